@@ -1,0 +1,1 @@
+"""From whole-slide images and a survival table to a prognostic model."""

@@ -1,0 +1,284 @@
+"""One slide's tiles as features: written whole, read with every check."""
+
+import io
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pathoml.errors import BagFormatError, BagMismatchError
+from pathoml.files import write_bytes
+from pathoml.provenance import array_digest
+from pathoml.units import AnyArray
+
+BAG_FORMAT = "pathoml-bag"
+BAG_VERSION = 1
+_DATASETS = ("features", "coords", "grid", "tissue_share", "flags")
+
+
+@dataclass(frozen=True)
+class BagHeader:
+    """Everything that a bag says of itself; see docs/formats.md.
+
+    Parameters
+    ----------
+    slide_id : str
+        The slide.
+    slide_fingerprint, slide_digest : str
+        Fast and full SHA-256 of the slide's files.
+    width_px, height_px : int
+        Extent of level 0.
+    slide_mpp : tuple of float
+        Microns per level-0 pixel in x and y.
+    target_mpp : float
+        Resolution asked for.
+    mpp_read : tuple of float
+        Resolution of the tiles as read.
+    tile_px : int
+        Side of a tile in pixels.
+    footprint_level0_px, stride_level0_px, origin_level0_px : tuple of float
+        Tile size, grid step and grid origin (x, y) in level-0 pixels.
+    encoder : str
+        Name of the encoder and what of it is kept.
+    weights_digest : str
+        SHA-256 of its weights.
+    precision_asked, precision_used : str
+        ``float32`` or ``bfloat16`` in the encoder.
+    batch_tiles : int
+        Tiles of one encoder call, padded.
+    settings_digest : str
+        SHA-256 of the tissue, tiling and extraction settings that decide the result.
+    lost_tiles : int
+        Tiles that could not be decoded and are left out.
+    pathoml_version : str
+        Version that wrote it.
+    """
+
+    slide_id: str
+    slide_fingerprint: str
+    slide_digest: str
+    width_px: int
+    height_px: int
+    slide_mpp: tuple[float, float]
+    target_mpp: float
+    mpp_read: tuple[float, float]
+    tile_px: int
+    footprint_level0_px: tuple[float, float]
+    stride_level0_px: tuple[float, float]
+    origin_level0_px: tuple[float, float]
+    encoder: str
+    weights_digest: str
+    precision_asked: str
+    precision_used: str
+    batch_tiles: int
+    settings_digest: str
+    lost_tiles: int
+    pathoml_version: str
+
+
+@dataclass(frozen=True)
+class Bag:
+    """The feature bag of one slide.
+
+    Parameters
+    ----------
+    header : BagHeader
+        What it is.
+    features : ndarray of float16 or float32, shape (tiles, dim)
+        One row per tile.
+    coords : ndarray of int32, shape (tiles, 2)
+        Top-left corner (x, y), level-0 pixels.
+    grid : ndarray of int32, shape (tiles, 2)
+        Row and column; rows ascend by (row, column).
+    tissue_share : ndarray of float32, shape (tiles,)
+        Share of tissue.
+    flags : ndarray of uint8, shape (tiles,)
+        `pathoml.tiling.TileFlag` bits.
+    """
+
+    header: BagHeader
+    features: NDArray[np.floating[Any]]
+    coords: NDArray[np.int32]
+    grid: NDArray[np.int32]
+    tissue_share: NDArray[np.float32]
+    flags: NDArray[np.uint8]
+
+
+def write_bag(path: Path, bag: Bag) -> None:
+    """Write a bag: whole or not at all.
+
+    The file is built in memory, because HDF5 on a full disk takes the process down with it.
+
+    Parameters
+    ----------
+    path : Path
+        ``<folder>/<slide_id>.h5``.
+    bag : Bag
+        What to write.
+
+    Raises
+    ------
+    BagFormatError
+        If a feature is NaN or infinite, or the arrays disagree in length.
+    OutputError
+        If the file cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(getattr(bag, name)) for name in _DATASETS}
+    _check_arrays(bag.header.slide_id, arrays)
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        file.attrs["format"] = BAG_FORMAT
+        file.attrs["format_version"] = BAG_VERSION
+        file.attrs["header"] = json.dumps(asdict(bag.header))
+        file.attrs["digests"] = json.dumps({name: array_digest(array) for name, array in arrays.items()})
+        file.attrs["complete"] = True
+    write_bytes(path, image.getvalue())
+
+
+def read_bag(path: Path, *, verify: bool = True) -> Bag:
+    """Read a bag and check it.
+
+    Parameters
+    ----------
+    path : Path
+        The bag's file.
+    verify : bool, optional
+        Whether to recompute the checksums; without, only shapes and finiteness are checked.
+
+    Returns
+    -------
+    Bag
+        Its arrays in memory.
+
+    Raises
+    ------
+    BagFormatError
+        If the file is missing, not a bag of a known version, incomplete, or altered.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            header, digests = _read_attributes(path, file)
+            arrays = {name: _read_array(path, file, name) for name in _DATASETS}
+    except OSError as error:
+        raise BagFormatError(f"{path.name}: not a readable bag ({error}); extract the slide again") from error
+    _check_arrays(path.name, arrays)
+    if verify:
+        altered = [name for name, array in arrays.items() if array_digest(array) != digests.get(name)]
+        if altered:
+            raise BagFormatError(f"{path.name}: checksum of {', '.join(altered)} differs; the file was altered, extract it again")
+    return Bag(header, **arrays)
+
+
+def read_bag_header(path: Path) -> BagHeader:
+    """Read only what a bag says of itself.
+
+    Parameters
+    ----------
+    path : Path
+        The bag's file.
+
+    Returns
+    -------
+    BagHeader
+        Its attributes.
+
+    Raises
+    ------
+    BagFormatError
+        If the file is missing, not a bag of a known version, or incomplete.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return _read_attributes(path, file)[0]
+    except OSError as error:
+        raise BagFormatError(f"{path.name}: not a readable bag ({error}); extract the slide again") from error
+
+
+def check_same_features(header: BagHeader, expected: BagHeader, what: str) -> None:
+    """Refuse a bag whose features mean something else than expected.
+
+    Parameters
+    ----------
+    header : BagHeader
+        The bag at hand.
+    expected : BagHeader
+        One that the model, or the first slide of the cohort, was made with.
+    what : str
+        Who expects it, for the message.
+
+    Raises
+    ------
+    BagMismatchError
+        If encoder, weights, resolution, tile size, precision or settings differ; each difference is named.
+    """
+    names = ("encoder", "weights_digest", "target_mpp", "tile_px", "precision_asked", "settings_digest")
+    differences = [
+        f"{name} is {getattr(header, name)!r}, {what} has {getattr(expected, name)!r}"
+        for name in names
+        if getattr(header, name) != getattr(expected, name)
+    ]
+    if differences:
+        raise BagMismatchError(f"bag of slide {header.slide_id}: " + "; ".join(differences) + "; extract it with the same settings")
+
+
+def _read_attributes(path: Path, file: h5py.File) -> tuple[BagHeader, dict[str, str]]:
+    if file.attrs.get("format") != BAG_FORMAT:
+        raise BagFormatError(f"{path.name}: not a pathoml bag; import other layouts with 'pathoml bags import'")
+    version = int(file.attrs.get("format_version", 0))
+    if version != BAG_VERSION:
+        raise BagFormatError(f"{path.name}: bag version {version}, this pathoml reads {BAG_VERSION}; extract it again")
+    if not bool(file.attrs.get("complete", False)):
+        raise BagFormatError(f"{path.name}: incomplete; extract it again")
+    return header_from_dict(json.loads(file.attrs["header"])), json.loads(file.attrs["digests"])
+
+
+def header_from_dict(values: dict[str, Any]) -> BagHeader:
+    """Build a header from its JSON form.
+
+    Parameters
+    ----------
+    values : dict
+        As ``dataclasses.asdict`` gives it.
+
+    Returns
+    -------
+    BagHeader
+        The same header; lists become tuples.
+
+    Raises
+    ------
+    BagFormatError
+        If a field is missing.
+    """
+    names = [field.name for field in fields(BagHeader)]
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise BagFormatError(f"bag header lacks {', '.join(missing)}; extract it again")
+    return BagHeader(**{name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names})
+
+
+def _read_array(path: Path, file: h5py.File, name: str) -> AnyArray:
+    link = file.get(name, getlink=True)
+    dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
+    if not isinstance(dataset, h5py.Dataset) or dataset.external is not None:
+        raise BagFormatError(f"{path.name}: no dataset '{name}' inside the file; extract it again")
+    if dataset.nbytes > path.stat().st_size:
+        raise BagFormatError(f"{path.name}: dataset '{name}' claims {dataset.nbytes} bytes in a smaller file; refused")
+    array: AnyArray = dataset[()]
+    return array
+
+
+def _check_arrays(name: str, arrays: dict[str, AnyArray]) -> None:
+    count = len(arrays["features"])
+    lengths = {key: len(array) for key, array in arrays.items()}
+    if count == 0 or set(lengths.values()) != {count} or arrays["features"].ndim != 2:
+        raise BagFormatError(f"{name}: arrays of different or zero length {lengths}")
+    if not np.isfinite(arrays["features"]).all():
+        remedy = "set extract.feature_dtype: float32" if arrays["features"].dtype == np.float16 else "check the encoder"
+        raise BagFormatError(f"{name}: features hold NaN or infinity; {remedy}")

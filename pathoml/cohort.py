@@ -1,0 +1,282 @@
+"""The clinical table and the slide manifest -> patients with endpoint, site, covariates and slides."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pathoml.errors import CohortError, Problem
+from pathoml.settings import Settings
+from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
+from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
+
+_SHOWN_ROWS = 10
+
+
+class NumericCovariate(Settings):
+    """A number per patient, such as age."""
+
+    kind: Literal["numeric"] = "numeric"
+    column: str = Field(description="Column of the clinical table.")
+
+
+class CategoricalCovariate(Settings):
+    """One of several words per patient, such as sex or grade."""
+
+    kind: Literal["categorical"] = "categorical"
+    column: str = Field(description="Column of the clinical table.")
+
+
+class BlockCovariate(Settings):
+    """Many numeric columns of one kind, such as gene expression, reduced to principal components."""
+
+    kind: Literal["block"] = "block"
+    name: str = Field(description="What to call the block.")
+    columns: str = Field(description="Pattern of the column names, for example '*_rnaseq'.")
+    components: int = Field(32, ge=1, description="Principal components kept, fitted on training patients only.")
+
+
+Covariate = Annotated[NumericCovariate | CategoricalCovariate | BlockCovariate, Field(discriminator="kind")]
+
+
+class CohortSettings(Settings):
+    """Which table holds the patients, and what its columns mean."""
+
+    table: Path = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
+    patient_id: str = Field("patient_id", description="Column that names the patient.")
+    endpoint: str = Field("overall survival", description="What the time runs to; printed in the report.")
+    time: str = Field(description="Column with the follow-up time.")
+    time_unit: Literal["days", "weeks", "months", "years"] = Field(description="Unit of that column.")
+    event: str = Field(description="Column that says whether the event was seen.")
+    event_codes: dict[str, Literal[0, 1]] = Field(
+        default={"0": 0, "1": 1}, description="What stands in the event column -> 1 event, 0 censored."
+    )
+    site: str | None = Field(None, description="Column that names the hospital.")
+    covariates: tuple[Covariate, ...] = Field((), description="Columns that enter the model beside the slides.")
+
+
+class SlidesSettings(Settings):
+    """Which table lists the slides, and where their bags are kept."""
+
+    manifest: Path = Field(description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp.")
+    folder: Path | None = Field(None, description="Folder that paths in the manifest start from; default: the manifest's own.")
+    bags: Path = Field(Path("bags"), description="Folder for the feature bags.")
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One line of the manifest.
+
+    Parameters
+    ----------
+    slide_id : str
+        Unique name.
+    path : Path
+        The slide's file.
+    patient_id : str
+        Whose it is.
+    mpp : float or None
+        Microns per level-0 pixel that override the metadata.
+    row : int
+        Row in the manifest, as a spreadsheet counts.
+    """
+
+    slide_id: str
+    path: Path
+    patient_id: str
+    mpp: float | None
+    row: int
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients with their endpoint, in table order.
+
+    Parameters
+    ----------
+    patient_id : ndarray of str, shape (patients,)
+        Unique.
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int64, shape (patients,)
+        1 event, 0 censored.
+    site : ndarray of str, shape (patients,)
+        Hospital; empty text where no site column is named.
+    covariates : DataFrame
+        One row a patient; numeric columns as float (NaN where blank), categorical ones as text ('' where blank).
+    slides : mapping of str to tuple of SlideEntry
+        Slides of each patient that has any.
+    endpoint : str
+        What the time runs to.
+    warnings : tuple of Problem
+        What was noticed and does not stop the work.
+    """
+
+    patient_id: NDArray[np.str_]
+    time_days: FloatArray
+    event: IntArray
+    site: NDArray[np.str_]
+    covariates: pd.DataFrame
+    endpoint: str
+    slides: Mapping[str, tuple[SlideEntry, ...]] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.patient_id)
+
+    def rows_of(self, patient_ids: Iterable[str]) -> IntArray:
+        """Return the positions of patients.
+
+        Parameters
+        ----------
+        patient_ids : iterable of str
+            Patients of this cohort.
+
+        Returns
+        -------
+        ndarray of int64
+            One position each, in the order given.
+
+        Raises
+        ------
+        CohortError
+            If one is not in the cohort.
+        """
+        position = {name: index for index, name in enumerate(self.patient_id)}
+        wanted = list(patient_ids)
+        unknown = [name for name in wanted if name not in position]
+        if unknown:
+            raise CohortError(f"patient(s) {', '.join(unknown[:5])} are not in the cohort")
+        return np.array([position[name] for name in wanted], dtype=np.int64)
+
+
+def read_cohort(settings: CohortSettings) -> Cohort:
+    """Read the clinical table.
+
+    Parameters
+    ----------
+    settings : CohortSettings
+        Table, columns, unit and coding.
+
+    Returns
+    -------
+    Cohort
+        Without slides.
+
+    Raises
+    ------
+    CohortError
+        With every problem found, each with its row and column.
+    """
+    table = read_text_table(settings.table)
+    columns = _used_columns(settings)
+    absent = [name for name in columns if name not in table.columns]
+    problems = [Problem("cohort", missing_columns_message(settings.table, table, name)) for name in absent]
+    blocks = {one.name: _matching(table, one.columns) for one in settings.covariates if isinstance(one, BlockCovariate)}
+    problems += [Problem("cohort", f"no column matches block '{name}'") for name, found in blocks.items() if not found]
+    if problems:
+        raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
+    patients, problems = _one_row_a_patient(table, settings, [*columns, *(name for found in blocks.values() for name in found)])
+    time_days = _numbers(patients, settings.time, settings.table.name, problems, blanks_allowed=False)
+    negative = time_days < 0
+    _report_rows(problems, settings, patients, settings.time, negative, "negative; times count forward from time zero")
+    event = _events(patients, settings, problems)
+    covariates = _covariates(patients, settings, blocks, problems)
+    if problems:
+        raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
+    site = patients[settings.site] if settings.site else pd.Series([""] * len(patients))
+    return Cohort(
+        patient_id=patients[settings.patient_id].to_numpy(dtype=str),
+        time_days=time_days * DAYS_PER_UNIT[settings.time_unit],
+        event=event,
+        site=site.to_numpy(dtype=str),
+        covariates=covariates,
+        endpoint=settings.endpoint,
+    )
+
+
+def _used_columns(settings: CohortSettings) -> list[str]:
+    named = [settings.patient_id, settings.time, settings.event]
+    named += [settings.site] if settings.site else []
+    named += [one.column for one in settings.covariates if not isinstance(one, BlockCovariate)]
+    return list(dict.fromkeys(named))
+
+
+def _matching(table: pd.DataFrame, pattern: str) -> list[str]:
+    return [name for name in table.columns if fnmatchcase(name, pattern)]
+
+
+def _one_row_a_patient(
+    table: pd.DataFrame, settings: CohortSettings, columns: list[str]
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Fold slide rows into patient rows; a patient whose rows disagree is a problem."""
+    problems: list[Problem] = []
+    table = table[columns].assign(_row=np.arange(len(table)) + FIRST_DATA_ROW)
+    _report_rows(problems, settings, table, settings.patient_id, table[settings.patient_id] == "", "blank patient id")
+    table = table[table[settings.patient_id] != ""]
+    distinct = table.drop_duplicates(subset=columns)
+    clash = distinct[distinct.duplicated(subset=settings.patient_id, keep=False)]
+    for patient, rows in list(clash.groupby(settings.patient_id, sort=False))[:_SHOWN_ROWS]:
+        differing = [name for name in columns if rows[name].nunique() > 1]
+        where = f"{settings.table.name}: rows {', '.join(str(row) for row in rows['_row'])}"
+        problems.append(Problem(where, f"patient {patient} stands more than once with different {', '.join(differing[:5])}"))
+    return distinct.drop_duplicates(subset=settings.patient_id).reset_index(drop=True), problems
+
+
+def _numbers(
+    table: pd.DataFrame, column: str, file_name: str, problems: list[Problem], *, blanks_allowed: bool
+) -> FloatArray:
+    text = table[column]
+    values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
+    values[~np.isfinite(values)] = np.nan
+    missing = text.str.lower().isin(["", "na", "nan", "n/a", "none", "null"]).to_numpy()
+    for index in np.flatnonzero(np.isnan(values) & ~missing)[:_SHOWN_ROWS]:
+        hint = "; write decimals with a point" if "," in text[index] else ""
+        where = f"{file_name}: row {table['_row'][index]}, column {column}"
+        problems.append(Problem(where, f"'{text[index]}' is not a number{hint}"))
+    if not blanks_allowed:
+        for index in np.flatnonzero(missing)[:_SHOWN_ROWS]:
+            where = f"{file_name}: row {table['_row'][index]}, column {column}"
+            problems.append(Problem(where, "missing; fill it in or take the patient out of the table"))
+    return values
+
+
+def _events(table: pd.DataFrame, settings: CohortSettings, problems: list[Problem]) -> IntArray:
+    codes = dict(settings.event_codes)
+    # A table saved by a spreadsheet or by pandas often holds 1.0 for 1.
+    codes.update({f"{key}.0": value for key, value in settings.event_codes.items() if key.isdigit()})
+    coded = table[settings.event].map(codes)
+    known = ", ".join(f"{key} = {'event' if value else 'censored'}" for key, value in settings.event_codes.items())
+    _report_rows(problems, settings, table, settings.event, coded.isna(), f"not in event_codes ({known})")
+    return coded.fillna(0).to_numpy(dtype=np.int64)
+
+
+def _covariates(
+    table: pd.DataFrame, settings: CohortSettings, blocks: dict[str, list[str]], problems: list[Problem]
+) -> pd.DataFrame:
+    columns: dict[str, FloatArray | NDArray[np.object_]] = {}
+    for covariate in settings.covariates:
+        if isinstance(covariate, CategoricalCovariate):
+            columns[covariate.column] = table[covariate.column].to_numpy(dtype=object)
+            continue
+        names = blocks[covariate.name] if isinstance(covariate, BlockCovariate) else [covariate.column]
+        for name in names:
+            columns[name] = _numbers(table, name, settings.table.name, problems, blanks_allowed=True)
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
+
+
+def _report_rows(
+    problems: list[Problem], settings: CohortSettings, table: pd.DataFrame, column: str, wrong: "pd.Series[bool] | NDArray[np.bool_]", message: str
+) -> None:
+    positions = np.flatnonzero(np.asarray(wrong))
+    for index in positions[:_SHOWN_ROWS]:
+        row, value = table["_row"].iloc[index], table[column].iloc[index]
+        problems.append(Problem(f"{settings.table.name}: row {row}, column {column}", f"'{value}': {message}"))
+    if len(positions) > _SHOWN_ROWS:
+        problems.append(Problem(f"{settings.table.name}: column {column}", f"... and {len(positions) - _SHOWN_ROWS} more rows like these"))

@@ -1,0 +1,274 @@
+"""Covariates -> the numbers a model takes: filled, scaled, coded and reduced as fitted on training patients only."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pathoml.cohort import BlockCovariate, CategoricalCovariate, Covariate, NumericCovariate
+from pathoml.errors import PackageError
+from pathoml.units import FloatArray
+
+
+@dataclass(frozen=True)
+class FittedNumeric:
+    """A number: missing values filled with the training median, then standardised.
+
+    Parameters
+    ----------
+    column : str
+        Column it comes from.
+    fill, mean, scale : float
+        Training median, mean and standard deviation (1 where that is 0).
+    """
+
+    column: str
+    fill: float
+    mean: float
+    scale: float
+
+    @property
+    def names(self) -> list[str]:
+        """Name of the one column that results."""
+        return [self.column]
+
+    def apply(self, raw: pd.DataFrame) -> FloatArray:
+        """Return the standardised column, shape (patients, 1).
+
+        Parameters
+        ----------
+        raw : DataFrame
+            Covariates as the cohort holds them.
+
+        Returns
+        -------
+        ndarray of float64
+            Standardised.
+        """
+        values = raw[self.column].to_numpy(dtype=np.float64)
+        filled = np.where(np.isnan(values), self.fill, values)
+        scaled: FloatArray = ((filled - self.mean) / self.scale)[:, None]
+        return scaled
+
+
+@dataclass(frozen=True)
+class FittedCategorical:
+    """A word: one 0/1 column for each level but the first.
+
+    Parameters
+    ----------
+    column : str
+        Column it comes from.
+    levels : tuple of str
+        Levels seen in training, sorted; blank is a level of its own. The first, and any level not seen in training, is all zeros.
+    """
+
+    column: str
+    levels: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that result."""
+        return [f"{self.column}={level or 'missing'}" for level in self.levels[1:]]
+
+    def apply(self, raw: pd.DataFrame) -> FloatArray:
+        """Return the 0/1 columns, shape (patients, levels - 1).
+
+        Parameters
+        ----------
+        raw : DataFrame
+            Covariates as the cohort holds them.
+
+        Returns
+        -------
+        ndarray of float64
+            Zeros and ones.
+        """
+        values = raw[self.column].to_numpy(dtype=object)
+        return np.stack([values == level for level in self.levels[1:]], axis=1).astype(np.float64) if len(self.levels) > 1 else np.zeros((len(raw), 0))
+
+
+@dataclass(frozen=True)
+class FittedBlock:
+    """Many numbers: filled, standardised, projected on the training patients' principal components.
+
+    Parameters
+    ----------
+    name : str
+        What the block is called.
+    columns : tuple of str
+        Columns it comes from.
+    fill, mean, scale : ndarray of float64, shape (columns,)
+        As in `FittedNumeric`, for each column.
+    components : ndarray of float64, shape (components, columns)
+        Principal axes, divided by the scores' training standard deviation.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    fill: FloatArray
+    mean: FloatArray
+    scale: FloatArray
+    components: FloatArray
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that result."""
+        return [f"{self.name}_{index + 1}" for index in range(len(self.components))]
+
+    def apply(self, raw: pd.DataFrame) -> FloatArray:
+        """Return the component scores, shape (patients, components).
+
+        Parameters
+        ----------
+        raw : DataFrame
+            Covariates as the cohort holds them.
+
+        Returns
+        -------
+        ndarray of float64
+            Of unit variance on the training patients.
+        """
+        values = raw[list(self.columns)].to_numpy(dtype=np.float64)
+        filled = np.where(np.isnan(values), self.fill, values)
+        scores: FloatArray = ((filled - self.mean) / self.scale) @ self.components.T
+        return scores
+
+
+Fitted = FittedNumeric | FittedCategorical | FittedBlock
+
+
+@dataclass(frozen=True)
+class CovariateTransform:
+    """All covariates of a model, as fitted on its training patients.
+
+    Parameters
+    ----------
+    parts : tuple of FittedNumeric, FittedCategorical or FittedBlock
+        In the order of the configuration.
+    """
+
+    parts: tuple[Fitted, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that result."""
+        return [name for part in self.parts for name in part.names]
+
+    def apply(self, raw: pd.DataFrame) -> FloatArray:
+        """Return the model's covariate columns.
+
+        Parameters
+        ----------
+        raw : DataFrame
+            Covariates as the cohort holds them, one row a patient.
+
+        Returns
+        -------
+        ndarray of float64, shape (patients, columns)
+            Empty in the second dimension if the model takes none.
+
+        Raises
+        ------
+        PackageError
+            If a column that the model was trained with is absent.
+        """
+        needed = [name for part in self.parts for name in (part.columns if isinstance(part, FittedBlock) else (part.column,))]
+        absent = [name for name in needed if name not in raw.columns]
+        if absent:
+            raise PackageError(f"the model was trained with column(s) {', '.join(absent[:5])}, which the table does not have")
+        return np.concatenate([np.zeros((len(raw), 0)), *(part.apply(raw) for part in self.parts)], axis=1)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the transform as plain JSON values.
+
+        Returns
+        -------
+        list of dict
+            One for each part, with its kind.
+        """
+        return [_part_to_json(part) for part in self.parts]
+
+
+def fit_covariates(covariates: tuple[Covariate, ...], raw: pd.DataFrame) -> CovariateTransform:
+    """Fit every covariate on the rows given, which must be training patients.
+
+    Parameters
+    ----------
+    covariates : tuple of NumericCovariate, CategoricalCovariate or BlockCovariate
+        What the configuration lists.
+    raw : DataFrame
+        Training patients' covariates.
+
+    Returns
+    -------
+    CovariateTransform
+        Ready for any patient.
+    """
+    return CovariateTransform(tuple(_fit(one, raw) for one in covariates))
+
+
+def transform_from_json(parts: list[dict[str, Any]]) -> CovariateTransform:
+    """Rebuild a transform from `CovariateTransform.to_json`.
+
+    Parameters
+    ----------
+    parts : list of dict
+        Plain JSON values.
+
+    Returns
+    -------
+    CovariateTransform
+        Equal to the one that was written.
+    """
+    return CovariateTransform(tuple(_part_from_json(dict(part)) for part in parts))
+
+
+def _fit(covariate: Covariate, raw: pd.DataFrame) -> Fitted:
+    if isinstance(covariate, NumericCovariate):
+        values = raw[[covariate.column]].to_numpy(dtype=np.float64)
+        fill, mean, scale = _fill_mean_scale(values)
+        return FittedNumeric(covariate.column, float(fill[0]), float(mean[0]), float(scale[0]))
+    if isinstance(covariate, CategoricalCovariate):
+        return FittedCategorical(covariate.column, tuple(sorted(set(raw[covariate.column]))))
+    return _fit_block(covariate, raw)
+
+
+def _fit_block(covariate: BlockCovariate, raw: pd.DataFrame) -> FittedBlock:
+    columns = tuple(name for name in raw.columns if fnmatchcase(name, covariate.columns))
+    values = raw[list(columns)].to_numpy(dtype=np.float64)
+    fill, mean, scale = _fill_mean_scale(values)
+    standard = (np.where(np.isnan(values), fill, values) - mean) / scale
+    _, singular, axes = np.linalg.svd(standard, full_matrices=False)
+    rank = int((singular > singular[0] * 1e-10).sum()) if singular.size and singular[0] > 0 else 0
+    kept = min(covariate.components, rank)
+    deviation = singular[:kept] / np.sqrt(len(raw))
+    axes = axes[:kept] * np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])[:, None]
+    return FittedBlock(covariate.name, columns, fill, mean, scale, axes / deviation[:, None])
+
+
+def _fill_mean_scale(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    observed = ~np.isnan(values).all(axis=0)
+    fill = np.zeros(values.shape[1])
+    fill[observed] = np.nanmedian(values[:, observed], axis=0)
+    filled = np.where(np.isnan(values), fill, values)
+    scale = filled.std(axis=0)
+    return fill, filled.mean(axis=0), np.where(scale > 1e-12 * np.maximum(1.0, np.abs(fill)), scale, 1.0)
+
+
+def _part_to_json(part: Fitted) -> dict[str, Any]:
+    kind = {FittedNumeric: "numeric", FittedCategorical: "categorical", FittedBlock: "block"}[type(part)]
+    values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(part).items()}
+    return {"kind": kind, **values}
+
+
+def _part_from_json(part: dict[str, Any]) -> Fitted:
+    kind = part.pop("kind")
+    if kind == "numeric":
+        return FittedNumeric(**part)
+    if kind == "categorical":
+        return FittedCategorical(part["column"], tuple(part["levels"]))
+    arrays = {name: np.asarray(part[name], dtype=np.float64) for name in ("fill", "mean", "scale", "components")}
+    return FittedBlock(part["name"], tuple(part["columns"]), **arrays)

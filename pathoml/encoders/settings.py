@@ -1,0 +1,40 @@
+"""Settings that choose an encoder; torch-free."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pathoml.settings import NOT_IN_HASH, Settings
+
+
+class Lite0Settings(Settings):
+    """EfficientNet-Lite0 with ImageNet weights from an installed package: for trying things out, not a pathology encoder."""
+
+    kind: Literal["lite0"] = "lite0"
+    features: Literal["stages", "head"] = Field(
+        "stages", description="stages: means of the strides 8 and 16 (152 columns); head: the last layer (1280)."
+    )
+
+
+class TimmSettings(Settings):
+    """Any model of timm with the weights that its hub page names; needs the network once."""
+
+    kind: Literal["timm"] = "timm"
+    name: str = Field(description="timm's model name, for example 'resnet50.a1_in1k' or 'hf-hub:owner/name'.")
+    mpp: float = Field(0.5, ge=0.05, le=10, description="Microns per pixel that the encoder was trained at.")
+
+
+class LocalSettings(Settings):
+    """An architecture of timm with weights from a local file."""
+
+    kind: Literal["local"] = "local"
+    architecture: str = Field(description="timm's architecture name, for example 'vit_small_patch16_224'.")
+    weights: Path = Field(description="State dict: .safetensors, or .pth read without unpickling code.", json_schema_extra=NOT_IN_HASH)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of that file.")
+    mpp: float = Field(0.5, ge=0.05, le=10, description="Microns per pixel that the encoder was trained at.")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="Mean of each colour in training (0-1).")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="Standard deviation of each colour in training.")
+
+
+EncoderSettings = Annotated[Lite0Settings | TimmSettings | LocalSettings, Field(discriminator="kind")]

@@ -1,0 +1,140 @@
+"""Every exception that pathoml raises on purpose.
+
+The tree::
+
+    PathomlError
+    ├── InputError (ValueError)             what the user gave is wrong; nothing was done
+    │   ├── ConfigError
+    │   ├── CohortError
+    │   ├── EncoderError
+    │   └── PackageError
+    ├── SlideError                          one slide is lost; the archive goes on; `code` goes to the ledger
+    │   ├── SlideNotFoundError (FileNotFoundError)
+    │   ├── UnreadableSlideError (ValueError)
+    │   ├── DamagedSlideError (ValueError)
+    │   ├── MissingMppError (ValueError)
+    │   ├── NoTissueError (ValueError)
+    │   └── WorkerLostError (RuntimeError)
+    ├── BagError (ValueError)               a feature bag is missing, damaged, or of another kind than asked
+    │   ├── BagFormatError
+    │   └── BagMismatchError
+    └── OutputError (OSError)               a result cannot be written where it was asked for
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the user's input, and where.
+
+    Parameters
+    ----------
+    where : str
+        File with line, or file with row and column, or the name of the object.
+    message : str
+        What was found, what was expected, and what to do.
+    """
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class PathomlError(Exception):
+    """Root of all errors raised on purpose by pathoml."""
+
+
+class InputError(PathomlError, ValueError):
+    """What the user gave is wrong; nothing was done.
+
+    Parameters
+    ----------
+    message : str
+        One sentence for a single problem, or the headline above several.
+    problems : sequence of Problem, optional
+        Every problem found, in file order.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        lines = [message, *(f"  {problem}" for problem in self.problems)]
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(InputError):
+    """The configuration file is wrong."""
+
+
+class CohortError(InputError):
+    """The clinical table, the slide manifest, or the folds made of them are wrong."""
+
+
+class EncoderError(InputError):
+    """An encoder is unknown, cannot be had, or does not fit the tiles it was given."""
+
+
+class PackageError(InputError):
+    """A model package is missing, altered, or does not fit what it was asked to score."""
+
+
+class SlideError(PathomlError):
+    """One slide cannot be used; the rest of the archive can."""
+
+    code: ClassVar[str] = "SLIDE_ERROR"
+
+
+class SlideNotFoundError(SlideError, FileNotFoundError):
+    """No file at the slide's path."""
+
+    code = "NOT_FOUND"
+
+
+class UnreadableSlideError(SlideError, ValueError):
+    """The file is not a slide that OpenSlide can open."""
+
+    code = "UNREADABLE"
+
+
+class DamagedSlideError(SlideError, ValueError):
+    """The slide opens, but too many of its tiles cannot be decoded."""
+
+    code = "DAMAGED"
+
+
+class MissingMppError(SlideError, ValueError):
+    """The slide's resolution is unknown or absurd."""
+
+    code = "NO_MPP"
+
+
+class NoTissueError(SlideError, ValueError):
+    """No tile of the slide holds enough tissue."""
+
+    code = "NO_TISSUE"
+
+
+class WorkerLostError(SlideError, RuntimeError):
+    """The worker process that read the slide died or took too long."""
+
+    code = "WORKER_LOST"
+
+
+class BagError(PathomlError, ValueError):
+    """A feature bag cannot be used."""
+
+
+class BagFormatError(BagError):
+    """The file is not a whole, valid bag of a known version."""
+
+
+class BagMismatchError(BagError):
+    """The bag was made with another encoder, resolution or tiling than asked for."""
+
+
+class OutputError(PathomlError, OSError):
+    """A result cannot be written where it was asked for."""

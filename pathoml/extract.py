@@ -1,0 +1,348 @@
+"""Archive of slides -> feature bags: the only place where slides, tiling and encoders meet."""
+
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError as FutureTimeoutError, wait
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+
+from pathoml.bags import Bag, BagHeader, read_bag, write_bag
+from pathoml.cohort import SlideEntry
+from pathoml.encoders.build import build_encoder
+from pathoml.encoders.record import Encoder
+from pathoml.encoders.settings import EncoderSettings
+from pathoml.errors import BagError, DamagedSlideError, NoTissueError, SlideError, WorkerLostError
+from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.progress import Progress, silent
+from pathoml.provenance import pathoml_version
+from pathoml.slides import Slide, open_slide, slide_digest, slide_fingerprint, whole_slide_image
+from pathoml.tiling import ReadPlan, TileFlag, TileGrid, TilingSettings, make_grid
+from pathoml.tissue import TissueSettings, find_tissue
+from pathoml.units import RgbImage
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class SlideOutcome:
+    """What became of one slide; one line of the ledger.
+
+    Parameters
+    ----------
+    slide_id : str
+        The slide.
+    status : str
+        ``done``, ``kept`` (a valid bag was there) or ``failed``.
+    code : str
+        Why it failed; empty otherwise.
+    message : str
+        The same in a sentence.
+    tiles : int
+        Tiles in the bag.
+    seconds : float
+        Time spent on it.
+    """
+
+    slide_id: str
+    status: Literal["done", "kept", "failed"]
+    code: str = ""
+    message: str = ""
+    tiles: int = 0
+    seconds: float = 0.0
+
+
+def extract_archive(
+    entries: Sequence[SlideEntry], recipe: Recipe, folder: Path, *, device: str = "cpu", progress: Progress = silent
+) -> list[SlideOutcome]:
+    """Make a bag of every slide that has no valid one yet.
+
+    A slide that fails is recorded and the others go on. Each outcome is appended to ``ledger.jsonl`` in the folder.
+
+    Parameters
+    ----------
+    entries : sequence of SlideEntry
+        The slides.
+    recipe : Recipe
+        What their bags hold.
+    folder : Path
+        Where ``<slide_id>.h5`` are kept.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+    progress : Progress, optional
+        Told after every slide.
+
+    Returns
+    -------
+    list of SlideOutcome
+        In the order of the entries.
+
+    Raises
+    ------
+    EncoderError
+        If the encoder cannot be had or does not take tiles of this size and resolution; nothing is written.
+    OutputError
+        If the folder cannot be written to.
+    """
+    outcomes: dict[str, SlideOutcome] = {}
+    todo = []
+    for entry in entries:
+        tiles = _valid_tiles(entry, folder / f"{entry.slide_id}.h5", recipe)
+        if tiles:
+            outcomes[entry.slide_id] = SlideOutcome(entry.slide_id, "kept", tiles=tiles)
+        else:
+            todo.append(entry)
+    progress("extract", len(outcomes), len(entries))
+    if todo:
+        folder.mkdir(parents=True, exist_ok=True)
+        for outcome in _extract_all(todo, recipe, folder, device):
+            outcomes[outcome.slide_id] = outcome
+            _append_to_ledger(folder / "ledger.jsonl", outcome)
+            progress("extract", len(outcomes), len(entries))
+    return [outcomes[entry.slide_id] for entry in entries]
+
+
+def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device: str = "cpu") -> Bag:
+    """Turn one slide into a bag, in memory.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+        The slide.
+    recipe : Recipe
+        What its bag holds.
+    encoder : Encoder
+        Built from ``recipe.encoder``, on the device.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    Bag
+        Its tiles by (row, column).
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be opened, has no usable mpp, holds no tissue, or is damaged.
+    EncoderError
+        If the encoder does not take such tiles.
+    """
+    encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
+    with open_slide(entry.path, mpp=entry.mpp) as slide:
+        grid = tissue_grid(slide, recipe.tissue, recipe.tiling)
+        features, focus, kept = _encode_grid(slide, grid, recipe.extract, encoder, device)
+        geometry = slide.geometry
+        header = BagHeader(
+            slide_id=entry.slide_id,
+            slide_fingerprint=slide_fingerprint(entry.path),
+            slide_digest=slide_digest(entry.path),
+            width_px=geometry.width_px,
+            height_px=geometry.height_px,
+            slide_mpp=geometry.checked_mpp(entry.slide_id),
+            target_mpp=recipe.tiling.target_mpp,
+            mpp_read=grid.plan.mpp_read,
+            tile_px=recipe.tiling.tile_px,
+            footprint_level0_px=grid.footprint_level0_px,
+            stride_level0_px=grid.stride_level0_px,
+            origin_level0_px=grid.origin_level0_px,
+            encoder=encoder.name,
+            weights_digest=encoder.weights_digest,
+            precision_asked=recipe.extract.precision,
+            precision_used=recipe.extract.precision,
+            batch_tiles=recipe.extract.batch_tiles,
+            settings_digest=recipe.digest,
+            lost_tiles=len(grid) - len(kept),
+            pathoml_version=pathoml_version(),
+        )
+    flags = grid.flags[kept] | np.where(focus < recipe.extract.min_focus, TileFlag.OUT_OF_FOCUS, TileFlag.NONE).astype(np.uint8)
+    stored = features.astype(recipe.extract.feature_dtype)
+    return Bag(header, stored, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], flags)
+
+
+def tissue_grid(slide: Slide, tissue: TissueSettings, tiling: TilingSettings) -> TileGrid:
+    """Lay tiles over the tissue of an open slide.
+
+    Parameters
+    ----------
+    slide : Slide
+        Open.
+    tissue : TissueSettings
+        How tissue is found.
+    tiling : TilingSettings
+        How tiles are laid.
+
+    Returns
+    -------
+    TileGrid
+        With at least one tile.
+
+    Raises
+    ------
+    MissingMppError
+        If the slide's resolution cannot be used.
+    NoTissueError
+        If no tile holds enough tissue.
+    """
+    picture = whole_slide_image(slide, tissue.mask_mpp)
+    grid = make_grid(slide.geometry, find_tissue(picture, tissue.mask_mpp, tissue), tiling, slide.path.name)
+    if len(grid) == 0:
+        raise NoTissueError(f"{slide.path.name}: no tile holds {tiling.min_tissue_share:.0%} tissue; if there is some, lower tissue.min_saturation")
+    return grid
+
+
+def read_tile(slide: Slide, xy_level0_px: tuple[int, int], plan: ReadPlan) -> RgbImage:
+    """Read one tile at the resolution asked for.
+
+    Parameters
+    ----------
+    slide : Slide
+        Open.
+    xy_level0_px : tuple of int
+        Top-left corner.
+    plan : ReadPlan
+        Level, rectangle and tile size.
+
+    Returns
+    -------
+    ndarray of uint8, shape (tile_px, tile_px, 3)
+        RGB; beyond the slide's edge its background colour.
+
+    Raises
+    ------
+    DamagedSlideError
+        If the stored data cannot be decoded.
+    """
+    pixels = slide.read_region(xy_level0_px, plan.level, plan.read_px).pixels
+    if not plan.resized:
+        return pixels
+    method = cv2.INTER_AREA if plan.read_px[0] >= plan.tile_px else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(pixels, (plan.tile_px, plan.tile_px), interpolation=method))
+
+
+def _encode_grid(
+    slide: Slide, grid: TileGrid, settings: ExtractSettings, encoder: Encoder, device: str
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+    """Return features and focus of every tile that could be read, and which those are."""
+    features, focus, kept = [], [], []
+    for tiles, rows in _batches(slide, grid, settings.batch_tiles):
+        batch = np.full((settings.batch_tiles, *tiles.shape[1:]), 255, dtype=np.uint8)
+        batch[: len(tiles)] = tiles
+        encoded = encoder.encode(torch.from_numpy(batch).to(device), precision=_PRECISIONS[settings.precision])
+        features.append(encoded[: len(tiles)].cpu().numpy())
+        focus += [_focus(tile) for tile in tiles]
+        kept += rows
+    lost = len(grid) - len(kept)
+    if lost > settings.max_lost_share * len(grid):
+        raise DamagedSlideError(f"{slide.path.name}: {lost} of {len(grid)} tiles cannot be decoded; copy the slide again from its source")
+    return np.concatenate(features), np.array(focus), np.array(kept)
+
+
+def _batches(slide: Slide, grid: TileGrid, batch_tiles: int) -> Iterator[tuple[RgbImage, list[int]]]:
+    tiles: list[RgbImage] = []
+    rows: list[int] = []
+    for row, (x, y) in enumerate(grid.coords.tolist()):
+        try:
+            tiles.append(read_tile(slide, (x, y), grid.plan))
+        except DamagedSlideError as error:
+            logger.warning("tile left out: %s", error)
+            continue
+        rows.append(row)
+        if len(rows) == batch_tiles:
+            yield np.stack(tiles), rows
+            tiles, rows = [], []
+    if rows:
+        yield np.stack(tiles), rows
+
+
+def _focus(tile: RgbImage) -> float:
+    """Variance of the Laplacian: small where a tile has no sharp edge."""
+    return float(cv2.Laplacian(cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+
+def _valid_tiles(entry: SlideEntry, path: Path, recipe: Recipe) -> int:
+    """Return the number of tiles of a bag that is whole and up to date, else 0."""
+    if not path.is_file() or not entry.path.is_file():
+        return 0
+    try:
+        bag = read_bag(path)
+    except BagError as error:
+        logger.warning("extracting slide %s again: %s", entry.slide_id, error)
+        return 0
+    same = bag.header.settings_digest == recipe.digest and bag.header.slide_fingerprint == slide_fingerprint(entry.path)
+    if not same or (entry.mpp is not None and bag.header.slide_mpp != (entry.mpp, entry.mpp)):
+        logger.info("extracting slide %s again: the slide or the settings changed", entry.slide_id)
+        return 0
+    return len(bag.features)
+
+
+def _extract_all(todo: Sequence[SlideEntry], recipe: Recipe, folder: Path, device: str) -> Iterator[SlideOutcome]:
+    if recipe.extract.workers == 0:
+        for entry in todo:
+            try:
+                yield _extract_and_write(entry, recipe, folder, device)
+            except SlideError as error:
+                yield SlideOutcome(entry.slide_id, "failed", error.code, str(error))
+        return
+    context = multiprocessing.get_context("spawn")
+    workers = min(recipe.extract.workers, len(todo))
+    with ProcessPool(max_workers=workers, context=context) as pool:
+        running: dict[Future[SlideOutcome], SlideEntry] = {}
+        try:
+            for entry in todo:
+                future = pool.schedule(_extract_and_write, args=[entry, recipe, folder, device], timeout=recipe.extract.slide_timeout_s)
+                running[future] = entry
+            while running:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield _outcome_of(future, running.pop(future))
+        except BaseException:
+            pool.stop()
+            raise
+
+
+def _outcome_of(future: "Future[SlideOutcome]", entry: SlideEntry) -> SlideOutcome:
+    try:
+        return future.result()
+    except (ProcessExpired, FutureTimeoutError) as error:
+        lost = WorkerLostError(f"{entry.path.name}: the process that read it died or took too long ({error})")
+        return SlideOutcome(entry.slide_id, "failed", lost.code, str(lost))
+    except SlideError as error:
+        return SlideOutcome(entry.slide_id, "failed", error.code, str(error))
+
+
+def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: str) -> SlideOutcome:
+    started = time.monotonic()
+    if recipe.extract.workers:
+        torch.set_num_threads(recipe.extract.threads_per_worker)
+        cv2.setNumThreads(1)
+    bag = extract_slide(entry, recipe, _worker_encoder(recipe.encoder, recipe.extract.precision, device), device=device)
+    write_bag(folder / f"{entry.slide_id}.h5", bag)
+    return SlideOutcome(entry.slide_id, "done", tiles=len(bag.features), seconds=round(time.monotonic() - started, 3))
+
+
+@lru_cache(maxsize=1)
+def _worker_encoder(settings: EncoderSettings, precision: str, device: str) -> Encoder:
+    """Build the encoder once in each worker process."""
+    encoder = build_encoder(settings)
+    encoder.module.to(device=device, dtype=_PRECISIONS[precision])
+    return encoder
+
+
+def _append_to_ledger(path: Path, outcome: SlideOutcome) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(outcome)) + "\n")
+
+

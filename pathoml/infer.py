@@ -1,0 +1,208 @@
+"""A package and patients -> predictions; a package and one slide -> what each tile adds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pathoml.bags import Bag, check_same_features
+from pathoml.errors import PackageError
+from pathoml.mil.packed import BagOutput, Packed, pack
+from pathoml.mil.patients import Patients
+from pathoml.packages import Member, Package
+from pathoml.predictions import Predictions
+from pathoml.units import AnyArray, FloatArray
+
+GROUPS = ("low", "high")
+
+
+@dataclass(frozen=True)
+class TileScores:
+    """What a model sees in one slide.
+
+    Parameters
+    ----------
+    attention : ndarray of float64, shape (tiles,), or None
+        Weight of each tile; sums to 1 over the slide. None where the aggregator has none.
+    contribution : ndarray of float64, shape (tiles,)
+        What each tile adds to the slide's log hazard, in standard deviations of the training patients' risk, counted
+        from the average training patient: positive raises the risk. For time bins, the mean over bins.
+    """
+
+    attention: FloatArray | None
+    contribution: FloatArray
+
+
+def predict_logits(member: Member, patients: Patients, *, device: str = "cpu") -> FloatArray:
+    """Run one member on patients, one at a time.
+
+    Parameters
+    ----------
+    member : Member
+        A fitted model.
+    patients : Patients
+        Who.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    ndarray of float64, shape (patients, out)
+        Its logits.
+    """
+    covariates = member.covariates.apply(patients.covariates)
+    tiles = patients.features if patients.features is not None else [None] * len(patients.patient_id)
+    rows = [_forward(member, one, covariates[[index]], device).logits for index, one in enumerate(tiles)]
+    return np.concatenate([row.cpu().numpy().astype(np.float64) for row in rows])
+
+
+def predict_member(member: Member, patients: Patients, curve_days: FloatArray, *, device: str = "cpu") -> tuple[pd.DataFrame, FloatArray]:
+    """Predict risk, risk group and survival with one member.
+
+    Parameters
+    ----------
+    member : Member
+        A fitted model.
+    patients : Patients
+        Who.
+    curve_days : ndarray of float64, shape (times,)
+        When survival is wanted.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    tuple of DataFrame and ndarray
+        Columns patient_id, risk, risk_group; survival of shape (patients, times).
+    """
+    logits = predict_logits(member, patients, device=device)
+    risk = member.objective.risk(logits)
+    table = pd.DataFrame({"patient_id": patients.patient_id, "risk": risk, "risk_group": risk_groups(risk, member.risk_cutoff)})
+    return table, member.objective.survival(logits, curve_days)
+
+
+def predict_package(package: Package, patients: Patients, *, device: str = "cpu") -> Predictions:
+    """Predict patients that the package has never seen.
+
+    Parameters
+    ----------
+    package : Package
+        One or more members.
+    patients : Patients
+        Who; their outcome is not needed.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    Predictions
+        With role ``external`` and no outcome; risk 0 is the average training patient, 1 one standard deviation above.
+
+    Raises
+    ------
+    PackageError
+        If the patients have slides and the model takes none, or the other way round.
+    """
+    if (patients.features is None) != (package.bag_header is None):
+        raise PackageError("the model was trained " + ("without slides" if package.bag_header is None else "with slides, none are given"))
+    days = np.asarray(package.curve_days, dtype=np.float64)
+    risks, cutoffs, curves = [], [], []
+    for member in package.members:
+        logits = predict_logits(member, patients, device=device)
+        risks.append((member.objective.risk(logits) - member.risk_centre) / member.risk_scale)
+        cutoffs.append((member.risk_cutoff - member.risk_centre) / member.risk_scale)
+        curves.append(member.objective.survival(logits, days))
+    risk = np.mean(risks, axis=0)
+    count = len(patients.patient_id)
+    table = pd.DataFrame(
+        {
+            "model": "package", "scheme": "external", "fold": "", "role": "external", "patient_id": patients.patient_id, "site": "",
+            "endpoint": package.summary.get("endpoint", ""), "repeat": 0, "seed": 0, "time_days": np.full(count, np.nan),
+            "event": pd.array([pd.NA] * count, dtype="Int64"), "risk": risk, "risk_group": risk_groups(risk, float(np.mean(cutoffs))),
+        }
+    )  # fmt: skip
+    return Predictions(table, days, np.mean(curves, axis=0))
+
+
+def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device: str = "cpu") -> TileScores:
+    """Ask members what each tile of one slide adds.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        One or more; several are averaged.
+    package : Package
+        The package that they belong to, for the check of the bag.
+    bag : Bag
+        The slide's features.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    TileScores
+        In the bag's tile order.
+
+    Raises
+    ------
+    BagMismatchError
+        If the bag was made with other settings than the model's.
+    PackageError
+        If the model takes no slides.
+    """
+    if package.bag_header is None:
+        raise PackageError("the model was trained without slides, so there is no map to draw")
+    check_same_features(bag.header, package.bag_header, "the model")
+    attentions, contributions = [], []
+    for member in members:
+        output = _forward(member, bag.features, np.zeros((1, len(member.covariates.names))), device)
+        attention = None if output.attention is None else output.attention.values[:, 0].cpu().numpy().astype(np.float64)
+        contributions.append(_centred_contribution(member, output, attention))
+        if attention is not None:
+            attentions.append(attention)
+    return TileScores(np.mean(attentions, axis=0) if attentions else None, np.mean(contributions, axis=0))
+
+
+def risk_groups(risk: FloatArray, cutoff: float) -> list[str]:
+    """Name each patient's risk group.
+
+    Parameters
+    ----------
+    risk : ndarray of float64, shape (patients,)
+        Higher is worse.
+    cutoff : float
+        From training patients.
+
+    Returns
+    -------
+    list of str
+        ``high`` above the cut-off, else ``low``.
+    """
+    return [GROUPS[int(value > cutoff)] for value in risk]
+
+
+def _centred_contribution(member: Member, output: BagOutput, attention: FloatArray | None) -> FloatArray:
+    """Take each tile's share of the average training patient away, so that zero means neither better nor worse."""
+    if output.contributions is None:
+        raise PackageError("the model's aggregator gives no contributions of tiles")
+    raw = output.contributions.values.cpu().numpy().astype(np.float64)
+    weight = attention if attention is not None else np.full(len(raw), 1 / len(raw))
+    centred = raw - weight[:, None] * np.asarray(member.slide_centre)[None, :]
+    # Risk of a Cox model is the log hazard itself; the risk of a time-bin model has another unit than its logits.
+    scale = member.risk_scale if len(member.slide_centre) == 1 else 1.0
+    mean: FloatArray = centred.mean(axis=1) / scale
+    return mean
+
+
+def _forward(member: Member, features: AnyArray | None, covariates: FloatArray, device: str) -> BagOutput:
+    model = member.model.to(device)
+    columns = torch.zeros((0, 0))
+    if features is not None and member.projection is not None:
+        columns = torch.from_numpy(member.projection.apply(features))
+    with torch.inference_mode():
+        output: BagOutput = model(
+            Packed(*(part.to(device) for part in pack([columns]))), torch.from_numpy(covariates.astype(np.float32)).to(device)
+        )
+    return output

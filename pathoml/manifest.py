@@ -1,0 +1,151 @@
+"""The slide manifest: which slides there are, whose they are, and how they join the cohort."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from pathoml.cohort import Cohort, SlideEntry, SlidesSettings
+from pathoml.errors import CohortError, Problem
+from pathoml.slides.base import MPP_RANGE
+from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
+
+_REQUIRED = ("slide_id", "path", "patient_id")
+
+
+def read_manifest(settings: SlidesSettings) -> tuple[SlideEntry, ...]:
+    """Read the manifest.
+
+    Parameters
+    ----------
+    settings : SlidesSettings
+        Table and the folder that its paths start from.
+
+    Returns
+    -------
+    tuple of SlideEntry
+        One for each row, in order.
+
+    Raises
+    ------
+    CohortError
+        With every problem found: columns, blank or double ids, mpp out of range.
+    """
+    table = read_text_table(settings.manifest)
+    name = settings.manifest.name
+    absent = [column for column in _REQUIRED if column not in table.columns]
+    if absent:
+        raise CohortError(
+            f"{name}: {len(absent)} problem(s)", [Problem(name, missing_columns_message(settings.manifest, table, one)) for one in absent]
+        )
+    problems: list[Problem] = []
+    folder = settings.folder or settings.manifest.parent
+    entries = tuple(_entry(name, index + FIRST_DATA_ROW, row, folder, problems) for index, row in enumerate(table.to_dict("records")))
+    problems += _double_ids(name, entries)
+    if problems:
+        raise CohortError(f"{name}: {len(problems)} problem(s)", problems)
+    return entries
+
+
+def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: str) -> Cohort:
+    """Give each patient their slides; patients without any are left out, with a warning.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The patients.
+    entries : tuple of SlideEntry
+        The slides.
+    manifest_name : str
+        For messages.
+
+    Returns
+    -------
+    Cohort
+        The patients that have a slide.
+
+    Raises
+    ------
+    CohortError
+        If a slide belongs to a patient that the clinical table does not have.
+    """
+    known = set(cohort.patient_id)
+    strangers = [entry for entry in entries if entry.patient_id not in known]
+    if strangers:
+        problems = [
+            Problem(f"{manifest_name}: row {entry.row}", f"slide {entry.slide_id}: patient {entry.patient_id} is not in the clinical table")
+            for entry in strangers[:20]
+        ]
+        raise CohortError(f"{manifest_name}: {len(strangers)} slide(s) of unknown patients", problems)
+    slides: dict[str, list[SlideEntry]] = {}
+    for entry in entries:
+        slides.setdefault(entry.patient_id, []).append(entry)
+    with_slides = [index for index, patient in enumerate(cohort.patient_id) if patient in slides]
+    without = [patient for patient in cohort.patient_id if patient not in slides]
+    warnings = list(cohort.warnings)
+    if without:
+        shown = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
+        warnings.append(Problem(manifest_name, f"{len(without)} patient(s) without a slide are left out: {shown}"))
+    return replace(
+        cohort,
+        patient_id=cohort.patient_id[with_slides],
+        time_days=cohort.time_days[with_slides],
+        event=cohort.event[with_slides],
+        site=cohort.site[with_slides],
+        covariates=cohort.covariates.iloc[with_slides].reset_index(drop=True),
+        slides={patient: tuple(entries) for patient, entries in slides.items()},
+        warnings=tuple(warnings),
+    )
+
+
+def missing_files(entries: tuple[SlideEntry, ...], manifest_name: str) -> list[Problem]:
+    """Return a problem for every slide whose file is not there.
+
+    Parameters
+    ----------
+    entries : tuple of SlideEntry
+        The slides.
+    manifest_name : str
+        For messages.
+
+    Returns
+    -------
+    list of Problem
+        In manifest order.
+    """
+    return [
+        Problem(f"{manifest_name}: row {entry.row}, column path", f"slide {entry.slide_id}: no such file: {entry.path}")
+        for entry in entries
+        if not entry.path.exists()
+    ]
+
+
+def _entry(name: str, row_number: int, row: "dict[str, str]", folder: Path, problems: list[Problem]) -> SlideEntry:
+    where = f"{name}: row {row_number}"
+    problems += [Problem(f"{where}, column {column}", "blank") for column in _REQUIRED if not row[column]]
+    if any(character in row["slide_id"] for character in "/\\\0") or row["slide_id"] in {".", ".."}:
+        problems.append(Problem(f"{where}, column slide_id", f"'{row['slide_id']}' cannot name a file; use letters, digits, - and _"))
+    mpp = _mpp(where, row.get("mpp", ""), problems)
+    return SlideEntry(row["slide_id"], folder / row["path"], row["patient_id"], mpp, row_number)
+
+
+def _mpp(where: str, text: str, problems: list[Problem]) -> float | None:
+    if not text:
+        return None
+    value = pd.to_numeric(text, errors="coerce")
+    low, high = MPP_RANGE
+    if not low <= value <= high:
+        problems.append(Problem(f"{where}, column mpp", f"'{text}' is not a number between {low} and {high}"))
+        return None
+    return float(value)
+
+
+def _double_ids(name: str, entries: tuple[SlideEntry, ...]) -> list[Problem]:
+    first_row: dict[str, int] = {}
+    problems = []
+    for entry in entries:
+        if entry.slide_id in first_row:
+            where = f"{name}: row {entry.row}, column slide_id"
+            problems.append(Problem(where, f"slide {entry.slide_id} stands already in row {first_row[entry.slide_id]}; ids must be unique"))
+        first_row.setdefault(entry.slide_id, entry.row)
+    return problems

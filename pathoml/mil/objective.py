@@ -1,0 +1,182 @@
+"""What a model's logits mean: how they are trained, ranked and turned into survival curves."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pathoml.losses import cox_loss, discrete_hazard_loss
+from pathoml.survival import StepFunction, breslow_hazard, cox_survival, discrete_risk, discrete_survival, event_bins
+from pathoml.train_settings import DiscreteLossSettings, Loss
+from pathoml.units import FloatArray, IntArray
+
+
+class Outcome(NamedTuple):
+    """Follow-up of the patients of a batch.
+
+    Parameters
+    ----------
+    event : Tensor of bool, shape (n,)
+        True event, False censored.
+    time_days : Tensor of float64, shape (n,)
+        Follow-up.
+    """
+
+    event: Bool[Tensor, " n"]
+    time_days: Float[Tensor, " n"]
+
+
+class Objective(ABC):
+    """Meaning of a model's logits."""
+
+    @property
+    @abstractmethod
+    def out(self) -> int:
+        """Columns of the logits."""
+
+    @abstractmethod
+    def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
+        """Return what is minimised."""
+
+    @abstractmethod
+    def risk(self, logits: FloatArray) -> FloatArray:
+        """Return one number a patient, shape (n,); higher is worse."""
+
+    @abstractmethod
+    def survival(self, logits: FloatArray, curve_days: FloatArray) -> FloatArray:
+        """Return survival curves, shape (n, times)."""
+
+    @abstractmethod
+    def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "Objective":
+        """Return an objective whose survival curves fit these patients' logits and follow-up."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for `objective_from_json`."""
+
+
+@dataclass(frozen=True)
+class CoxObjective(Objective):
+    """One log hazard.
+
+    Parameters
+    ----------
+    hazard : StepFunction or None
+        Cumulative baseline hazard, once the model is fitted.
+    """
+
+    hazard: StepFunction | None = None
+
+    @property
+    def out(self) -> int:
+        """One column."""
+        return 1
+
+    def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
+        """Return the negative log partial likelihood per event."""
+        return cox_loss(logits[:, 0], outcome.event, outcome.time_days)
+
+    def risk(self, logits: FloatArray) -> FloatArray:
+        """Return the log hazard."""
+        return logits[:, 0]
+
+    def survival(self, logits: FloatArray, curve_days: FloatArray) -> FloatArray:
+        """Return curves from the baseline hazard."""
+        if self.hazard is None:
+            raise RuntimeError("survival curves need a calibrated objective")
+        return cox_survival(self.hazard, logits[:, 0], curve_days)
+
+    def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "CoxObjective":
+        """Return the objective with Breslow's baseline hazard of these patients."""
+        return CoxObjective(breslow_hazard(time_days, event, logits[:, 0]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the baseline hazard's steps."""
+        steps = None if self.hazard is None else {"days": self.hazard.days.tolist(), "values": self.hazard.values.tolist()}
+        return {"kind": "cox", "hazard": steps}
+
+
+@dataclass(frozen=True)
+class DiscreteObjective(Objective):
+    """One hazard logit for each time bin.
+
+    Parameters
+    ----------
+    edges : ndarray of float64, shape (bins + 1,)
+        From training patients.
+    """
+
+    edges: FloatArray
+
+    @property
+    def out(self) -> int:
+        """One column a bin."""
+        return len(self.edges) - 1
+
+    def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
+        """Return the negative log likelihood per patient."""
+        inner = torch.as_tensor(self.edges[1:-1], device=logits.device, dtype=outcome.time_days.dtype)
+        return discrete_hazard_loss(logits, outcome.event, torch.searchsorted(inner, outcome.time_days))
+
+    def risk(self, logits: FloatArray) -> FloatArray:
+        """Return minus the expected days without event."""
+        return discrete_risk(logits, self.edges)
+
+    def survival(self, logits: FloatArray, curve_days: FloatArray) -> FloatArray:
+        """Return curves from the bins' hazards."""
+        return discrete_survival(logits, self.edges, curve_days)
+
+    def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "DiscreteObjective":  # noqa: ARG002
+        """Return itself: the bins' hazards are the survival curves already."""
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the edges."""
+        return {"kind": "discrete", "edges": self.edges.tolist()}
+
+
+def fit_objective(loss: Loss, time_days: FloatArray, event: IntArray) -> Objective:
+    """Fit what the loss needs to know beforehand on training patients: the time bins.
+
+    Parameters
+    ----------
+    loss : CoxLossSettings or DiscreteLossSettings
+        Which loss.
+    time_days : ndarray of float64, shape (patients,)
+        Training patients' follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+
+    Returns
+    -------
+    Objective
+        Ready for training.
+    """
+    if isinstance(loss, DiscreteLossSettings):
+        return DiscreteObjective(event_bins(time_days, event, loss.bins))
+    return CoxObjective()
+
+
+def objective_from_json(values: dict[str, Any]) -> Objective:
+    """Rebuild an objective from `Objective.to_json`.
+
+    Parameters
+    ----------
+    values : dict
+        Plain JSON values.
+
+    Returns
+    -------
+    Objective
+        Equal to the one that was written.
+    """
+    if values["kind"] == "discrete":
+        return DiscreteObjective(np.asarray(values["edges"], dtype=np.float64))
+    steps = values["hazard"]
+    if steps is None:
+        return CoxObjective()
+    return CoxObjective(StepFunction(np.asarray(steps["days"], dtype=np.float64), np.asarray(steps["values"], dtype=np.float64), 0.0))

@@ -1,0 +1,80 @@
+"""Bags of different lengths in one tensor: values one after another, offsets where each begins."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Packed(NamedTuple):
+    """Rows of several bags, one bag after another.
+
+    Parameters
+    ----------
+    values : Tensor, shape (tiles, columns)
+        The rows.
+    offsets : Tensor of int64, shape (bags + 1,)
+        Bag b holds rows offsets[b] to offsets[b + 1].
+    """
+
+    values: Float[Tensor, "tiles columns"]
+    offsets: Int[Tensor, " bags_plus_one"]
+
+    @property
+    def bag_of_row(self) -> Int[Tensor, " tiles"]:
+        """Which bag each row belongs to."""
+        lengths = self.offsets.diff()
+        return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+    def sums(self) -> Float[Tensor, "bags columns"]:
+        """Return the sum over each bag's rows; zero for an empty bag."""
+        total = self.values.new_zeros(len(self.offsets) - 1, self.values.shape[1])
+        return total.index_add(0, self.bag_of_row, self.values)
+
+    def softmax(self) -> "Packed":
+        """Return values that are positive and sum to 1 over each bag, column by column."""
+        bag = self.bag_of_row
+        columns = self.values.shape[1]
+        start = self.values.new_full((len(self.offsets) - 1, columns), -torch.inf)
+        highest = start.scatter_reduce(0, bag[:, None].expand(-1, columns), self.values.detach(), "amax")
+        weights = Packed(torch.exp(self.values - highest[bag]), self.offsets)
+        return Packed(weights.values / weights.sums()[bag], self.offsets)
+
+
+class BagOutput(NamedTuple):
+    """What every model returns.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (bags, out)
+        Log hazard (out = 1) or hazard logits of time bins.
+    attention : Packed or None
+        One column a head, sums to 1 over each bag; None where a head has none.
+    contributions : Packed or None
+        One column an output, what each tile adds: sums over a bag to the slides' share of its logits.
+    auxiliary : dict of str to Tensor
+        Extra loss terms for heads that train with one.
+    """
+
+    logits: Float[Tensor, "bags out"]
+    attention: Packed | None
+    contributions: Packed | None
+    auxiliary: dict[str, Tensor]
+
+
+def pack(bags: list[Float[Tensor, "_ columns"]]) -> Packed:
+    """Put bags one after another.
+
+    Parameters
+    ----------
+    bags : list of Tensor, each of shape (tiles, columns)
+        At least one; lengths may differ and be 0.
+
+    Returns
+    -------
+    Packed
+        Their rows and offsets.
+    """
+    lengths = torch.tensor([0, *(len(bag) for bag in bags)], device=bags[0].device)
+    return Packed(torch.cat(bags), lengths.cumsum(0))

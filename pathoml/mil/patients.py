@@ -1,0 +1,123 @@
+"""Patients as a model sees them: all tiles of all their slides, and their covariates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pathoml.bags import BagHeader, check_same_features, read_bag
+from pathoml.cohort import Cohort
+from pathoml.provenance import array_digest, digest_of
+from pathoml.units import AnyArray
+
+
+@dataclass(frozen=True)
+class PatientFeatures:
+    """Features of every patient that has a bag.
+
+    Parameters
+    ----------
+    of_patient : mapping of str to ndarray, each of shape (tiles, dim)
+        All slides of a patient, one after another in manifest order.
+    header : BagHeader
+        Of the first bag; all others agree with it in what features mean.
+    digest : str
+        SHA-256 over all features.
+    """
+
+    of_patient: Mapping[str, AnyArray]
+    header: BagHeader
+    digest: str
+
+    @property
+    def dim(self) -> int:
+        """Columns of the features."""
+        return int(next(iter(self.of_patient.values())).shape[1])
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Some patients, ready for a model.
+
+    Parameters
+    ----------
+    patient_id : tuple of str
+        Who.
+    features : tuple of ndarray, or None
+        Tiles of each, float16 or float32; None for a model without slides.
+    covariates : DataFrame
+        One row each.
+    """
+
+    patient_id: tuple[str, ...]
+    features: tuple[AnyArray, ...] | None
+    covariates: pd.DataFrame
+
+
+def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> PatientFeatures:
+    """Read the bags of a cohort into memory.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Patients with slides.
+    folder : Path
+        Where ``<slide_id>.h5`` are kept.
+    slide_ids : sequence of str
+        Slides that have a bag; others are passed over.
+
+    Returns
+    -------
+    PatientFeatures
+        Of the patients with at least one bag.
+
+    Raises
+    ------
+    BagFormatError
+        If a bag is damaged.
+    BagMismatchError
+        If two bags were made differently.
+    """
+    present = set(slide_ids)
+    of_patient: dict[str, AnyArray] = {}
+    digests: list[str] = []
+    first: BagHeader | None = None
+    for patient in cohort.patient_id.tolist():
+        parts = []
+        for entry in cohort.slides.get(patient, ()):
+            if entry.slide_id not in present:
+                continue
+            bag = read_bag(folder / f"{entry.slide_id}.h5")
+            first = first or bag.header
+            check_same_features(bag.header, first, f"the bag of slide {first.slide_id}")
+            parts.append(bag.features)
+            digests.append(array_digest(bag.features))
+        if parts:
+            of_patient[patient] = np.concatenate(parts)
+    if first is None:
+        raise FileNotFoundError(f"no bag in {folder}")
+    return PatientFeatures(of_patient, first, digest_of(digests))
+
+
+def select_patients(cohort: Cohort, features: PatientFeatures | None, patient_ids: Sequence[str]) -> Patients:
+    """Gather the inputs of some patients.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    features : PatientFeatures or None
+        Their tiles; None for a model without slides.
+    patient_ids : sequence of str
+        Who.
+
+    Returns
+    -------
+    Patients
+        In the order given.
+    """
+    rows = cohort.rows_of(patient_ids)
+    tiles = None if features is None else tuple(features.of_patient[patient] for patient in patient_ids)
+    return Patients(tuple(patient_ids), tiles, cohort.covariates.iloc[rows].reset_index(drop=True))

@@ -1,0 +1,78 @@
+"""The prognostic model: slides through an aggregator, covariates through a linear layer, one sum."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pathoml.mil.abmil import GatedAbmil
+from pathoml.mil.mean_pool import MeanPool
+from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.settings import AbmilSettings, Aggregator
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Everything that fixes the tensors of a model.
+
+    Parameters
+    ----------
+    tile_dim : int
+        Columns of a projected tile; 0 for a model without slides.
+    covariate_dim : int
+        Columns of the covariates; 0 for a model without.
+    out : int
+        1 log hazard, or one logit a time bin.
+    """
+
+    tile_dim: int
+    covariate_dim: int
+    out: int
+
+
+class PrognosisModel(nn.Module):
+    """Sum of the slides' logits, the covariates' linear effect and, for time bins, a bias.
+
+    Parameters
+    ----------
+    aggregator : AbmilSettings or MeanPoolSettings
+        How tiles are joined; ignored without slides.
+    shape : ModelShape
+        Which parts there are, and their widths.
+    """
+
+    def __init__(self, aggregator: Aggregator, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.slides = _build_aggregator(aggregator, shape) if shape.tile_dim else None
+        self.covariates = nn.Linear(shape.covariate_dim, 1, bias=False)
+        # The level of a log hazard cannot be learnt from Cox's loss; the level of a bin's logit can.
+        self.bias = nn.Parameter(torch.zeros(shape.out), requires_grad=shape.out > 1)
+
+    def forward(self, tiles: Packed, covariates: Float[Tensor, "bags covariates"]) -> BagOutput:
+        """Score patients.
+
+        Parameters
+        ----------
+        tiles : Packed
+            Projected tiles of each patient, all slides in one bag; without columns for a model without slides.
+        covariates : Tensor, shape (bags, covariates)
+            Transformed covariates of the same patients.
+
+        Returns
+        -------
+        BagOutput
+            The covariates shift all logits of a patient alike; contributions are the slides' part.
+        """
+        shift = self.covariates(covariates) + self.bias
+        if self.slides is None:
+            return BagOutput(shift, None, None, {})
+        output: BagOutput = self.slides(tiles)
+        return output._replace(logits=output.logits + shift)
+
+
+def _build_aggregator(settings: Aggregator, shape: ModelShape) -> nn.Module:
+    if isinstance(settings, AbmilSettings):
+        return GatedAbmil(settings, shape.tile_dim, shape.out)
+    return MeanPool(settings, shape.tile_dim, shape.out)

@@ -1,0 +1,86 @@
+"""Tile features -> the columns a model takes: standardised and reduced as fitted on training tiles only."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pathoml.errors import BagMismatchError
+from pathoml.units import AnyArray, FloatArray
+
+
+@dataclass(frozen=True)
+class TileProjection:
+    """Standardisation, then principal components.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of float64, shape (dim,)
+        Training tiles' mean and standard deviation (1 where that is 0).
+    components : ndarray of float64, shape (components, dim)
+        Principal axes of the standardised features, scaled so that the first score has unit variance.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    components: FloatArray
+
+    def apply(self, features: AnyArray) -> AnyArray:
+        """Project tiles.
+
+        Parameters
+        ----------
+        features : ndarray of float, shape (tiles, dim)
+            As a bag holds them.
+
+        Returns
+        -------
+        ndarray of float32, shape (tiles, components)
+            What the model takes.
+
+        Raises
+        ------
+        BagMismatchError
+            If the features have another width than the training tiles.
+        """
+        if features.shape[1] != len(self.mean):
+            raise BagMismatchError(f"features have {features.shape[1]} columns, the model was trained on {len(self.mean)}")
+        standard = (features.astype(np.float32) - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
+        projected: AnyArray = standard @ self.components.astype(np.float32).T
+        return projected
+
+
+def fit_projection(bags: Iterable[AnyArray], components: int) -> TileProjection:
+    """Fit on the tiles of training patients; every tile counts alike.
+
+    Only sums over tiles are kept, so memory does not grow with the cohort.
+
+    Parameters
+    ----------
+    bags : iterable of ndarray, each of shape (tiles, dim)
+        Features of training slides; at least two tiles in all.
+    components : int
+        Principal components kept; fewer if the features have fewer.
+
+    Returns
+    -------
+    TileProjection
+        Signs fixed, so that the same tiles give the same projection.
+    """
+    count, total, products = 0, np.zeros(0), np.zeros((0, 0))
+    for features in bags:
+        block = features.astype(np.float64)
+        if count == 0:
+            total, products = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
+        count += len(block)
+        total += block.sum(axis=0)
+        products += block.T @ block
+    mean = total / count
+    covariance = products / count - np.outer(mean, mean)
+    deviation = np.sqrt(np.clip(np.diag(covariance), 0, None))
+    scale = np.where(deviation > 1e-6 * np.maximum(1.0, np.abs(mean)), deviation, 1.0)
+    variances, axes = np.linalg.eigh(covariance / np.outer(scale, scale))
+    kept = np.argsort(variances)[::-1][: min(components, int((variances > 1e-9).sum()))]
+    directions = axes[:, kept].T
+    signs = np.sign(directions[np.arange(len(kept)), np.abs(directions).argmax(axis=1)])
+    return TileProjection(mean, scale, directions * signs[:, None] / np.sqrt(variances[kept[0]]))

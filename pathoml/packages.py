@@ -1,0 +1,275 @@
+"""A trained model with everything that using it needs, as one folder: tensors, JSON, a card."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from torch import as_tensor
+
+from pathoml.bags import BagHeader, header_from_dict
+from pathoml.covariates import CovariateTransform, transform_from_json
+from pathoml.errors import OutputError, PackageError
+from pathoml.mil.objective import Objective, objective_from_json
+from pathoml.mil.prognosis import ModelShape, PrognosisModel
+from pathoml.mil.projection import TileProjection
+from pathoml.mil.settings import Aggregator
+from pathoml.provenance import RESEARCH_USE_ONLY
+from pathoml.units import AnyArray
+
+PACKAGE_FORMAT = "pathoml-package"
+PACKAGE_VERSION = 1
+_TENSORS, _JSON, _CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One fitted model.
+
+    Parameters
+    ----------
+    fold : str
+        Which fold's training patients it was fitted on.
+    aggregator : AbmilSettings or MeanPoolSettings
+        Its aggregator.
+    model : PrognosisModel
+        In evaluation mode.
+    projection : TileProjection or None
+        Of tile features; None without slides.
+    covariates : CovariateTransform
+        Of covariates.
+    objective : Objective
+        What its logits mean, with survival curves.
+    risk_centre, risk_scale : float
+        Mean and standard deviation of its risk over its training patients.
+    risk_cutoff : float
+        Median risk of its training patients: above is the high-risk group.
+    slide_centre : tuple of float, of length out
+        Mean over its training patients of the slides' share of the logits; contributions are counted from it.
+    """
+
+    fold: str
+    aggregator: Aggregator
+    model: PrognosisModel
+    projection: TileProjection | None
+    covariates: CovariateTransform
+    objective: Objective
+    risk_centre: float
+    risk_scale: float
+    risk_cutoff: float
+    slide_centre: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Package:
+    """Members that score a patient together, and what they were made of and with.
+
+    Parameters
+    ----------
+    members : tuple of Member
+        A patient's risk is the mean of the members' risks, each centred and scaled by its own training patients.
+    bag_header : BagHeader or None
+        What features must be; None for a model without slides.
+    recipe : dict or None
+        Settings that make such features from a slide (`pathoml.extract_settings.Recipe.to_json`).
+    curve_days : tuple of float
+        When survival curves are given.
+    summary : dict
+        Training cohort (counts only), endpoint, configuration digest, versions, encoder licence.
+    """
+
+    members: tuple[Member, ...]
+    bag_header: BagHeader | None
+    recipe: dict[str, Any] | None
+    curve_days: tuple[float, ...]
+    summary: dict[str, Any]
+
+
+def save_package(folder: Path, package: Package) -> None:
+    """Write a package: the whole folder or nothing. An older one in its place is replaced.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    package : Package
+        What to write.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    arrays: dict[str, AnyArray] = {}
+    members = [_member_to_json(member, f"members.{index}.", arrays) for index, member in enumerate(package.members)]
+    tensors = save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    description = {
+        "format": PACKAGE_FORMAT,
+        "format_version": PACKAGE_VERSION,
+        "notice": RESEARCH_USE_ONLY,
+        "combine": "mean of member risks, each centred and scaled by its training patients; mean of survival curves",
+        "members": members,
+        "bag_header": None if package.bag_header is None else asdict(package.bag_header),
+        "recipe": package.recipe,
+        "curve_days": list(package.curve_days),
+        "summary": package.summary,
+        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+    }
+    text = json.dumps(description, indent=1, allow_nan=False)
+    _replace_folder(folder, {_TENSORS: tensors, _JSON: text.encode(), _CARD: _card(package).encode()})
+
+
+def load_package(folder: Path) -> Package:
+    """Read and verify a package.
+
+    Parameters
+    ----------
+    folder : Path
+        As `save_package` wrote it.
+
+    Returns
+    -------
+    Package
+        With its members in evaluation mode on the CPU.
+
+    Raises
+    ------
+    PackageError
+        If it is not a package of a known version, or a file was altered.
+    """
+    try:
+        description = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        tensors = (folder / _TENSORS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise PackageError(f"{folder}: not a model package ({error})") from error
+    if description.get("format") != PACKAGE_FORMAT or description.get("format_version") != PACKAGE_VERSION:
+        raise PackageError(
+            f"{folder}: format {description.get('format')} version {description.get('format_version')}, this pathoml reads"
+            f" {PACKAGE_FORMAT} version {PACKAGE_VERSION}"
+        )
+    if hashlib.sha256(tensors).hexdigest() != description["tensors_sha256"]:
+        raise PackageError(f"{folder}: {_TENSORS} does not belong to {_JSON} (its SHA-256 differs); get the package again")
+    try:
+        arrays = load_arrays(tensors)
+    except SafetensorError as error:
+        raise PackageError(f"{folder}: {_TENSORS} cannot be read ({error})") from error
+    header = description["bag_header"]
+    return Package(
+        members=tuple(_member_from_json(one, f"members.{index}.", arrays) for index, one in enumerate(description["members"])),
+        bag_header=None if header is None else header_from_dict(header),
+        recipe=description["recipe"],
+        curve_days=tuple(description["curve_days"]),
+        summary=description["summary"],
+    )
+
+
+def join_packages(packages: list[Package]) -> Package:
+    """Make one package of several whose features and grids agree.
+
+    Parameters
+    ----------
+    packages : list of Package
+        For example one of each fold.
+
+    Returns
+    -------
+    Package
+        All members; everything else from the first.
+    """
+    first = packages[0]
+    members = tuple(member for package in packages for member in package.members)
+    return Package(members, first.bag_header, first.recipe, first.curve_days, first.summary)
+
+
+def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    for name, tensor in member.model.state_dict().items():
+        arrays[f"{prefix}model.{name}"] = tensor.detach().cpu().numpy()
+    if member.projection is not None:
+        arrays.update({f"{prefix}projection.{name}": array for name, array in vars(member.projection).items()})
+    return {
+        "fold": member.fold,
+        "aggregator": member.aggregator.model_dump(mode="json"),
+        "shape": asdict(member.model.shape),
+        "covariates": member.covariates.to_json(),
+        "objective": member.objective.to_json(),
+        "risk_centre": member.risk_centre,
+        "risk_scale": member.risk_scale,
+        "risk_cutoff": member.risk_cutoff,
+        "slide_centre": list(member.slide_centre),
+    }
+
+
+def _member_from_json(values: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyArray]) -> Member:
+    aggregator: Aggregator = TypeAdapter[Aggregator](Aggregator).validate_python(values["aggregator"])
+    model = PrognosisModel(aggregator, ModelShape(**values["shape"]))
+    start = f"{prefix}model."
+    model.load_state_dict({name.removeprefix(start): as_tensor(array) for name, array in arrays.items() if name.startswith(start)})
+    parts = {name: arrays.get(f"{prefix}projection.{name}") for name in ("mean", "scale", "components")}
+    projection = None if parts["mean"] is None else TileProjection(**parts)  # type: ignore[arg-type]
+    return Member(
+        fold=values["fold"],
+        aggregator=aggregator,
+        model=model.eval(),
+        projection=projection,
+        covariates=transform_from_json(values["covariates"]),
+        objective=objective_from_json(values["objective"]),
+        risk_centre=values["risk_centre"],
+        risk_scale=values["risk_scale"],
+        risk_cutoff=values["risk_cutoff"],
+        slide_centre=tuple(values["slide_centre"]),
+    )
+
+
+def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        for name, content in files.items():
+            with (fresh / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        fresh.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _card(package: Package) -> str:
+    summary = package.summary
+    features = "clinical table only"
+    if package.bag_header is not None:
+        header = package.bag_header
+        features = f"{header.encoder}, {header.tile_px} px tiles at {header.target_mpp} microns per pixel"
+    columns = ", ".join(package.members[0].covariates.names) or "none"
+    return f"""# Model card
+
+**{RESEARCH_USE_ONLY.capitalize()}.** Not a medical device; not for decisions about patients.
+
+| | |
+| --- | --- |
+| What it predicts | {summary.get("endpoint")} |
+| Trained on | {summary.get("patients")} patients, {summary.get("events")} events, {summary.get("sites")} hospital(s) |
+| Members | {len(package.members)}, combined as the mean of their standardised risks |
+| Tile features | {features} |
+| Encoder's licence | {summary.get("encoder_licence")} |
+| Encoder pretrained on | {summary.get("encoder_pretraining")} |
+| Covariates | {columns} |
+| pathoml | {summary.get("pathoml_version")} |
+| Configuration digest | {summary.get("config_digest")} |
+
+The risk has no unit: a higher one means an earlier event is expected. Members were each trained on part of the cohort;
+how well the model does on patients it has not seen stands in the run's report, not here.
+"""

@@ -1,0 +1,111 @@
+"""Who made a file: versions, digests of settings and of arrays."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from typing import Any
+
+import numpy as np
+
+from pathoml.settings import Settings, result_settings
+from pathoml.units import AnyArray
+
+RESEARCH_USE_ONLY = "research use only"
+_RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "openslide-bin", "scikit-survival", "opencv-python-headless")
+
+
+def pathoml_version() -> str:
+    """Return the installed version of pathoml.
+
+    Returns
+    -------
+    str
+        For example ``0.1.0``.
+    """
+    return importlib.metadata.version("pathoml")
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that results depend on.
+
+    Returns
+    -------
+    dict of str to str
+        Package name to version; Python and the processor kind among them. No host, user or path.
+    """
+    versions = {"pathoml": pathoml_version(), "python": platform.python_version(), "machine": platform.machine()}
+    for name in _RECORDED_PACKAGES:
+        versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Return the one spelling of a JSON value that digests are taken of.
+
+    Parameters
+    ----------
+    value : Any
+        Any JSON value.
+
+    Returns
+    -------
+    str
+        Sorted keys, no spaces, shortest round-trip floats.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 0.1, "a": [1, True]})
+    '{"a":[1,true],"b":0.1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Return the SHA-256 of a JSON value's canonical spelling.
+
+    Parameters
+    ----------
+    value : Any
+        Any JSON value.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+
+
+def settings_digest(*settings: Settings) -> str:
+    """Return the SHA-256 of what in the settings decides the result.
+
+    Parameters
+    ----------
+    *settings : Settings
+        One or more settings objects, in a fixed order.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; paths, device and worker counts do not enter.
+    """
+    return digest_of([result_settings(one) for one in settings])
+
+
+def array_digest(array: AnyArray) -> str:
+    """Return the SHA-256 of an array: dtype and shape, then its little-endian C-order bytes.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any numeric array.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    head = canonical_json([little.dtype.str, list(little.shape)]).encode("ascii")
+    return hashlib.sha256(head + little.tobytes()).hexdigest()

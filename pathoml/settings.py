@@ -1,0 +1,49 @@
+"""The frozen base of every settings class."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+NOT_IN_HASH = {"in_hash": False}
+"""Mark of a field that changes how work is done (paths, workers, device) but not what comes out."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def result_settings(settings: Settings) -> dict[str, Any]:
+    """Return the part of the settings that decides the result: no paths, no device, no worker counts.
+
+    Parameters
+    ----------
+    settings : Settings
+        Any settings object.
+
+    Returns
+    -------
+    dict of str to Any
+        Plain JSON values, nested as the settings are.
+    """
+    plain: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("in_hash") is False:
+            continue
+        value = getattr(settings, name)
+        if not isinstance(value, Path):
+            plain[name] = _plain(value)
+    return plain
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON-like value
+    if isinstance(value, Settings):
+        return result_settings(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value if not isinstance(item, Path)]
+    return value

@@ -1,0 +1,74 @@
+"""Which file a slide is: a fast fingerprint to notice replacement, a full digest to notice a flipped bit."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pathoml.files import file_digest
+
+_END_BYTES = 1 << 16
+_SAMPLE_BYTES = 4096
+_SAMPLES = 64
+
+
+def slide_fingerprint(path: Path) -> str:
+    """Return a digest of a slide's size, header, tail and 64 evenly spread blocks.
+
+    Reads at most 400 KB per file, so that ten thousand slides on a network share can be compared in minutes.
+
+    Parameters
+    ----------
+    path : Path
+        The slide; the companion folder of an MRXS slide is included.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits. Changes when the slide is replaced or saved again.
+    """
+    digest = hashlib.sha256()
+    for file in _slide_files(path):
+        digest.update(_sampled_digest(file))
+    return digest.hexdigest()
+
+
+def slide_digest(path: Path) -> str:
+    """Return the SHA-256 of the whole file, or of every file of a multi-file slide in name order.
+
+    Parameters
+    ----------
+    path : Path
+        The slide.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits. Changes when a single bit does.
+    """
+    files = list(_slide_files(path))
+    if len(files) == 1:
+        return file_digest(files[0])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(bytes.fromhex(file_digest(file)))
+    return digest.hexdigest()
+
+
+def _slide_files(path: Path) -> Iterator[Path]:
+    yield path
+    companions = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and companions.is_dir():
+        yield from sorted(file for file in companions.iterdir() if file.is_file())
+
+
+def _sampled_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode("ascii"))
+    with file.open("rb") as stream:
+        digest.update(stream.read(_END_BYTES))
+        for index in range(_SAMPLES):
+            stream.seek(size * index // _SAMPLES)
+            digest.update(stream.read(_SAMPLE_BYTES))
+        stream.seek(max(0, size - _END_BYTES))
+        digest.update(stream.read(_END_BYTES))
+    return digest.digest()

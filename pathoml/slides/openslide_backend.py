@@ -1,0 +1,165 @@
+"""Slides through OpenSlide: every vendor it knows."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from pathoml.errors import DamagedSlideError, SlideNotFoundError, UnreadableSlideError
+from pathoml.slides.base import Region, Slide, SlideGeometry
+from pathoml.units import BoolArray, RgbImage
+
+_WHITE = (255, 255, 255)
+
+
+def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
+    """Open a slide.
+
+    Parameters
+    ----------
+    path : Path
+        The slide's file.
+    mpp : float, optional
+        Microns per level-0 pixel from the manifest; overrides the metadata.
+
+    Returns
+    -------
+    Slide
+        Open; close it, or use it in a ``with`` block.
+
+    Raises
+    ------
+    SlideNotFoundError
+        If there is no such file.
+    UnreadableSlideError
+        If the file is empty or OpenSlide cannot open it.
+    """
+    return OpenSlideSlide(path, mpp=mpp)
+
+
+class OpenSlideSlide(Slide):
+    """A slide read by OpenSlide.
+
+    Parameters
+    ----------
+    path : Path
+        The slide's file.
+    mpp : float, optional
+        Microns per level-0 pixel that override the metadata.
+
+    Raises
+    ------
+    SlideNotFoundError
+        If there is no such file.
+    UnreadableSlideError
+        If the file is empty or OpenSlide cannot open it.
+    """
+
+    def __init__(self, path: Path, *, mpp: float | None = None) -> None:
+        super().__init__(path)
+        self._handle = _open_handle(path)
+        properties = self._handle.properties
+        width, height = self._handle.dimensions
+        self._geometry = SlideGeometry(
+            width_px=width,
+            height_px=height,
+            level_downsamples=tuple(float(value) for value in self._handle.level_downsamples),
+            mpp=(mpp, mpp) if mpp is not None else _metadata_mpp(properties),
+        )
+        self._background = _background(properties)
+        self._metadata = {
+            "vendor": properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+            "objective_power": properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER, "unknown"),
+        }
+
+    @property
+    def geometry(self) -> SlideGeometry:
+        """Size, levels and resolution."""
+        return self._geometry
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Vendor and objective power."""
+        return dict(self._metadata)
+
+    def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
+        """Read a rectangle; see `Slide.read_region`.
+
+        Parameters
+        ----------
+        xy_level0_px : tuple of int
+            Top-left corner in level-0 pixels.
+        level : int
+            Pyramid level.
+        size_px : tuple of int
+            (width, height) at that level.
+
+        Returns
+        -------
+        Region
+            Its pixels.
+
+        Raises
+        ------
+        DamagedSlideError
+            If the data cannot be decoded.
+        """
+        try:
+            image = self._handle.read_region(xy_level0_px, level, size_px)
+        except openslide.OpenSlideError as error:
+            # One bad tile makes an OpenSlide handle refuse every later read: start with a fresh one.
+            self._handle.close()
+            self._handle = _open_handle(self.path)
+            raise DamagedSlideError(f"{self.path.name}: tile at {xy_level0_px}, level {level}: {error}") from error
+        return _composite(np.asarray(image), self._background)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._handle.close()
+
+
+def _open_handle(path: Path) -> openslide.OpenSlide:
+    if not path.is_file():
+        raise SlideNotFoundError(f"{path.name}: no such file; correct the manifest's column path")
+    if path.stat().st_size == 0:
+        raise UnreadableSlideError(f"{path.name}: the file is empty (0 bytes); copy it again from its source")
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideError as error:
+        raise UnreadableSlideError(f"{path.name}: OpenSlide cannot open it ({error}); is it a whole slide, copied completely?") from error
+
+
+def _metadata_mpp(properties: "openslide._PropertyMap") -> tuple[float, float] | None:
+    names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+    values = tuple(_finite(properties.get(name)) for name in names)
+    x, y = values
+    return None if x is None or y is None else (x, y)
+
+
+def _finite(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _background(properties: "openslide._PropertyMap") -> tuple[int, int, int]:
+    text = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)
+    if text is None or len(text) != 6:
+        return _WHITE
+    return int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)
+
+
+def _composite(rgba: RgbImage, background: tuple[int, int, int]) -> Region:
+    """Lay the pixels on the slide's background; OpenSlide's own RGB conversion would make absent ones black."""
+    alpha = rgba[..., 3]
+    rgb = np.ascontiguousarray(rgba[..., :3])
+    if alpha.min() == 255:
+        return Region(rgb, None)
+    present: BoolArray = alpha > 0
+    rgb[~present] = background
+    return Region(rgb, present)

@@ -1,0 +1,57 @@
+"""The whole slide at low resolution, read in strips so that a slide without a pyramid fits in memory."""
+
+import math
+
+import cv2
+import numpy as np
+
+from pathoml.slides.base import Slide
+from pathoml.units import RgbImage
+
+_STRIP_PIXELS = 32_000_000
+
+
+def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
+    """Return the whole slide at about a resolution, by area averaging.
+
+    Parameters
+    ----------
+    slide : Slide
+        An open slide with a usable mpp.
+    mpp : float
+        Microns per pixel asked for.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3)
+        The picture covers the slide exactly: one of its pixels spans ``width_px / columns`` level-0 pixels.
+
+    Raises
+    ------
+    MissingMppError
+        If the slide's resolution is unknown.
+    DamagedSlideError
+        If it cannot be decoded.
+    """
+    geometry = slide.geometry
+    mpp_x, mpp_y = geometry.checked_mpp(slide.path.name)
+    columns = max(1, round(geometry.width_px * mpp_x / mpp))
+    rows = max(1, round(geometry.height_px * mpp_y / mpp))
+    level = _level_for(geometry.level_downsamples, min(geometry.width_px / columns, geometry.height_px / rows))
+    downsample = geometry.level_downsamples[level]
+    row_height = geometry.height_px / rows
+    strip_rows = max(1, int(_STRIP_PIXELS / (geometry.width_px / downsample) / (row_height / downsample)))
+    picture = np.empty((rows, columns, 3), dtype=np.uint8)
+    for first in range(0, rows, strip_rows):
+        last = min(rows, first + strip_rows)
+        top, bottom = round(first * row_height), round(last * row_height)
+        size = (math.ceil(geometry.width_px / downsample), max(1, round((bottom - top) / downsample)))
+        strip = slide.read_region((0, top), level, size).pixels
+        picture[first:last] = cv2.resize(strip, (columns, last - first), interpolation=cv2.INTER_AREA)
+    return picture
+
+
+def _level_for(downsamples: tuple[float, ...], wanted: float) -> int:
+    """Return the coarsest level that is still at least as fine as wanted."""
+    fine_enough = [index for index, value in enumerate(downsamples) if value <= wanted * 1.01]
+    return max(fine_enough, key=lambda index: downsamples[index]) if fine_enough else 0

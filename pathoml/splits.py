@@ -1,0 +1,238 @@
+"""Who trains and who tests: folds of whole patients, made once, saved, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+
+from pathoml.cohort import Cohort
+from pathoml.errors import CohortError, Problem
+from pathoml.files import write_text
+from pathoml.settings import Settings
+from pathoml.tables import missing_columns_message, read_text_table
+from pathoml.units import IntArray
+
+ROLES = ("train", "validation", "test")
+
+
+class KFoldSettings(Settings):
+    """Patients dealt at random into folds, events shared out evenly."""
+
+    kind: Literal["kfold"] = "kfold"
+    folds: int = Field(5, ge=2, le=50, description="Number of folds.")
+
+
+class LeaveOneSiteOutSettings(Settings):
+    """Each hospital is the test set once."""
+
+    kind: Literal["leave_one_site_out"] = "leave_one_site_out"
+
+
+class FixedSettings(Settings):
+    """Folds as a table says."""
+
+    kind: Literal["fixed"] = "fixed"
+    table: Path = Field(description="Table with columns patient_id and fold (in which the patient is tested).")
+
+
+Scheme = Annotated[KFoldSettings | LeaveOneSiteOutSettings | FixedSettings, Field(discriminator="kind")]
+
+
+class SplitsSettings(Settings):
+    """How the model is validated."""
+
+    schemes: tuple[Scheme, ...] = Field(
+        (KFoldSettings(),), min_length=1, description="Validation schemes; the package and the headline come from the first."
+    )
+    validation_share: float = Field(
+        0.2, gt=0, lt=0.5, description="Share of the training patients set aside for early stopping, stratified by event."
+    )
+    seed: int = Field(0, ge=0, description="Seed of every random choice of patients.")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the patients; the three groups are disjoint.
+
+    Parameters
+    ----------
+    scheme : str
+        ``kfold``, ``leave_one_site_out`` or ``fixed``.
+    name : str
+        ``0``, ``1``, ... or the name of the hospital left out.
+    train, validation, test : tuple of str
+        Patient ids: fitted on, used for early stopping, scored.
+    """
+
+    scheme: str
+    name: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Scheme and name, as used for folder names and messages."""
+        return f"{self.scheme}-{self.name}"
+
+
+def make_folds(cohort: Cohort, settings: SplitsSettings) -> tuple[Fold, ...]:
+    """Divide the patients by every scheme.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    settings : SplitsSettings
+        Schemes, share for early stopping, seed.
+
+    Returns
+    -------
+    tuple of Fold
+        Scheme by scheme.
+
+    Raises
+    ------
+    CohortError
+        If there are too few events, or a fold has none, or a fixed table does not fit the cohort.
+    """
+    folds: list[Fold] = []
+    for scheme in settings.schemes:
+        groups = _test_groups(cohort, scheme, settings.seed)
+        folds += [_fold(cohort, scheme.kind, name, test, settings) for name, test in groups.items()]
+    check_folds(cohort, folds)
+    return tuple(folds)
+
+
+def check_folds(cohort: Cohort, folds: Sequence[Fold]) -> None:
+    """Refuse folds that leak or cannot be scored.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    folds : sequence of Fold
+        Made or read.
+
+    Raises
+    ------
+    CohortError
+        If a patient stands in two groups of a fold or in two test sets of one scheme, is not in the cohort, or a group has no event.
+    """
+    problems: list[Problem] = []
+    tested: dict[tuple[str, str], str] = {}
+    for fold in folds:
+        members = [*fold.train, *fold.validation, *fold.test]
+        twice = sorted({patient for patient in members if members.count(patient) > 1}) if len(set(members)) < len(members) else []
+        if twice:
+            problems.append(Problem(fold.key, f"patient(s) {', '.join(twice[:5])} stand in two groups of the fold"))
+        for patient in fold.test:
+            other = tested.setdefault((fold.scheme, patient), fold.name)
+            if other != fold.name:
+                problems.append(Problem(fold.key, f"patient {patient} is tested in fold {other} too"))
+        for role in ROLES:
+            events = int(cohort.event[cohort.rows_of(getattr(fold, role))].sum())
+            if events == 0:
+                problems.append(Problem(fold.key, f"no events among the {len(getattr(fold, role))} {role} patients; use fewer folds or more patients"))
+    if problems:
+        raise CohortError(f"folds: {len(problems)} problem(s)", problems)
+
+
+def write_folds(path: Path, folds: Sequence[Fold]) -> None:
+    """Save folds as a table with columns scheme, fold, role, patient_id.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    folds : sequence of Fold
+        What to save.
+    """
+    rows = [(fold.scheme, fold.name, role, patient) for fold in folds for role in ROLES for patient in getattr(fold, role)]
+    write_text(path, pd.DataFrame(rows, columns=["scheme", "fold", "role", "patient_id"]).to_csv(index=False))
+
+
+def read_folds(path: Path) -> tuple[Fold, ...]:
+    """Read folds saved by `write_folds`.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+
+    Returns
+    -------
+    tuple of Fold
+        In the order written.
+
+    Raises
+    ------
+    CohortError
+        If a column is missing or a role is unknown.
+    """
+    table = read_text_table(path)
+    for column in ("scheme", "fold", "role", "patient_id"):
+        if column not in table.columns:
+            raise CohortError(missing_columns_message(path, table, column))
+    unknown = sorted(set(table["role"]) - set(ROLES))
+    if unknown:
+        raise CohortError(f"{path.name}: unknown role(s) {', '.join(unknown)}; expected {', '.join(ROLES)}")
+    return tuple(
+        Fold(str(scheme), str(name), *(tuple(rows.loc[rows["role"] == role, "patient_id"]) for role in ROLES))
+        for (scheme, name), rows in table.groupby(["scheme", "fold"], sort=False)
+    )
+
+
+def _test_groups(cohort: Cohort, scheme: Scheme, seed: int) -> dict[str, IntArray]:
+    if isinstance(scheme, LeaveOneSiteOutSettings):
+        return _sites(cohort)
+    if isinstance(scheme, FixedSettings):
+        return _fixed(cohort, scheme.table)
+    events = int(cohort.event.sum())
+    fewest = min(events, len(cohort) - events) if events < len(cohort) else events
+    if fewest < scheme.folds:
+        raise CohortError(f"{scheme.folds} folds need {scheme.folds} events and as many censored patients; the cohort has {events} events in {len(cohort)} patients")
+    splitter = StratifiedKFold(scheme.folds, shuffle=True, random_state=seed)
+    return {str(index): test for index, (_, test) in enumerate(splitter.split(cohort.event, cohort.event))}
+
+
+def _sites(cohort: Cohort) -> dict[str, IntArray]:
+    sites = sorted(set(cohort.site))
+    if len(sites) < 2:
+        raise CohortError("leave_one_site_out needs two hospitals or more; name the column in cohort.site")
+    return {str(site): np.flatnonzero(cohort.site == site) for site in sites}
+
+
+def _fixed(cohort: Cohort, path: Path) -> dict[str, IntArray]:
+    table = read_text_table(path)
+    for column in ("patient_id", "fold"):
+        if column not in table.columns:
+            raise CohortError(missing_columns_message(path, table, column))
+    double = sorted(set(table["patient_id"][table["patient_id"].duplicated()]))
+    if double:
+        raise CohortError(f"{path.name}: patient(s) {', '.join(double[:5])} stand in more than one row; each is tested once")
+    groups = {str(name): cohort.rows_of(rows["patient_id"]) for name, rows in table.groupby("fold", sort=True)}
+    if len(groups) < 2:
+        raise CohortError(f"{path.name}: needs two folds or more, found {len(groups)}")
+    return groups
+
+
+def _fold(cohort: Cohort, scheme: str, name: str, test: IntArray, settings: SplitsSettings) -> Fold:
+    rest = np.setdiff1d(np.arange(len(cohort)), test)
+    train, validation = _inner_split(cohort, rest, settings)
+    train, validation, test = (np.sort(rows) for rows in (train, validation, test))
+    return Fold(scheme, name, *(tuple(cohort.patient_id[rows].tolist()) for rows in (train, validation, test)))
+
+
+def _inner_split(cohort: Cohort, rest: IntArray, settings: SplitsSettings) -> tuple[IntArray, IntArray]:
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=settings.validation_share, random_state=settings.seed)
+    try:
+        train, validation = next(splitter.split(rest, cohort.event[rest]))
+    except ValueError as error:
+        raise CohortError(f"too few patients ({len(rest)}) to set {settings.validation_share:.0%} aside for early stopping: {error}") from error
+    return rest[train], rest[validation]

@@ -1,0 +1,78 @@
+"""Time in bins: edges from training events, and what a model's hazard logits say about survival."""
+
+import numpy as np
+
+from pathoml.units import FloatArray, IntArray
+
+
+def event_bins(time_days: FloatArray, event: IntArray, bins: int) -> FloatArray:
+    """Return edges such that each bin holds about as many training events.
+
+    Parameters
+    ----------
+    time_days : ndarray of float64, shape (patients,)
+        Training patients' follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    bins : int
+        Number of bins asked for; fewer result where events are tied.
+
+    Returns
+    -------
+    ndarray of float64, shape (edges,)
+        Starts with 0, ascends strictly, ends with the last training follow-up; bin k is (edges[k], edges[k + 1]], the
+        first including 0.
+    """
+    inner = np.quantile(time_days[event == 1], np.linspace(0, 1, bins + 1)[1:-1])
+    end = max(float(time_days.max()), np.nextafter(0.0, 1.0))
+    edges = np.unique(np.concatenate([[0.0], inner[(inner > 0) & (inner < end)], [end]]))
+    return edges
+
+
+def discrete_survival(logits: FloatArray, edges: FloatArray, curve_days: FloatArray) -> FloatArray:
+    """Turn hazard logits into survival curves; within a bin the hazard is constant in time.
+
+    Parameters
+    ----------
+    logits : ndarray of float64, shape (patients, bins)
+        Logit of the probability of the event in a bin, given none before.
+    edges : ndarray of float64, shape (bins + 1,)
+        As `event_bins` gives them.
+    curve_days : ndarray of float64, shape (times,)
+        When.
+
+    Returns
+    -------
+    ndarray of float64, shape (patients, times)
+        Probability of no event until then; constant after the last edge.
+    """
+    log_survival = np.concatenate([np.zeros((len(logits), 1)), np.cumsum(-np.logaddexp(0, logits), axis=1)], axis=1)
+    position = np.clip(np.searchsorted(edges, curve_days, side="right") - 1, 0, len(edges) - 2)
+    part = np.clip((curve_days - edges[position]) / (edges[position + 1] - edges[position]), 0, 1)
+    log_curve = log_survival[:, position] * (1 - part) + log_survival[:, position + 1] * part
+    curve: FloatArray = np.exp(log_curve)
+    return curve
+
+
+def discrete_risk(logits: FloatArray, edges: FloatArray) -> FloatArray:
+    """Return one number a patient: minus the expected days without event until the last edge.
+
+    Parameters
+    ----------
+    logits : ndarray of float64, shape (patients, bins)
+        Hazard logits.
+    edges : ndarray of float64, shape (bins + 1,)
+        Bin edges.
+
+    Returns
+    -------
+    ndarray of float64, shape (patients,)
+        Higher is worse.
+
+    References
+    ----------
+    Royston P, Parmar MKB. Restricted mean survival time. BMC Med Res Methodol 13 (2013) 152.
+    """
+    grid = np.linspace(0, edges[-1], 201)
+    risk: FloatArray = -np.trapezoid(discrete_survival(logits, edges, grid), grid, axis=1)
+    return risk

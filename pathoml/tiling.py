@@ -1,0 +1,215 @@
+"""Where the tiles are: slide geometry and tissue mask -> a grid of tiles. Pure arithmetic."""
+
+import math
+from dataclasses import dataclass
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pathoml.settings import Settings
+from pathoml.slides import SlideGeometry
+from pathoml.tissue import TissueMask
+from pathoml.units import BoolArray, FloatArray
+
+
+class TilingSettings(Settings):
+    """Size, resolution and overlap of tiles, and which are kept."""
+
+    target_mpp: float = Field(0.5, ge=0.05, le=10, description="Microns per pixel at which tiles are read.")
+    tile_px: int = Field(224, ge=16, le=4096, description="Side of a tile in pixels at target_mpp.")
+    overlap: float = Field(0.0, ge=0, lt=1, description="Share of a tile's side that the next one repeats.")
+    min_tissue_share: float = Field(0.5, gt=0, le=1, description="Tiles with a smaller share of tissue are dropped.")
+    mpp_tolerance: float = Field(
+        0.02, ge=0, le=0.1, description="Within this relative difference of a level's mpp, its pixels are taken as they are."
+    )
+
+
+class TileFlag(IntFlag):
+    """What is notable about a tile; stored per tile in the bag."""
+
+    NONE = 0
+    PEN = 1
+    OUT_OF_FOCUS = 2
+    OVERHANG = 4
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """How to read one tile of a grid, the same for all.
+
+    Parameters
+    ----------
+    level : int
+        Pyramid level to read.
+    read_px : tuple of int
+        (width, height) of the rectangle read at that level.
+    tile_px : int
+        Side of the finished tile.
+    mpp_read : tuple of float
+        Microns per pixel of the finished tile in x and y.
+    """
+
+    level: int
+    read_px: tuple[int, int]
+    tile_px: int
+    mpp_read: tuple[float, float]
+
+    @property
+    def resized(self) -> bool:
+        """Whether the rectangle read has to be resized to the tile."""
+        return self.read_px != (self.tile_px, self.tile_px)
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The kept tiles of a slide, sorted by row, then column.
+
+    Parameters
+    ----------
+    coords : ndarray of int32, shape (tiles, 2)
+        Top-left corner (x, y) in level-0 pixels.
+    grid : ndarray of int32, shape (tiles, 2)
+        Row and column; ``column * stride[0] + origin[0]`` is exact where coords are rounded.
+    tissue_share : ndarray of float32, shape (tiles,)
+        Share of the tile that is tissue, 0 to 1.
+    flags : ndarray of uint8, shape (tiles,)
+        `TileFlag` bits.
+    stride_level0_px : tuple of float
+        Step of the grid in x and y, level-0 pixels.
+    origin_level0_px : tuple of float
+        Corner of row 0, column 0.
+    footprint_level0_px : tuple of float
+        Width and height of a tile in level-0 pixels.
+    plan : ReadPlan
+        How a tile is read.
+    """
+
+    coords: NDArray[np.int32]
+    grid: NDArray[np.int32]
+    tissue_share: NDArray[np.float32]
+    flags: NDArray[np.uint8]
+    stride_level0_px: tuple[float, float]
+    origin_level0_px: tuple[float, float]
+    footprint_level0_px: tuple[float, float]
+    plan: ReadPlan
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+
+def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: str = "slide") -> ReadPlan:
+    """Choose the level and the rectangle that give tiles of the asked resolution.
+
+    A level whose mpp is within `mpp_tolerance` is taken as it is; otherwise the nearest finer level is read and
+    resized once. A slide coarser than asked for is enlarged, since no finer pixels exist.
+
+    Parameters
+    ----------
+    geometry : SlideGeometry
+        The slide.
+    settings : TilingSettings
+        Resolution and tile size.
+    slide_name : str
+        For error messages.
+
+    Returns
+    -------
+    ReadPlan
+        Level, rectangle and the resolution that results.
+
+    Raises
+    ------
+    MissingMppError
+        If the slide's mpp is missing or implausible.
+
+    Examples
+    --------
+    >>> plan = plan_reading(SlideGeometry(4000, 3000, (1.0, 4.0), (0.25, 0.25)), TilingSettings(tile_px=224, target_mpp=0.5))
+    >>> plan.level, plan.read_px
+    (0, (448, 448))
+    """
+    mpp = geometry.checked_mpp(slide_name)
+    level_mpps = [(mpp[0] * downsample, mpp[1] * downsample) for downsample in geometry.level_downsamples]
+    for level, native in enumerate(level_mpps):
+        if all(abs(value / settings.target_mpp - 1) <= settings.mpp_tolerance for value in native):
+            return ReadPlan(level, (settings.tile_px, settings.tile_px), settings.tile_px, native)
+    finer = [level for level, native in enumerate(level_mpps) if max(native) <= settings.target_mpp]
+    level = max(finer, key=lambda index: geometry.level_downsamples[index]) if finer else 0
+    side_um = settings.tile_px * settings.target_mpp
+    read = (max(1, round(side_um / level_mpps[level][0])), max(1, round(side_um / level_mpps[level][1])))
+    mpp_read = (read[0] * level_mpps[level][0] / settings.tile_px, read[1] * level_mpps[level][1] / settings.tile_px)
+    return ReadPlan(level, read, settings.tile_px, mpp_read)
+
+
+def make_grid(geometry: SlideGeometry, mask: TissueMask, settings: TilingSettings, slide_name: str = "slide") -> TileGrid:
+    """Lay a grid of tiles over a slide and keep those with enough tissue.
+
+    Parameters
+    ----------
+    geometry : SlideGeometry
+        The slide.
+    mask : TissueMask
+        Covers the slide exactly, at any resolution.
+    settings : TilingSettings
+        Tile size, resolution, overlap and the least share of tissue.
+    slide_name : str
+        For error messages.
+
+    Returns
+    -------
+    TileGrid
+        Possibly empty. The last row and column may hang over the slide's edge.
+
+    Raises
+    ------
+    MissingMppError
+        If the slide's mpp is missing or implausible.
+    """
+    plan = plan_reading(geometry, settings, slide_name)
+    downsample = geometry.level_downsamples[plan.level]
+    footprint = (plan.read_px[0] * downsample, plan.read_px[1] * downsample)
+    stride = (footprint[0] * (1 - settings.overlap), footprint[1] * (1 - settings.overlap))
+    x = _starts(geometry.width_px, footprint[0], stride[0])
+    y = _starts(geometry.height_px, footprint[1], stride[1])
+    tissue = _window_share(mask.tissue, geometry, x, y, footprint)
+    pen = _window_share(mask.pen, geometry, x, y, footprint)
+    rows, columns = np.nonzero(tissue >= settings.min_tissue_share)
+    flags = np.where(pen[rows, columns] > 0, TileFlag.PEN, TileFlag.NONE).astype(np.uint8)
+    overhang = (x[columns] + footprint[0] > geometry.width_px + 0.5) | (y[rows] + footprint[1] > geometry.height_px + 0.5)
+    flags[overhang] |= np.uint8(TileFlag.OVERHANG)
+    return TileGrid(
+        coords=np.stack([np.rint(x[columns]), np.rint(y[rows])], axis=1).astype(np.int32),
+        grid=np.stack([rows, columns], axis=1).astype(np.int32),
+        tissue_share=tissue[rows, columns].astype(np.float32),
+        flags=flags,
+        stride_level0_px=stride,
+        origin_level0_px=(0.0, 0.0),
+        footprint_level0_px=footprint,
+        plan=plan,
+    )
+
+
+def _starts(extent_px: int, footprint_px: float, stride_px: float) -> FloatArray:
+    count = 1 + max(0, math.ceil((extent_px - footprint_px) / stride_px - 1e-9))
+    return np.arange(count) * stride_px
+
+
+def _window_share(mask: BoolArray, geometry: SlideGeometry, x: FloatArray, y: FloatArray, footprint: tuple[float, float]) -> FloatArray:
+    """Return the share of True in every tile, shape (rows, columns), from a summed-area table."""
+    mask_rows, mask_columns = mask.shape
+    table = np.zeros((mask_rows + 1, mask_columns + 1))
+    table[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+    scale_x, scale_y = mask_columns / geometry.width_px, mask_rows / geometry.height_px
+    left, right = _edges(x, footprint[0], scale_x, mask_columns)
+    top, bottom = _edges(y, footprint[1], scale_y, mask_rows)
+    inside = table[np.ix_(bottom, right)] - table[np.ix_(top, right)] - table[np.ix_(bottom, left)] + table[np.ix_(top, left)]
+    # Against the whole tile, not only its part on the slide: overhang is background.
+    return inside / (footprint[0] * scale_x * footprint[1] * scale_y)
+
+
+def _edges(start: FloatArray, footprint_px: float, scale: float, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first = np.clip(np.rint(start * scale), 0, limit).astype(np.int64)
+    last = np.clip(np.rint((start + footprint_px) * scale), 0, limit).astype(np.int64)
+    return first, last
