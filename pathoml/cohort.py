@@ -1,7 +1,7 @@
 """The clinical table and the slide manifest -> patients with endpoint, site, covariates and slides."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pathoml.errors import CohortError, Problem
-from pathoml.settings import Settings
+from pathoml.settings import ConfigPath, Settings
 from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
@@ -48,7 +48,7 @@ Covariate = Annotated[NumericCovariate | CategoricalCovariate | BlockCovariate, 
 class CohortSettings(Settings):
     """Which table holds the patients, and what its columns mean."""
 
-    table: Path = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
+    table: ConfigPath = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
     patient_id: str = Field("patient_id", description="Column that names the patient.")
     endpoint: str = Field("overall survival", description="What the time runs to; printed in the report.")
     time: str = Field(description="Column with the follow-up time.")
@@ -64,9 +64,9 @@ class CohortSettings(Settings):
 class SlidesSettings(Settings):
     """Which table lists the slides, and where their bags are kept."""
 
-    manifest: Path = Field(description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp.")
-    folder: Path | None = Field(None, description="Folder that paths in the manifest start from; default: the manifest's own.")
-    bags: Path = Field(Path("bags"), description="Folder for the feature bags.")
+    manifest: ConfigPath = Field(description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp.")
+    folder: ConfigPath | None = Field(None, description="Folder that paths in the manifest start from; default: the manifest's own.")
+    bags: ConfigPath = Field(Path("bags"), description="Folder for the feature bags.")
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,31 @@ class Cohort:
         if unknown:
             raise CohortError(f"patient(s) {', '.join(unknown[:5])} are not in the cohort")
         return np.array([position[name] for name in wanted], dtype=np.int64)
+
+
+def take_rows(cohort: Cohort, rows: IntArray) -> Cohort:
+    """Return some patients of a cohort.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    rows : ndarray of int64
+        Positions, in the order wanted.
+
+    Returns
+    -------
+    Cohort
+        Those patients, with everything else as it was.
+    """
+    return replace(
+        cohort,
+        patient_id=cohort.patient_id[rows],
+        time_days=cohort.time_days[rows],
+        event=cohort.event[rows],
+        site=cohort.site[rows],
+        covariates=cohort.covariates.iloc[rows].reset_index(drop=True),
+    )
 
 
 def read_cohort(settings: CohortSettings) -> Cohort:

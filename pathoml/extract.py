@@ -5,7 +5,8 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError as FutureTimeoutError, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +23,13 @@ from pathoml.cohort import SlideEntry
 from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import EncoderSettings
-from pathoml.errors import BagError, DamagedSlideError, NoTissueError, SlideError, WorkerLostError
+from pathoml.errors import BagError, DamagedSlideError, SlideError, WorkerLostError
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.progress import Progress, silent
 from pathoml.provenance import pathoml_version
-from pathoml.slides import Slide, open_slide, slide_digest, slide_fingerprint, whole_slide_image
-from pathoml.tiling import ReadPlan, TileFlag, TileGrid, TilingSettings, make_grid
-from pathoml.tissue import TissueSettings, find_tissue
+from pathoml.slides import Slide, open_slide, slide_digest, slide_fingerprint
+from pathoml.tiles import read_tile, tissue_grid
+from pathoml.tiling import TileFlag, TileGrid
 from pathoml.units import RgbImage
 
 logger = logging.getLogger(__name__)
@@ -170,66 +171,6 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
     flags = grid.flags[kept] | np.where(focus < recipe.extract.min_focus, TileFlag.OUT_OF_FOCUS, TileFlag.NONE).astype(np.uint8)
     stored = features.astype(recipe.extract.feature_dtype)
     return Bag(header, stored, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], flags)
-
-
-def tissue_grid(slide: Slide, tissue: TissueSettings, tiling: TilingSettings) -> TileGrid:
-    """Lay tiles over the tissue of an open slide.
-
-    Parameters
-    ----------
-    slide : Slide
-        Open.
-    tissue : TissueSettings
-        How tissue is found.
-    tiling : TilingSettings
-        How tiles are laid.
-
-    Returns
-    -------
-    TileGrid
-        With at least one tile.
-
-    Raises
-    ------
-    MissingMppError
-        If the slide's resolution cannot be used.
-    NoTissueError
-        If no tile holds enough tissue.
-    """
-    picture = whole_slide_image(slide, tissue.mask_mpp)
-    grid = make_grid(slide.geometry, find_tissue(picture, tissue.mask_mpp, tissue), tiling, slide.path.name)
-    if len(grid) == 0:
-        raise NoTissueError(f"{slide.path.name}: no tile holds {tiling.min_tissue_share:.0%} tissue; if there is some, lower tissue.min_saturation")
-    return grid
-
-
-def read_tile(slide: Slide, xy_level0_px: tuple[int, int], plan: ReadPlan) -> RgbImage:
-    """Read one tile at the resolution asked for.
-
-    Parameters
-    ----------
-    slide : Slide
-        Open.
-    xy_level0_px : tuple of int
-        Top-left corner.
-    plan : ReadPlan
-        Level, rectangle and tile size.
-
-    Returns
-    -------
-    ndarray of uint8, shape (tile_px, tile_px, 3)
-        RGB; beyond the slide's edge its background colour.
-
-    Raises
-    ------
-    DamagedSlideError
-        If the stored data cannot be decoded.
-    """
-    pixels = slide.read_region(xy_level0_px, plan.level, plan.read_px).pixels
-    if not plan.resized:
-        return pixels
-    method = cv2.INTER_AREA if plan.read_px[0] >= plan.tile_px else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(pixels, (plan.tile_px, plan.tile_px), interpolation=method))
 
 
 def _encode_grid(

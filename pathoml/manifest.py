@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from pathoml.cohort import Cohort, SlideEntry, SlidesSettings
+from pathoml.cohort import Cohort, SlideEntry, SlidesSettings, take_rows
 from pathoml.errors import CohortError, Problem
 from pathoml.slides.base import MPP_RANGE
 from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
@@ -86,16 +87,8 @@ def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: 
     if without:
         shown = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
         warnings.append(Problem(manifest_name, f"{len(without)} patient(s) without a slide are left out: {shown}"))
-    return replace(
-        cohort,
-        patient_id=cohort.patient_id[with_slides],
-        time_days=cohort.time_days[with_slides],
-        event=cohort.event[with_slides],
-        site=cohort.site[with_slides],
-        covariates=cohort.covariates.iloc[with_slides].reset_index(drop=True),
-        slides={patient: tuple(entries) for patient, entries in slides.items()},
-        warnings=tuple(warnings),
-    )
+    left = take_rows(cohort, np.array(with_slides, dtype=np.int64))
+    return replace(left, slides={patient: tuple(own) for patient, own in slides.items()}, warnings=tuple(warnings))
 
 
 def missing_files(entries: tuple[SlideEntry, ...], manifest_name: str) -> list[Problem]:

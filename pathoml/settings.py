@@ -1,18 +1,27 @@
 """The frozen base of every settings class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 NOT_IN_HASH = {"in_hash": False}
 """Mark of a field that changes how work is done (paths, workers, device) but not what comes out."""
 
 
+def _from_config_folder(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else Path(folder) / path
+
+
+ConfigPath = Annotated[Path, AfterValidator(_from_config_folder)]
+"""A path that starts from the folder of the configuration file, unless it is absolute."""
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, and a key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 def result_settings(settings: Settings) -> dict[str, Any]:

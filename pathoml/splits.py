@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from pathoml.cohort import Cohort
 from pathoml.errors import CohortError, Problem
 from pathoml.files import write_text
-from pathoml.settings import Settings
+from pathoml.settings import ConfigPath, Settings
 from pathoml.tables import missing_columns_message, read_text_table
 from pathoml.units import IntArray
 
@@ -37,7 +37,7 @@ class FixedSettings(Settings):
     """Folds as a table says."""
 
     kind: Literal["fixed"] = "fixed"
-    table: Path = Field(description="Table with columns patient_id and fold (in which the patient is tested).")
+    table: ConfigPath = Field(description="Table with columns patient_id and fold (in which the patient is tested).")
 
 
 Scheme = Annotated[KFoldSettings | LeaveOneSiteOutSettings | FixedSettings, Field(discriminator="kind")]

@@ -4,9 +4,8 @@ import copy
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ from pathoml.settings import result_settings
 from pathoml.splits import ROLES, Fold
 from pathoml.survival import fit_cox
 from pathoml.train_settings import TrainSettings
-from pathoml.units import FloatArray
+from pathoml.units import FloatArray, IntArray
 
 MODEL, CLINICAL = "model", "clinical"
 """Names in the predictions table: the model that was asked for, and the Cox model on clinical covariates alone."""
@@ -63,6 +62,31 @@ class TrainingData:
         outcome = [array_digest(self.cohort.time_days), array_digest(self.cohort.event), list(self.cohort.patient_id)]
         tiles = None if self.features is None else self.features.digest
         return digest_of([table, outcome, tiles, [result_settings(one) for one in self.covariates]])
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How every fold is fitted and where its model goes.
+
+    Parameters
+    ----------
+    model : ModelSettings
+        What the model is made of.
+    train : TrainSettings
+        How it is fitted.
+    template : Package
+        What each fold's package says besides its member.
+    folder : Path
+        Where the folds' packages go.
+    device : str
+        ``cpu`` or ``cuda``.
+    """
+
+    model: ModelSettings
+    train: TrainSettings
+    template: Package
+    folder: Path
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -186,9 +210,7 @@ def fit_member(
     return _calibrate(draft, data, fold), history
 
 
-def fit_fold(
-    data: TrainingData, fold: Fold, model_settings: ModelSettings, settings: TrainSettings, template: Package, folder: Path, *, device: str = "cpu"
-) -> Package:  # fmt: skip
+def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     """Fit a fold's model and save it, or take the saved one if it was fitted on the same data with the same settings.
 
     Parameters
@@ -197,40 +219,30 @@ def fit_fold(
         The cohort.
     fold : Fold
         Who trains and who decides when to stop.
-    model_settings : ModelSettings
-        What the model is made of.
-    settings : TrainSettings
-        How it is fitted.
-    template : Package
-        What its package says besides its member.
-    folder : Path
-        Where the fold's package goes.
-    device : str, optional
-        ``cpu`` or ``cuda``.
+    plan : FitPlan
+        How, and where to.
 
     Returns
     -------
     Package
         With one member.
     """
-    digest = digest_of(
-        [data.digest, [fold.key, fold.train, fold.validation], result_settings(model_settings), result_settings(settings), template.summary]
-    )
+    folder = plan.folder / fold.key
+    groups = [fold.key, fold.train, fold.validation]
+    digest = digest_of([data.digest, groups, result_settings(plan.model), result_settings(plan.train), plan.template.summary])
     saved = _saved_fold(folder, digest)
     if saved is not None:
         return saved
-    member, history = fit_member(data, fold, model_settings, settings, device=device)
-    summary = {**template.summary, "training_digest": digest}
-    package = Package((member,), template.bag_header, template.recipe, template.curve_days, summary)
+    member, history = fit_member(data, fold, plan.model, plan.train, device=plan.device)
+    package = replace(plan.template, members=(member,), summary={**plan.template.summary, "training_digest": digest})
     write_text(folder.with_suffix(".jsonl"), "".join(json.dumps({"fold": fold.key, **row}) + "\n" for row in history))
     save_package(folder, package)
     return package
 
 
 def cross_validate(
-    data: TrainingData, folds: Sequence[Fold], model_settings: ModelSettings, settings: TrainSettings, template: Package, folder: Path,
-    *, device: str = "cpu", progress: Progress = silent,
-) -> tuple[dict[str, Package], Predictions]:  # fmt: skip
+    data: TrainingData, folds: Sequence[Fold], plan: FitPlan, *, progress: Progress = silent
+) -> tuple[dict[str, Package], Predictions]:
     """Fit one model a fold and predict its patients; beside it the Cox model on clinical covariates.
 
     Parameters
@@ -239,16 +251,8 @@ def cross_validate(
         The cohort.
     folds : sequence of Fold
         Of one scheme or several.
-    model_settings : ModelSettings
-        What the model is made of.
-    settings : TrainSettings
-        How it is fitted.
-    template : Package
-        What each fold's package says besides its member.
-    folder : Path
-        Where the folds' packages go; those already there are not fitted again.
-    device : str, optional
-        ``cpu`` or ``cuda``.
+    plan : FitPlan
+        How, and where the folds' packages go; those already there are not fitted again.
     progress : Progress, optional
         Told after every fold.
 
@@ -257,18 +261,17 @@ def cross_validate(
     tuple of dict and Predictions
         Fold key to its package; predictions of train, validation and test patients of every fold.
     """
-    days = np.asarray(template.curve_days, dtype=np.float64)
+    days = np.asarray(plan.template.curve_days, dtype=np.float64)
     packages: dict[str, Package] = {}
     parts: list[Predictions] = []
     progress("train", 0, len(folds))
     for done, fold in enumerate(folds, start=1):
-        package = fit_fold(data, fold, model_settings, settings, template, folder / fold.key, device=device)
-        packages[fold.key] = package
+        packages[fold.key] = fit_fold(data, fold, plan)
         for role in ROLES:
             patients = select_patients(data.cohort, data.features, getattr(fold, role))
-            table, survival = predict_member(package.members[0], patients, days)
-            parts.append(_with_outcome(table, survival, days, data.cohort, (MODEL, fold, role, settings.seed)))
-        parts += fit_clinical(data, fold, settings, days)
+            table, survival = predict_member(packages[fold.key].members[0], patients, days)
+            parts.append(_with_outcome(table, survival, days, data.cohort, (MODEL, fold, role, plan.train.seed)))
+        parts += fit_clinical(data, fold, plan.train, days)
         progress("train", done, len(folds))
     return packages, join_predictions(parts)
 
@@ -382,7 +385,7 @@ def _start_model(
 
 
 def _start_covariates(
-    model: PrognosisModel, design: FloatArray, time_days: FloatArray, event: "np.ndarray[Any, np.dtype[np.int64]]", objective: Objective, settings: TrainSettings
+    model: PrognosisModel, design: FloatArray, time_days: FloatArray, event: IntArray, objective: Objective, settings: TrainSettings
 ) -> None:  # fmt: skip
     """Start the covariates at the fold's Cox fit and the bins at their observed hazard; a random start can leave age with the wrong sign."""
     cox = fit_cox(design, time_days, event, ridge=settings.covariate_ridge)
@@ -418,14 +421,17 @@ def _calibrate(draft: Member, data: TrainingData, fold: Fold) -> Member:
     risk = objective.risk(logits)
     shift = draft.covariates.apply(patients.covariates) @ draft.model.covariates.weight.detach().numpy()[0].astype(np.float64)
     slide_part = logits - shift[:, None] - draft.model.bias.detach().numpy().astype(np.float64)
-    return Member(
-        draft.fold, draft.aggregator, draft.model, draft.projection, draft.covariates, objective,
-        risk_centre=float(risk.mean()), risk_scale=float(risk.std()) or 1.0, risk_cutoff=float(np.median(risk)),
+    return replace(
+        draft,
+        objective=objective,
+        risk_centre=float(risk.mean()),
+        risk_scale=float(risk.std()) or 1.0,
+        risk_cutoff=float(np.median(risk)),
         slide_centre=tuple(slide_part.mean(axis=0).tolist()),
-    )  # fmt: skip
+    )
 
 
-def _follow_up(cohort: Cohort, patient_ids: Sequence[str]) -> tuple[FloatArray, "np.ndarray[Any, np.dtype[np.int64]]"]:
+def _follow_up(cohort: Cohort, patient_ids: Sequence[str]) -> tuple[FloatArray, IntArray]:
     rows = cohort.rows_of(patient_ids)
     return cohort.time_days[rows], cohort.event[rows]
 

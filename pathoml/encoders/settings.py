@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pathoml.settings import NOT_IN_HASH, Settings
+from pathoml.settings import ConfigPath, NOT_IN_HASH, Settings
 
 
 class Lite0Settings(Settings):
@@ -30,7 +30,7 @@ class LocalSettings(Settings):
 
     kind: Literal["local"] = "local"
     architecture: str = Field(description="timm's architecture name, for example 'vit_small_patch16_224'.")
-    weights: Path = Field(description="State dict: .safetensors, or .pth read without unpickling code.", json_schema_extra=NOT_IN_HASH)
+    weights: ConfigPath = Field(description="State dict: .safetensors, or .pth read without unpickling code.", json_schema_extra=NOT_IN_HASH)
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of that file.")
     mpp: float = Field(0.5, ge=0.05, le=10, description="Microns per pixel that the encoder was trained at.")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="Mean of each colour in training (0-1).")

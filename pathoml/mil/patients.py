@@ -9,6 +9,7 @@ import pandas as pd
 
 from pathoml.bags import BagHeader, check_same_features, read_bag
 from pathoml.cohort import Cohort
+from pathoml.errors import BagFormatError
 from pathoml.provenance import array_digest, digest_of
 from pathoml.units import AnyArray
 
@@ -97,7 +98,7 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
         if parts:
             of_patient[patient] = np.concatenate(parts)
     if first is None:
-        raise FileNotFoundError(f"no bag in {folder}")
+        raise BagFormatError(f"{folder}: holds no bag of this cohort; run 'pathoml extract' first")
     return PatientFeatures(of_patient, first, digest_of(digests))
 
 

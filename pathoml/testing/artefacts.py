@@ -68,7 +68,7 @@ def _stroke(layout: Layout, rng: np.random.Generator) -> FloatMap:
         points.append((col + step * np.cos(bend), row + step * np.sin(bend)))
     half_width_um = rng.uniform(55, 95)
     path = np.ones(shape, dtype=np.uint8)
-    cv2.polylines(path, [np.rint(points).astype(np.int32)], False, 0, thickness=1)
+    cv2.polylines(path, [np.rint(points).astype(np.int32)], isClosed=False, color=0, thickness=1)
     distance_um = cv2.distanceTransform(path, cv2.DIST_L2, 5) * np.float32(GRID_UM)
     distance_um += 4 * smooth_noise(rng, shape, 60 / GRID_UM) + 1.5 * smooth_noise(rng, shape, 10 / GRID_UM)
     inside = np.clip((half_width_um - distance_um) / 9, 0, 1)
@@ -77,11 +77,11 @@ def _stroke(layout: Layout, rng: np.random.Generator) -> FloatMap:
         distance_um, np.linspace(0, 120, 60), rng.normal(0, 0.09, 60)
     )  # streaks run along the stroke
     wetness = 0.68 + 0.16 * smooth_noise(rng, shape, 110 / GRID_UM) + bristles
-    return (inside * (np.clip(wetness, 0.15, 1.2) + rim)).astype(np.float32)
+    return np.asarray(inside * (np.clip(wetness, 0.15, 1.2) + rim), dtype=np.float32)
 
 
 def defocus(image: ByteMap, layout: Layout, mpp: float, rng: np.random.Generator) -> None:
-    """Put a round region of the tissue out of focus, more in its middle than at its border; changes ``image``.
+    """Put a round region of the tissue out of focus, most in its middle; changes ``image``.
 
     Parameters
     ----------
@@ -103,7 +103,9 @@ def defocus(image: ByteMap, layout: Layout, mpp: float, rng: np.random.Generator
     window = image[max(0, row - radius_px) : row + radius_px, max(0, col - radius_px) : col + radius_px]
     y, x = np.ogrid[: window.shape[0], : window.shape[1]]
     y_middle, x_middle = row - max(0, row - radius_px), col - max(0, col - radius_px)
-    distance = np.hypot((y - y_middle) / radius_px, (x - x_middle) / radius_px).astype(np.float32)
+    distance = np.hypot(
+        ((y - y_middle) / radius_px).astype(np.float32), ((x - x_middle) / radius_px).astype(np.float32)
+    )
     for sigma_um, reach in ((1.0, 1.0), (2.2, 0.82), (4.0, 0.62)):
         share = np.clip((np.float32(reach) - distance) * np.float32(1 / 0.2), 0, 1)
         window[:] = cv2.blendLinear(_blurred(window, sigma_um / mpp), window, share, 1 - share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -170,7 +171,8 @@ def _fibre_coordinates(plan: TissuePlan, tumour: FloatMap, rng: np.random.Genera
 
 def _along_fibres(cells: Cells, fibres: FloatMap, rng: np.random.Generator) -> FloatArray:
     """Orient fibroblasts along the level lines of the coordinate across the fibres."""
-    down, right = np.gradient(fibres[..., 1])
+    across = fibres[..., 1]
+    down, right = np.gradient(across, axis=0), np.gradient(across, axis=1)
     along = np.arctan2(-_at(right, cells.x_um, cells.y_um), _at(down, cells.x_um, cells.y_um))
     along += rng.normal(0, 0.18, len(along))
     return np.where(
@@ -223,26 +225,21 @@ def _place_tubes(
     rng: np.random.Generator, layout: Layout, where: FloatMap, *, attempts: int, is_vessel: bool
 ) -> tuple[Tube, ...]:
     """Throw tubes where a map is high, each clear of the others and of the tissue's outline."""
-    placed: list[tuple[float, float, float]] = []
-    tubes: list[Tube] = []
     low, high = (12.0, 30.0) if is_vessel else (20.0, 54.0)
     likely = np.argwhere(where > 0.5)
     if len(likely) == 0:
         return ()
     centres = (likely[rng.integers(len(likely), size=attempts)] + rng.uniform(size=(attempts, 2))) * GRID_UM
     sizes = np.sort(rng.uniform(size=attempts) ** 2.0)[::-1]  # large ones first, small ones find room between
-    for (y, x), size in zip(centres.tolist(), sizes.tolist(), strict=True):
-        radius = low + (high - low) * size
-        ring = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-        around = _at(where, x + 0.8 * radius * np.cos(ring), y + 0.8 * radius * np.sin(ring))
-        depth = _at(layout.depth_um, np.array([x]), np.array([y]))[0]
-        if around.min() < 0.35 or depth < radius + 10:
-            continue
-        if any((x - px) ** 2 + (y - py) ** 2 < (radius + pr + 5) ** 2 for px, py, pr in placed):
-            continue
-        placed.append((x, y, radius))
-        tubes.append(_draw_tube(rng, (x, y), radius, is_vessel=is_vessel))
-    return tuple(tubes)
+    y, x, radius = centres[:, 0], centres[:, 1], low + (high - low) * sizes
+    ring = np.linspace(0, 2 * np.pi, 8, endpoint=False)[:, None]
+    around = _at(where, x + 0.8 * radius * np.cos(ring), y + 0.8 * radius * np.sin(ring)).min(axis=0)
+    fits = (around > 0.35) & (_at(layout.depth_um, x, y) > radius + 10)
+    placed: list[tuple[float, float, float]] = []
+    for tube in zip(x[fits].tolist(), y[fits].tolist(), radius[fits].tolist(), strict=True):
+        if all(math.hypot(tube[0] - px, tube[1] - py) > tube[2] + reach + 5 for px, py, reach in placed):
+            placed.append(tube)
+    return tuple(_draw_tube(rng, (x, y), radius, is_vessel=is_vessel) for x, y, radius in placed)
 
 
 def _draw_tube(

@@ -52,7 +52,7 @@ class SlideTruth:
     Attributes
     ----------
     composition
-        uint8 (row, col, kind) over the whole slide: 255 times the share of each of `KINDS`, 0 outside the tissue.
+        uint8 (row, col, kind) over the whole slide: 255 times the share of each of `KINDS`, 0 on glass.
     mpp
         Micrometres per pixel at level 0 of the slide.
     um_per_px

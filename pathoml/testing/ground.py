@@ -1,9 +1,10 @@
-"""Everything between the nuclei: collagen, cytoplasm, debris and hollows, as concentrations of both stains."""
+"""Everything between the nuclei: collagen, cytoplasm, debris, hollows, as concentrations of both stains."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import cv2
@@ -112,14 +113,13 @@ class Ground:
         body, looseness = self._collagen(plane, grain)
         stains = _stroma(body, looseness + plane["looseness"])
         ragged = 0.13 * grain.coarse + 0.08 * grain.medium
-        stains = _over(
-            stains, _infiltrated(stains, grain), smooth_step(plane["lymphocytes"] + ragged, 0.15, 0.85)
-        )
-        stains = _over(stains, _cytoplasm(grain), smooth_step(plane["solid"] + ragged, 0.40, 0.60))
         window = np.s_[row : row + BLOCK_PX, col : col + BLOCK_PX]
-        stains = _over(stains, _lining(grain), _as_share(self.walls[window]))
-        stains = _over(stains, _debris(grain), smooth_step(plane["necrosis"] + ragged, 0.35, 0.65))
-        stains = _over(stains, _secretion(plane), _as_share(self.lumina[window]))
+        thin_stroma = partial(_infiltrated, stains, grain)
+        stains = _over(stains, thin_stroma, smooth_step(plane["lymphocytes"] + ragged, 0.15, 0.85))
+        stains = _over(stains, partial(_cytoplasm, grain), smooth_step(plane["solid"] + ragged, 0.40, 0.60))
+        stains = _over(stains, partial(_lining, grain), _as_share(self.walls[window]))
+        stains = _over(stains, partial(_debris, grain), smooth_step(plane["necrosis"] + ragged, 0.35, 0.65))
+        stains = _over(stains, partial(_secretion, plane), _as_share(self.lumina[window]))
         outline_um = plane["depth_um"] + 1.0 * grain.medium + 1.6 * grain.coarse + 1.8 * body
         tissue = smooth_step(outline_um, 0.0, 1.6)
         haematoxylin = stains.haematoxylin * tissue * plane["strength_h"]
@@ -127,23 +127,18 @@ class Ground:
 
     def _grain(self, which: int, row: int, col: int) -> FloatMap:
         """Window of a texture."""
-        top, left = (
-            (row + self.shift_px[which, 0]) % _TEXTURE_PX,
-            (col + self.shift_px[which, 1]) % _TEXTURE_PX,
-        )
+        top, left = (self.shift_px[which] + (row, col)) % _TEXTURE_PX
         return _textures()[which][top : top + BLOCK_PX, left : left + BLOCK_PX]
 
     def _collagen(self, plane: dict[str, FloatMap], grain: _Textures) -> tuple[FloatMap, FloatMap]:
         """Body and looseness of the collagen, each of about unit deviation."""
-        frayed = 1.1 * grain.medium
-        along, across = plane["along_px"] + 3 * grain.coarse, plane["across_px"] + frayed
-        along, across = (
-            values - _TEXTURE_PX * np.floor(values.min() / _TEXTURE_PX) for values in (along, across)
-        )
+        along = _within_first_period(plane["along_px"] + 3 * grain.coarse)
+        across = _within_first_period(plane["across_px"] + np.float32(1.1) * grain.medium)
         texture = cv2.remap(_collagen(), along, across, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        body, looseness = (cv2.extractChannel(texture, channel).astype(np.float32) for channel in range(2))
-        rough = 0.22 * grain.fine + 0.15 * grain.medium
-        return (body - 128) * np.float32(1 / 40) + rough, (looseness - 128) * np.float32(1 / 40) + 0.3 * rough
+        deviation: FloatMap = (np.asarray(texture, dtype=np.float32) - np.float32(128)) * np.float32(1 / 40)
+        rough = np.float32(0.22) * grain.fine + np.float32(0.15) * grain.medium
+        looseness = np.asarray(deviation[..., 1] + 0.3 * rough, dtype=np.float32)
+        return deviation[..., 0] + rough, looseness
 
 
 def lay_ground(plan: TissuePlan, layout: Layout, anatomy: Anatomy, mpp: float) -> Ground:
@@ -229,11 +224,20 @@ def _secretion(plane: dict[str, FloatMap]) -> _Stains:
     return _Stains(0.02 * pale, 0.015 + 0.17 * pale)
 
 
-def _over(below: _Stains, above: _Stains, share: FloatMap) -> _Stains:
-    """Lay one tissue over another where its share is high."""
+def _over(below: _Stains, above: Callable[[], _Stains], share: FloatMap) -> _Stains:
+    """Lay one tissue over another where its share is high; it is made only if it shows at all."""
     if not share.any():
         return below
-    return _Stains(*(under + (over - under) * share for under, over in zip(below, above, strict=True)))
+    over = above()
+    return _Stains(
+        below.haematoxylin + (over.haematoxylin - below.haematoxylin) * share,
+        below.eosin + (over.eosin - below.eosin) * share,
+    )
+
+
+def _within_first_period(values_px: FloatMap) -> FloatMap:
+    """Shift coordinates by whole periods of a texture so that they begin in its first one."""
+    return values_px - np.float32(_TEXTURE_PX * np.floor(values_px.min() / _TEXTURE_PX))
 
 
 def _as_share(coverage: ByteMap) -> FloatMap:
@@ -253,7 +257,7 @@ def _whole_blocks(shape_px: tuple[int, int]) -> tuple[int, int]:
 
 
 def _on_grid(values: FloatMap, shape_px: tuple[int, int], mpp: float) -> FloatMap:
-    """Resample a layout's map to a grid of 8 pixels, continued to whole blocks and one beyond on each side."""
+    """Resample a layout's map to a grid of 8 pixels, continued one beyond whole blocks on each side."""
     scale = GRID_UM / (mpp * _GRID_PX)
     if abs(scale - 1) > 1e-6:
         size = (round(values.shape[1] * scale), round(values.shape[0] * scale))
@@ -273,9 +277,8 @@ def _grid_window(row: int, col: int) -> tuple[slice, slice]:
 def _enlarged(window: FloatMap) -> FloatMap:
     """Enlarge a window of the grid to the block inside it."""
     size = (window.shape[1] * _GRID_PX, window.shape[0] * _GRID_PX)
-    enlarged = cv2.resize(window, size, interpolation=cv2.INTER_LINEAR)
-    block: FloatMap = enlarged[_GRID_PX:-_GRID_PX, _GRID_PX:-_GRID_PX]
-    return block
+    enlarged = np.asarray(cv2.resize(window, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    return enlarged[_GRID_PX:-_GRID_PX, _GRID_PX:-_GRID_PX]
 
 
 def _draw_tubes(tubes: tuple[Tube, ...], shape: tuple[int, int], mpp: float) -> tuple[ByteMap, ByteMap]:

@@ -122,8 +122,8 @@ def lay_out(plan: TissuePlan) -> Layout:
 
     Notes
     -----
-    Each kind is cut out of a smooth random field at the level that gives it the planned share: necrosis first, then
-    lymphocytes from what is left, then tumour. Shares are therefore met within about a hundredth.
+    Each kind is cut out of a smooth random field at the level that gives it the planned share: necrosis,
+    then lymphocytes from what is left, then tumour. Shares are therefore met within about a hundredth.
     """
     rng = plan.generator(0)
     depth_um = _signed_distance_um(_tissue_mask(plan, rng))
@@ -155,7 +155,7 @@ def _region_field(rng: np.random.Generator, shape: tuple[int, int]) -> FloatMap:
 
 
 def _region(field: FloatMap, inside: npt.NDArray[np.bool_], available: FloatMap, share: float) -> FloatMap:
-    """Soft mask of the highest parts of a field, covering ``share`` of the tissue where tissue is available."""
+    """Soft mask of the highest parts of a field, covering ``share`` of the tissue."""
     sample = np.s_[::2, ::2]
     values, weights = field[sample][inside[sample]], available[sample][inside[sample]]
 

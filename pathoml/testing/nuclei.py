@@ -12,9 +12,13 @@ import numpy.typing as npt
 from pathoml.testing.noise import ByteMap, FloatMap, periodic_noise, smooth_step
 from pathoml.testing.staining import CONCENTRATION_STEP
 
+FloatArray = npt.NDArray[np.float64]
+
 ANGLES = 24
 """Orientations over half a turn that each elongated nucleus is drawn in."""
 _LIBRARY_SEED = 7_919
+_BATCH = 48  # pictures drawn at once
+_GRAIN_PX = 512
 _EDGE_UM = 0.55  # width of the blur that a light microscope gives an edge
 
 
@@ -104,24 +108,40 @@ def sprite_library(mpp: float) -> dict[Cell, Sprites]:
 
 
 def _draw_nuclei(look: _Look, mpp: float, rng: np.random.Generator) -> Sprites:
-    """Draw all nuclei of one look as one stack."""
+    """Draw all nuclei of one look, in batches that keep the stacks small."""
     count = look.variants * (ANGLES if look.oriented else 1)
+    if look.oriented:
+        angles = np.repeat(np.arange(ANGLES), look.variants) * (np.pi / ANGLES) + rng.normal(0, 0.07, count)
+    else:
+        angles = rng.uniform(0, np.pi, size=count)
+    grain = periodic_noise(rng, _GRAIN_PX, (0.5 / mpp, 0.5 / mpp))
+    batches = [
+        _draw_batch(look, batch, mpp, grain, rng) for batch in np.array_split(angles, -(-count // _BATCH))
+    ]
+    return Sprites(
+        chromatin=[picture for batch in batches for picture in batch.chromatin],
+        coverage=[picture for batch in batches for picture in batch.coverage],
+        variants=look.variants,
+    )
+
+
+def _draw_batch(
+    look: _Look, angle: FloatArray, mpp: float, grain: FloatMap, rng: np.random.Generator
+) -> Sprites:
+    """Draw one nucleus for each angle."""
+    count = len(angle)
     length = rng.uniform(*look.length_um, size=count)
     width = length * rng.uniform(*look.aspect, size=count)
-    if look.oriented:
-        angle = np.repeat(np.arange(ANGLES), look.variants) * (np.pi / ANGLES) + rng.normal(0, 0.07, count)
-    else:
-        angle = rng.uniform(0, np.pi, size=count)
     x, y = _pixel_grid(look.length_um[1] * 1.25, mpp)
     inside_um = _depth_in_blob(x, y, np.stack([length, width, angle]), look.irregularity, rng)
     coverage = smooth_step(inside_um, -_EDGE_UM, _EDGE_UM)
     density = _column(rng.uniform(*look.chromatin, size=count))
-    texture = 1 + np.float32(look.clumps) * _grain(count, x.shape[-1], mpp, rng)
-    rim = _column(rng.uniform(0.3, 1.7, count) * look.rim) * np.exp(
-        -(((inside_um - np.float32(0.5)) / np.float32(0.55)) ** 2)
-    )
-    chromatin = density * texture + rim + _nucleoli(x, y, look, (length, width), rng)
-    return _as_sprites(chromatin * coverage, coverage, look.variants)
+    texture = 1 + np.float32(look.clumps) * _windows(grain, count, x.shape[-1], rng)
+    rim = np.exp(-(((inside_um - np.float32(0.5)) / np.float32(0.55)) ** 2))
+    chromatin = density * texture + _column(rng.uniform(0.3, 1.7, count) * look.rim) * rim
+    if look.nucleoli > 0:
+        chromatin += _nucleoli(x, y, width, look.nucleoli, rng)
+    return _as_sprites(chromatin * coverage, coverage, count)
 
 
 def _pixel_grid(extent_um: float, mpp: float) -> tuple[FloatMap, FloatMap]:
@@ -132,13 +152,13 @@ def _pixel_grid(extent_um: float, mpp: float) -> tuple[FloatMap, FloatMap]:
     return x[None], y[None]
 
 
-def _column(values: npt.NDArray[np.float64]) -> FloatMap:
+def _column(values: FloatArray) -> FloatMap:
     """One value a picture, shaped to multiply a stack of pictures."""
     return values.astype(np.float32)[:, None, None]
 
 
 def _depth_in_blob(
-    x: FloatMap, y: FloatMap, ellipse: npt.NDArray[np.float64], irregularity: float, rng: np.random.Generator
+    x: FloatMap, y: FloatMap, ellipse: FloatArray, irregularity: float, rng: np.random.Generator
 ) -> FloatMap:
     """Depth below an ellipse's wavy outline in micrometres; ``ellipse`` holds lengths, widths and angles."""
     length, width, angle = (_column(values) for values in ellipse)
@@ -152,44 +172,31 @@ def _depth_in_blob(
         amplitude = rng.normal(0, irregularity * 1.6 / wave, len(length))
         phase = rng.uniform(0, 2 * np.pi, len(length))
         outline += _column(amplitude) * np.cos(np.float32(wave) * direction + _column(phase))
-    # An ellipse is steeper across than along: the gradient makes the blur as wide at the tips as at the sides.
-    slope = np.sqrt((along / (length / 2)) ** 2 + (across / (width / 2)) ** 2) / np.maximum(
-        radius, np.float32(1e-3)
-    )
-    depth: FloatMap = ((outline - radius) / np.maximum(slope, np.float32(1e-3))).astype(np.float32)
-    return depth
+    # An ellipse is steeper across than along: dividing by the slope blurs the tips as much as the sides.
+    tiny = np.float32(1e-3)
+    slope = np.hypot(along / (length / 2), across / (width / 2)) / np.maximum(radius, tiny)
+    return np.asarray((outline - radius) / np.maximum(slope, tiny), dtype=np.float32)
 
 
-def _grain(count: int, size_px: int, mpp: float, rng: np.random.Generator) -> FloatMap:
-    """Chromatin clumps: windows into one seamless field."""
-    field = periodic_noise(rng, 512, (0.5 / mpp, 0.5 / mpp))
-    rows, cols = rng.integers(0, 512, size=(2, count))
+def _windows(field: FloatMap, count: int, size_px: int, rng: np.random.Generator) -> FloatMap:
+    """Cut square windows out of a seamless field, (window, row, col)."""
+    rows, cols = rng.integers(0, len(field), size=(2, count, 1, 1))
     window = np.arange(size_px)
-    row_index = (rows[:, None, None] + window[None, :, None]) % 512
-    col_index = (cols[:, None, None] + window[None, None, :]) % 512
-    grain: FloatMap = field[row_index, col_index]
-    return grain
+    windows: FloatMap = field[(rows + window[:, None]) % len(field), (cols + window) % len(field)]
+    return windows
 
 
-def _nucleoli(
-    x: FloatMap,
-    y: FloatMap,
-    look: _Look,
-    axes: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
-    rng: np.random.Generator,
-) -> FloatMap:
-    """Round dark bodies, ``look.nucleoli`` a nucleus on average."""
-    length, width = axes
-    total = np.zeros((len(length), *x.shape[1:]), dtype=np.float32)
-    if look.nucleoli == 0:
-        return total
-    number = rng.poisson(look.nucleoli, size=len(length))
+def _nucleoli(x: FloatMap, y: FloatMap, width: FloatArray, mean: float, rng: np.random.Generator) -> FloatMap:
+    """Round dark bodies, up to three a nucleus."""
+    count = len(width)
+    total = np.zeros((count, *x.shape[1:]), dtype=np.float32)
+    number = rng.poisson(mean, size=count)
     for index in range(3):
-        distance, angle = rng.uniform(0, 0.26, len(length)) * width, rng.uniform(0, 2 * np.pi, len(length))
-        radius = _column(rng.uniform(0.45, 0.95, len(length)))
+        distance, angle = rng.uniform(0, 0.26, count) * width, rng.uniform(0, 2 * np.pi, count)
         squared = (x - _column(distance * np.cos(angle))) ** 2 + (y - _column(distance * np.sin(angle))) ** 2
-        strength = _column(np.where(index < number, rng.uniform(0.4, 0.9, len(length)), 0.0))
-        total += strength * np.exp(-squared / (2 * (np.float32(0.7) * radius) ** 2))
+        spread = _column(rng.uniform(0.32, 0.66, count))
+        strength = _column(np.where(index < number, rng.uniform(0.4, 0.9, count), 0.0))
+        total += strength * np.exp(-squared / (2 * spread**2))
     return total
 
 
@@ -216,10 +223,10 @@ def _draw_ghosts(mpp: float, rng: np.random.Generator, count: int = 120) -> Spri
     inside_um = _depth_in_blob(x, y, ellipse, 0.12, rng)
     body = smooth_step(inside_um, -1.0, 1.0)
     rim = np.exp(-((inside_um / np.float32(0.9)) ** 2))
-    chromatin = rim * _column(rng.uniform(0.03, 0.20, count)) + body * _column(
-        rng.uniform(*look.chromatin, size=count)
-    )
-    chromatin *= 1 + np.float32(0.3) * _grain(count, x.shape[-1], mpp, rng)
+    chromatin = rim * _column(rng.uniform(0.03, 0.20, count))
+    chromatin += body * _column(rng.uniform(*look.chromatin, size=count))
+    grain = periodic_noise(rng, _GRAIN_PX, (0.5 / mpp, 0.5 / mpp))
+    chromatin *= 1 + np.float32(0.3) * _windows(grain, count, x.shape[-1], rng)
     return _as_sprites(chromatin, body * _column(rng.uniform(0.2, 1.0, count)), count)
 
 

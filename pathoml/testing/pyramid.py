@@ -33,7 +33,7 @@ def write_pyramid(path: Path, level0: ByteMap, *, mpp: float, downsamples: tuple
 
     Notes
     -----
-    Each level is a directory of its own, marked as a reduced image. OpenSlide does not follow sub-directories.
+    Each level is a directory of its own, marked as a reduced image: OpenSlide follows no sub-directories.
     """
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=False) as writer:
         _write_level(writer, level0, mpp, reduced=False)
@@ -65,7 +65,7 @@ def _write_level(writer: tifffile.TiffWriter, image: ByteMap, mpp: float, *, red
 
 
 def _tiles(image: ByteMap) -> Iterator[ByteMap]:
-    """Yield whole tiles row by row; the last ones are continued past the image's border, where JPEG would ring."""
+    """Yield whole tiles row by row, continued past the image's border, where JPEG would ring."""
     rows, cols = image.shape[:2]
     for row in range(0, rows, TILE_PX):
         for col in range(0, cols, TILE_PX):

@@ -11,7 +11,7 @@ from pathoml.testing.cells import Anatomy, Cells
 from pathoml.testing.ground import BLOCK_PX, Ground, lay_ground
 from pathoml.testing.histology import Layout, TissuePlan
 from pathoml.testing.noise import ByteMap
-from pathoml.testing.nuclei import ANGLES, Cell, Sprites, sprite_library
+from pathoml.testing.nuclei import ANGLES, Cell, sprite_library
 from pathoml.testing.staining import StainProfile, StainRenderer
 
 _HIDDEN_EOSIN = 0.30  # share of the eosin under a nucleus that it hides
@@ -43,12 +43,25 @@ def render(plan: TissuePlan, layout: Layout, anatomy: Anatomy, stain: StainProfi
     for window in _blocks(shape, BLOCK_PX * zoom):
         haematoxylin, eosin = _ground_block(ground, window, zoom)
         if coverage[window].any():
-            around = cv2.bitwise_not(coverage[window])
-            haematoxylin = cv2.add(cv2.multiply(haematoxylin, around, scale=1 / 255), chromatin[window])
-            seen = cv2.addWeighted(around, _HIDDEN_EOSIN, around, 0, 255 * (1 - _HIDDEN_EOSIN))
-            eosin = cv2.multiply(eosin, seen, scale=1 / 255)
+            haematoxylin, eosin = _under_nuclei(haematoxylin, eosin, coverage[window])
+            haematoxylin = _bytes(cv2.add(haematoxylin, chromatin[window]))
         image[window] = colours.render(haematoxylin, eosin)
     return image
+
+
+def _under_nuclei(haematoxylin: ByteMap, eosin: ByteMap, coverage: ByteMap) -> tuple[ByteMap, ByteMap]:
+    """Take from the ground what the nuclei hide: all of its haematoxylin and some of its eosin."""
+    around = cv2.bitwise_not(coverage)
+    seen = cv2.addWeighted(around, _HIDDEN_EOSIN, around, 0, 255 * (1 - _HIDDEN_EOSIN))
+    return (
+        _bytes(cv2.multiply(haematoxylin, around, scale=1 / 255)),
+        _bytes(cv2.multiply(eosin, seen, scale=1 / 255)),
+    )
+
+
+def _bytes(image: cv2.typing.MatLike) -> ByteMap:
+    """Tell the type checker what OpenCV returns for bytes."""
+    return np.asarray(image, dtype=np.uint8)
 
 
 def _blocks(shape: tuple[int, int], side: int) -> Iterator[tuple[slice, slice]]:
@@ -67,9 +80,9 @@ def _ground_block(ground: Ground, window: tuple[slice, slice], zoom: int) -> tup
         return glass, glass
     haematoxylin, eosin = ground.block(rows.start // zoom, cols.start // zoom)
     if zoom != 1:
+        side = (BLOCK_PX * zoom, BLOCK_PX * zoom)
         haematoxylin, eosin = (
-            cv2.resize(block, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-            for block in (haematoxylin, eosin)
+            _bytes(cv2.resize(block, side, interpolation=cv2.INTER_CUBIC)) for block in (haematoxylin, eosin)
         )
     return haematoxylin[:height, :width], eosin[:height, :width]
 
@@ -94,17 +107,23 @@ def _stamp(
         index = draw % sprites.variants
         if sprites.is_oriented:
             index += turn * sprites.variants
-            flip = 3 * (flip & 1)  # half a turn keeps the orientation
-        _stamp_one(chromatin, coverage, (row, col), sprites, index, flip)
+        mirrored = 3 * (flip & 1) if sprites.is_oriented else flip  # half a turn keeps the orientation
+        _stamp_one(
+            chromatin, coverage, (row, col), (sprites.chromatin[index], sprites.coverage[index]), mirrored
+        )
     return chromatin, coverage
 
 
 def _stamp_one(
-    chromatin: ByteMap, coverage: ByteMap, centre: tuple[int, int], sprites: Sprites, index: int, flip: int
+    chromatin: ByteMap,
+    coverage: ByteMap,
+    centre: tuple[int, int],
+    sprite: tuple[ByteMap, ByteMap],
+    mirrored: int,
 ) -> None:
-    """Stamp one nucleus, mirrored along the axes that the bits of ``flip`` name, if it lies wholly on the canvas."""
-    mirrored = np.s_[:: (-1 if flip & 1 else 1), :: (-1 if flip & 2 else 1)]
-    dark, cover = sprites.chromatin[index][mirrored], sprites.coverage[index][mirrored]
+    """Stamp one nucleus, mirrored along the axes of the set bits, if it lies wholly on the canvas."""
+    flipped = np.s_[:: (-1 if mirrored & 1 else 1), :: (-1 if mirrored & 2 else 1)]
+    dark, cover = sprite[0][flipped], sprite[1][flipped]
     top, left = centre[0] - dark.shape[0] // 2, centre[1] - dark.shape[1] // 2
     bottom, right = top + dark.shape[0], left + dark.shape[1]
     if top < 0 or left < 0 or bottom > chromatin.shape[0] or right > chromatin.shape[1]:

@@ -13,7 +13,7 @@ from pathoml.testing.noise import ByteMap
 
 CONCENTRATION_STEP = 0.01
 """Concentration of a stain that one step of a byte stands for."""
-_NOISE_PX = 1024
+_NOISE_PX = 800
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def _scaled(
 
 @lru_cache(maxsize=8)
 def _sensor_noise(deviation: float) -> ByteMap:
-    """Draw the noise of a sensor, lifted by three deviations so that it can be added to bytes, (row, col, 3)."""
-    noise = np.random.default_rng(32_452_843).normal(3 * deviation, deviation, (_NOISE_PX, _NOISE_PX, 3))
-    return np.clip(np.rint(noise), 0, 6 * deviation).astype(np.uint8)
+    """Draw the noise of a sensor, lifted by three deviations so that it can be added to bytes."""
+    rng = np.random.default_rng(32_452_843)
+    noise = rng.standard_normal((_NOISE_PX, _NOISE_PX, 3), dtype=np.float32) * np.float32(deviation)
+    return np.asarray(np.clip(np.rint(noise + 3 * deviation), 0, 6 * deviation), dtype=np.uint8)
 
 
 class StainRenderer:

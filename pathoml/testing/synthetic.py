@@ -1,7 +1,7 @@
 """Make a synthetic cohort on disk: drawn slides, a survival table, and the truth beside them.
 
-The cohort table holds what a hospital would know. What the drawing knows (composition maps, the oracle's log hazard) is
-written to the folder ``truth`` and nowhere else.
+The cohort table holds what a hospital would know. What only the drawing knows (composition maps, the oracle's
+log hazard) is written to the folder ``truth`` and nowhere else.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def _claim(folder: Path, record: dict[str, Any]) -> None:
         if found != record:
             differing = ", ".join(key for key in record if found.get(key) != record[key])
             raise InputError(
-                f"{folder}: holds a synthetic cohort of another {differing} (see {name}); choose another folder or delete this one"
+                f"{folder}: holds a synthetic cohort of another {differing} (see {name}); "
+                "choose another folder or delete this one"
             )
         return
     if (folder / "slides").exists() or (folder / "cohort.csv").exists():

@@ -1,4 +1,4 @@
-"""The synthetic cohort: its files are what they say, its pixels show its truth, its survival has the designed signal."""
+"""The synthetic cohort: its files are what they say, its pixels show its truth, its survival is designed."""
 
 import csv
 import dataclasses
@@ -81,6 +81,13 @@ def test_the_same_specification_gives_the_same_bytes_and_another_seed_others(tmp
     first, again, other = ((tmp_path / f"{name}.tif").read_bytes() for name in "abc")
     assert first == again
     assert first != other
+
+
+def test_a_worker_process_draws_the_same_bytes(cohort: CohortPaths, tmp_path: Path) -> None:
+    spec = plan_cohort(3, TINY_DESIGN)[0].slides[0]
+    draw_slide(tmp_path / "here.tif", spec)
+    drawn_there = cohort.slides_csv.parent / "slides" / f"{spec.slide_id}.tif"
+    assert (tmp_path / "here.tif").read_bytes() == drawn_there.read_bytes()
 
 
 def test_both_resolutions_show_the_same_tissue(tmp_path: Path) -> None:

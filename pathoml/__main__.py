@@ -1,0 +1,6 @@
+"""``python -m pathoml``."""
+
+from pathoml.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""The command line: parse, load, call, print, exit code. Heavy imports happen inside the commands."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pathoml.config import Config
+    from pathoml.extract import SlideOutcome
+    from pathoml.pipeline.predicting import PredictRequest
+    from pathoml.pipeline.running import RunResult
+    from pathoml.pipeline.stages import StageContext
+
+DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 3
+
+app = typer.Typer(
+    help="From whole-slide images and a survival table to a prognostic model. Research use only.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+slide_app = typer.Typer(help="Look at slides.", no_args_is_help=True)
+bags_app = typer.Typer(help="Look at feature bags.", no_args_is_help=True)
+app.add_typer(slide_app, name="slide")
+app.add_typer(bags_app, name="bags")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The study's YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the configuration.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output of the configuration.")]
+PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="Folder of a model package.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def main() -> None:
+    """Run the command line and turn what goes wrong into a message and an exit code."""
+    from pathoml.errors import PathomlError
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except PathomlError as error:
+        _say(str(error), error=True)
+        sys.exit(WRONG_INPUT)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on where it stopped", error=True)
+        sys.exit(INTERRUPTED)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("pathoml-demo"), device: Device = "auto"
+) -> None:
+    """Draw a synthetic cohort and take it through the whole pipeline, offline."""
+    from pathoml.pipeline.demo import demo as run_demo
+
+    with _context(device) as context:
+        result = run_demo(folder, context)
+    _say_run(result.run)
+    _table("Concordance on test patients (0.5 = guessing)", [(name, f"{value:.3f}") for name, value in result.concordance.items()])
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has."""
+    from pathoml.pipeline.doctor import doctor as examine
+
+    _table("This machine", examine(Path.cwd()))
+
+
+@app.command()
+def check(
+    config: ConfigPath, overrides: Overrides = None, slides: Annotated[bool, typer.Option("--slides", help="Open every slide.")] = False
+) -> None:  # fmt: skip
+    """List every problem of configuration and cohort at once."""
+    from pathoml.pipeline.checking import check as find_problems
+
+    with _progress() as progress:
+        result = find_problems(config, overrides or [], open_slides=slides, progress=progress)
+    if result.facts:
+        _table("Cohort", result.facts)
+    for warning in result.warnings:
+        _say(f"warning: {warning}")
+    for problem in result.problems:
+        _say(f"{problem}", error=True)
+    if result.problems:
+        _say(f"{len(result.problems)} problem(s)", error=True)
+        raise typer.Exit(WRONG_INPUT)
+    _say("no problems")
+
+
+@app.command()
+def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Show what a run would do; write nothing."""
+    from pathoml.pipeline.planning import plan as make_plan
+
+    _table("Plan", make_plan(_load(config, overrides)).facts)
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Extract, train, evaluate, draw and report; go on where an earlier run stopped."""
+    from pathoml.pipeline.running import run as run_all
+
+    settings = _load(config, overrides)
+    with _context(settings.device) as context:
+        result = run_all(settings, context)
+    _say_run(result)
+    _exit_for(result.failed)
+
+
+@app.command()
+def extract(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Turn slides into feature bags."""
+    from pathoml.pipeline.stages import extract_stage
+    from pathoml.pipeline.study import open_study
+
+    settings = _load(config, overrides)
+    with _context(settings.device) as context:
+        outcomes = extract_stage(open_study(settings), context)
+    _say_outcomes(outcomes)
+
+
+@app.command()
+def train(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Cross-validate the model on the bags that there are."""
+    from pathoml.pipeline.stages import train_stage
+    from pathoml.pipeline.study import open_study
+
+    settings = _load(config, overrides)
+    with _context(settings.device) as context:
+        study = train_stage(open_study(settings), context)
+    _say(f"predictions: {study.folder.predictions}\nmodel package: {study.folder.package}")
+
+
+@app.command()
+def evaluate(run_folder: RunPath) -> None:
+    """Judge a run's predictions on its test patients."""
+    from pathoml.pipeline.stages import evaluate_stage
+    from pathoml.pipeline.study import open_run
+
+    study = open_run(run_folder)
+    for name, scheme in evaluate_stage(study)["schemes"].items():
+        for model, metrics in scheme["metrics"].items():
+            _table(f"{name}: {model}", [(metric, _interval(value)) for metric, value in metrics.items()])
+        for pair, metrics in scheme["differences"].items():
+            _table(f"{name}: {pair}", [(metric, _interval(value)) for metric, value in metrics.items()])
+    _say(f"written to {study.folder.evaluation}; research use only")
+
+
+@app.command()
+def report(run_folder: RunPath) -> None:
+    """Write a run's page again."""
+    from pathoml.pipeline.stages import report_stage, usable_study
+    from pathoml.pipeline.study import open_run
+
+    _say(f"report: {report_stage(usable_study(open_run(run_folder)))}")
+
+
+Inputs = Annotated[list[Path] | None, typer.Argument(metavar="SLIDES...", help="Slides, bags (.h5), or a manifest (.csv).")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Table = Annotated[Path | None, typer.Option(help="Table with patient_id and the model's covariates.")]
+Weights = Annotated[str | None, typer.Option(help="Weights file of a local encoder.")]
+
+
+@app.command()
+def predict(
+    package: PackagePath, slides: Inputs = None, output: Output = Path("predictions"), table: Table = None,
+    impute_covariates: Annotated[bool, typer.Option("--impute-covariates", help="Fill in training medians where no table is given.")] = False,
+    encoder_weights: Weights = None, device: Device = "auto",
+) -> None:  # fmt: skip
+    """Predict patients that the model has never seen."""
+    from pathoml.pipeline.predicting import PredictRequest
+    from pathoml.pipeline.predicting import predict as run_predict
+
+    request = PredictRequest(package, tuple(slides or ()), output, table, impute_covariates, encoder_weights)
+    with _context(device) as context:
+        predictions, outcomes = run_predict(request, context)
+    _table("Risk (0 = average training patient, in SD)", _risk_rows(predictions.table))
+    _say(f"predictions: {output / 'predictions.csv'}; research use only")
+    _say_outcomes(outcomes)
+
+
+@app.command()
+def heatmap(
+    package: PackagePath, slides: Inputs = None, output: Output = Path("heatmaps"), encoder_weights: Weights = None, device: Device = "auto"
+) -> None:  # fmt: skip
+    """Draw what each tile of slides adds to the risk, and where the model looks."""
+    from pathoml.heatmaps import HeatmapSettings
+    from pathoml.pipeline.predicting import PredictRequest, draw_maps
+
+    request: PredictRequest = PredictRequest(package, tuple(slides or ()), output, encoder_weights=encoder_weights)
+    with _context(device) as context:
+        drawn, outcomes = draw_maps(request, context, HeatmapSettings())
+    for path in drawn:
+        _say(f"heatmap: {path}")
+    _say_outcomes(outcomes)
+
+
+@slide_app.command("info")
+def slide_info(slides: Annotated[list[Path], typer.Argument(help="Slides.")]) -> None:
+    """Show size, levels and resolution of slides; nothing that could name a person."""
+    from pathoml.errors import SlideError
+    from pathoml.slides import open_slide
+
+    failed = 0
+    for path in slides:
+        try:
+            with open_slide(path) as slide:
+                geometry = slide.geometry
+                levels = ", ".join(f"{value:g}" for value in geometry.level_downsamples)
+                mpp = "unknown; give it in the manifest" if geometry.mpp is None else " x ".join(f"{value:.4g}" for value in geometry.mpp)
+                size = f"{geometry.width_px} x {geometry.height_px} px"
+                _table(path.name, [("size", size), ("microns per pixel", mpp), ("level downsamples", levels), *slide.metadata.items()])
+        except SlideError as error:
+            failed += 1
+            _say(f"{error.code}: {error}", error=True)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@slide_app.command("thumbnail")
+def slide_thumbnail(
+    slide: Path, output: Output = Path("thumbnail.png"), mpp: Annotated[float, typer.Option(help="Microns per pixel.")] = 8.0
+) -> None:  # fmt: skip
+    """Write a small picture of a slide; never of its label."""
+    from PIL import Image
+
+    from pathoml.files import atomic_path
+    from pathoml.slides import open_slide, whole_slide_image
+
+    with open_slide(slide) as opened, atomic_path(output) as temporary:
+        Image.fromarray(whole_slide_image(opened, mpp)).save(temporary, format="PNG")
+    _say(f"thumbnail: {output}")
+
+
+@bags_app.command("inspect")
+def bags_inspect(bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")]) -> None:
+    """Show what bags say of themselves."""
+    from dataclasses import asdict
+
+    from pathoml.bags import read_bag_header
+
+    for path in bags:
+        _table(path.name, [(name, str(value)) for name, value in asdict(read_bag_header(path)).items()])
+
+
+@bags_app.command("verify")
+def bags_verify(bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")]) -> None:
+    """Recompute checksums of bags and look for values that are not finite."""
+    from pathoml.bags import read_bag
+    from pathoml.errors import BagError
+
+    failed = 0
+    for path in bags:
+        try:
+            bag = read_bag(path)
+            _say(f"{path.name}: whole, {len(bag.features)} tiles")
+        except BagError as error:
+            failed += 1
+            _say(str(error), error=True)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _load(path: Path, overrides: Sequence[str] | None) -> "Config":
+    from pathoml.config import load_config
+
+    return load_config(path, overrides or [])
+
+
+@contextmanager
+def _context(device: str) -> Iterator["StageContext"]:
+    from pathoml.pipeline.doctor import resolve_device
+    from pathoml.pipeline.stages import StageContext
+
+    with _progress() as progress:
+        yield StageContext(resolve_device(device), progress)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar with time left for each stage, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def listen(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield listen
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    typer.echo(text, err=error)
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    table = RichTable(title=escape(title), show_header=False, title_justify="left")
+    for name, value in rows:
+        table.add_row(escape(str(name)), escape(str(value)))
+    Console().print(table)
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "not defined"
+    return f"{estimate['value']:.3f} (95 % interval {estimate['low']:.3f} to {estimate['high']:.3f})"
+
+
+def _risk_rows(table: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a DataFrame, not imported here
+    return [(row.patient_id, f"{row.risk:+.2f}  {row.risk_group}") for row in table.head(30).itertuples()]
+
+
+def _say_run(result: "RunResult") -> None:
+    _say(f"report:        {result.report}")
+    _say(f"heatmaps:      {result.folder.heatmaps} ({len(result.heatmaps)} pictures)")
+    _say(f"model package: {result.folder.package}")
+    _say(f"predictions:   {result.folder.predictions}")
+    _say("research use only")
+    for outcome in result.failed:
+        _say(f"slide {outcome.slide_id} was left out: {outcome.code}: {outcome.message}", error=True)
+
+
+def _say_outcomes(outcomes: Sequence["SlideOutcome"]) -> None:
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        _say(f"slide {outcome.slide_id}: {outcome.code}: {outcome.message}", error=True)
+    if outcomes:
+        _say(f"slides: {len(outcomes) - len(failed)} with a bag, {len(failed)} without")
+    _exit_for(failed)
+
+
+def _exit_for(failed: Sequence["SlideOutcome"]) -> None:
+    """A slide without tissue is worth a line; any other failure also an exit code."""
+    if any(outcome.code != "NO_TISSUE" for outcome in failed):
+        raise typer.Exit(SOME_FAILED)

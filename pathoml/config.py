@@ -1,0 +1,201 @@
+"""One YAML file -> one frozen settings tree, or every mistake in it at once."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from pathoml.cohort import CohortSettings, SlidesSettings
+from pathoml.encoders.settings import EncoderSettings, Lite0Settings
+from pathoml.errors import ConfigError, Problem
+from pathoml.evaluate import EvaluateSettings
+from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.heatmaps import HeatmapSettings
+from pathoml.mil.settings import ModelSettings
+from pathoml.provenance import settings_digest
+from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
+from pathoml.splits import SplitsSettings
+from pathoml.tiling import TilingSettings
+from pathoml.tissue import TissueSettings
+from pathoml.train_settings import TrainSettings
+from pathoml.yaml_source import KeyPath, YamlSource, read_scalar, read_yaml
+
+_MAX_EXTENDS = 8
+
+
+class Config(Settings):
+    """A whole study."""
+
+    name: str = Field(min_length=1, description="Name of the study, printed in the report.")
+    output: ConfigPath = Field(description="Folder for everything that the study produces.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.", json_schema_extra=NOT_IN_HASH)
+    cohort: CohortSettings
+    slides: SlidesSettings | None = Field(None, description="Leave out for a model on the clinical table alone.")
+    tissue: TissueSettings = TissueSettings()
+    tiling: TilingSettings = TilingSettings()
+    encoder: EncoderSettings = Lite0Settings()
+    extract: ExtractSettings = ExtractSettings()
+    splits: SplitsSettings = SplitsSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    heatmap: HeatmapSettings = HeatmapSettings()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The part that decides what bags hold."""
+        return Recipe(self.tissue, self.tiling, self.encoder, self.extract)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the result; no paths, no device."""
+        return settings_digest(self)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, merge and check a configuration.
+
+    Parameters
+    ----------
+    path : Path
+        A YAML file. Its key ``extends`` may list others, whose mappings it completes; paths in any of them start from
+        this file's folder.
+    overrides : sequence of str, optional
+        ``key.subkey=value``, with the value as YAML would read it.
+
+    Returns
+    -------
+    Config
+        Frozen, all paths absolute or relative to the working directory as the configuration's own path is.
+
+    Raises
+    ------
+    ConfigError
+        With every problem found, each with file and line.
+
+    Examples
+    --------
+    >>> load_config(Path("study.yaml"), ["train.max_epochs=50"])  # doctest: +SKIP
+    """
+    source = _override(_merged(path, depth=0), overrides)
+    try:
+        return Config.model_validate(source.data, context={"folder": path.parent})
+    except ValidationError as error:
+        problems = [_problem(details, source) for details in error.errors()]
+        raise ConfigError(f"{path.name}: {len(problems)} problem(s)", problems) from error
+
+
+def merge(base: Any, top: Any) -> Any:  # noqa: ANN401 - any YAML value
+    """Complete one YAML value by another.
+
+    Parameters
+    ----------
+    base : Any
+        What is extended.
+    top : Any
+        What stands in the file itself; wins.
+
+    Returns
+    -------
+    Any
+        Mappings are merged key by key; but where `kind` differs, and for everything else, `top` replaces `base`.
+
+    Examples
+    --------
+    >>> merge({"a": 1, "b": {"kind": "x", "p": 1}}, {"b": {"kind": "y"}})
+    {'a': 1, 'b': {'kind': 'y'}}
+    """
+    if not isinstance(base, dict) or not isinstance(top, dict):
+        return top
+    if "kind" in top and top["kind"] != base.get("kind", top["kind"]):
+        return top
+    merged = dict(base)
+    for key, value in top.items():
+        merged[key] = merge(base[key], value) if key in base else value
+    return merged
+
+
+def _merged(path: Path, depth: int) -> YamlSource:
+    if depth > _MAX_EXTENDS:
+        raise ConfigError(f"{path.name}: more than {_MAX_EXTENDS} files extend one another; is there a circle?")
+    source = read_yaml(path)
+    data = dict(source.data)
+    bases = data.pop("extends", [])
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{source.where(('extends',))}: extends: expected a list of files, for example [base.yaml]")
+    below: Any = {}
+    lines: dict[KeyPath, str] = {}
+    for base in bases:
+        other = _merged(path.parent / base, depth + 1)
+        below = merge(below, other.data)
+        lines.update(other.lines)
+    lines.update(source.lines)
+    return YamlSource(merge(below, data), lines)
+
+
+def _override(source: YamlSource, overrides: Sequence[str]) -> YamlSource:
+    data, lines = source.data, dict(source.lines)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {override}: expected key.subkey=value")
+        path = tuple(key.strip().split("."))
+        value = read_scalar(text)
+        for name in reversed(path):
+            value = {name: value}
+        data = merge(data, value)
+        lines[path] = f"--set {key.strip()}"
+    return YamlSource(data, lines)
+
+
+def _problem(details: ErrorDetails, source: YamlSource) -> Problem:
+    path = tuple(_real_path(details["loc"], source.data))
+    if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        path = (*path, "kind")
+    dotted = ".".join(str(part) for part in path)
+    return Problem(source.where(path), f"{dotted}: {_message(details, path)}")
+
+
+def _real_path(loc: tuple[int | str, ...], data: Any) -> Iterator[int | str]:  # noqa: ANN401
+    """Leave out the union tags that pydantic puts into its paths and that stand in no file."""
+    for position, part in enumerate(loc):
+        is_key = (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+        if is_key:
+            data = data[part]
+            yield part
+        elif not (isinstance(data, dict) and part == data.get("kind")) or position == len(loc) - 1:
+            data = None
+            yield part
+
+
+def _message(details: ErrorDetails, path: KeyPath) -> str:
+    kind, context, found = details["type"], details.get("ctx", {}), details["input"]
+    if kind == "missing":
+        return "missing; give it a value"
+    if kind == "extra_forbidden":
+        return f"unknown key{_suggestion(str(path[-1]), _known_keys())}"
+    if kind == "union_tag_invalid":
+        expected = [name.strip(" '") for name in context["expected_tags"].split(",")]
+        return f"'{context['tag']}' is not one of {', '.join(expected)}{_suggestion(str(context['tag']), expected)}"
+    if kind == "union_tag_not_found":
+        return "missing; it says which of several forms is meant"
+    message = details["msg"][0].lower() + details["msg"][1:]
+    return message if isinstance(found, (dict, list)) else f"{message}, found {found!r}"
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _known_keys() -> list[str]:
+    known: set[str] = set()
+    pending: list[type[Settings]] = [Settings]
+    while pending:
+        one = pending.pop()
+        known.update(one.model_fields)
+        pending += one.__subclasses__()
+    return sorted(known)

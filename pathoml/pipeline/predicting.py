@@ -1,0 +1,259 @@
+"""A package and new slides or patients -> predictions and maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pathoml.bags import BagHeader, check_same_features, read_bag
+from pathoml.cohort import SlideEntry, SlidesSettings
+from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical
+from pathoml.errors import CohortError, InputError, PackageError, Problem
+from pathoml.extract import SlideOutcome, extract_archive
+from pathoml.extract_settings import recipe_from_json
+from pathoml.heatmaps import HeatmapSettings, draw_heatmap, relative_to_average, tile_raster
+from pathoml.infer import predict_package, score_tiles
+from pathoml.manifest import read_manifest
+from pathoml.mil.patients import Patients
+from pathoml.packages import Package, load_package
+from pathoml.pipeline.stages import StageContext
+from pathoml.predictions import Predictions, write_predictions
+from pathoml.slides import open_slide, whole_slide_image
+from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
+from pathoml.units import AnyArray
+
+_TABLES = (".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What is to be predicted, and where to.
+
+    Parameters
+    ----------
+    package : Path
+        Folder of the model package.
+    inputs : tuple of Path
+        Slides (each a patient of its own), or one manifest (.csv, .tsv, .parquet) that lists slides and patients, or
+        bags (.h5). Empty for a model without slides.
+    output : Path
+        Folder for predictions.csv, bags and heatmaps.
+    table : Path or None
+        Table with a column patient_id and the covariates that the model takes.
+    impute_covariates : bool
+        Whether covariates that no table gives are filled with the training patients' medians.
+    encoder_weights : str or None
+        Weights file of a ``local`` encoder on this machine.
+    """
+
+    package: Path
+    inputs: tuple[Path, ...]
+    output: Path
+    table: Path | None = None
+    impute_covariates: bool = False
+    encoder_weights: str | None = None
+
+
+def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions, list[SlideOutcome]]:
+    """Predict patients that the model has never seen.
+
+    Parameters
+    ----------
+    request : PredictRequest
+        What, and where to.
+    context : StageContext
+        Device and listener.
+
+    Returns
+    -------
+    tuple of Predictions and list of SlideOutcome
+        Also written to ``predictions.csv``; what became of every slide.
+
+    Raises
+    ------
+    PackageError
+        If the package does not fit the input.
+    CohortError
+        If the manifest or the table has problems.
+    """
+    package = load_package(request.package)
+    outcomes: list[SlideOutcome] = []
+    if package.bag_header is None:
+        patients = _table_patients(request, package)
+    else:
+        features, outcomes = _patient_features(request, package, context)
+        names = tuple(features)
+        patients = Patients(names, tuple(features.values()), read_covariates(request, package.members[0].covariates, names))
+    predictions = predict_package(package, patients, device=context.device)
+    write_predictions(request.output / "predictions.csv", predictions)
+    return predictions, outcomes
+
+
+def draw_maps(request: PredictRequest, context: StageContext, settings: HeatmapSettings) -> tuple[list[Path], list[SlideOutcome]]:
+    """Draw the maps of slides.
+
+    Parameters
+    ----------
+    request : PredictRequest
+        Package, slides and output folder.
+    context : StageContext
+        Device and listener.
+    settings : HeatmapSettings
+        Which maps, and how.
+
+    Returns
+    -------
+    tuple of list of Path and list of SlideOutcome
+        The PNGs; what became of every slide.
+
+    Raises
+    ------
+    PackageError
+        If the model takes no slides.
+    """
+    package = load_package(request.package)
+    entries = _entries(request.inputs)
+    outcomes = _extract(request, package, entries, context)
+    drawn: list[Path] = []
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        if outcome.status == "failed":
+            continue
+        bag = read_bag(request.output / "bags" / f"{entry.slide_id}.h5")
+        scores = score_tiles(package.members, package, bag, device=context.device)
+        with open_slide(entry.path, mpp=entry.mpp) as slide:
+            picture = whole_slide_image(slide, settings.picture_mpp)
+        for kind in settings.kinds:
+            values = scores.contribution if kind == "contribution" else scores.attention
+            if values is not None:
+                raster = tile_raster(bag.header, bag.grid, relative_to_average(values), picture.shape[:2])
+                path = request.output / "heatmaps" / f"{entry.slide_id}_{kind}.png"
+                caption = f"Slide {entry.slide_id}, mean of {len(package.members)} model(s)"
+                draw_heatmap(path, picture, raster, kind=kind, caption=caption, settings=settings)
+                drawn.append(path)
+    return drawn, outcomes
+
+
+def read_covariates(request: PredictRequest, transform: CovariateTransform, patient_ids: Sequence[str]) -> pd.DataFrame:
+    """Read the covariates that a model takes for some patients.
+
+    Parameters
+    ----------
+    request : PredictRequest
+        Table, or the permission to fill what it lacks.
+    transform : CovariateTransform
+        What the model takes.
+    patient_ids : sequence of str
+        Who, in order.
+
+    Returns
+    -------
+    DataFrame
+        One row a patient; numbers NaN and words '' where unknown.
+
+    Raises
+    ------
+    CohortError
+        If the table lacks a column or a patient, or a cell is not a number.
+    """
+    words = [part.column for part in transform.parts if isinstance(part, FittedCategorical)]
+    numbers = [
+        name
+        for part in transform.parts
+        if not isinstance(part, FittedCategorical)
+        for name in (part.columns if isinstance(part, FittedBlock) else (part.column,))
+    ]
+    columns = [*words, *numbers]
+    if not columns:
+        return pd.DataFrame(index=pd.RangeIndex(len(patient_ids)))
+    if request.table is None:
+        if not request.impute_covariates:
+            raise CohortError(
+                f"the model takes the covariate(s) {', '.join(columns[:8])}; give a table with --table, or --impute-covariates to fill in"
+                " the training patients' medians"
+            )
+        blank = {name: ([""] if name in words else [np.nan]) * len(patient_ids) for name in columns}
+        return pd.DataFrame(blank)
+    table = _patient_rows(request.table, patient_ids, columns)
+    problems: list[Problem] = []
+    for name in numbers:
+        values = pd.to_numeric(table[name].replace("", np.nan), errors="coerce")
+        for index in np.flatnonzero(values.isna().to_numpy() & (table[name] != "").to_numpy())[:10]:
+            problems.append(Problem(f"{request.table.name}: patient {patient_ids[index]}, column {name}", f"'{table[name].iloc[index]}' is not a number"))
+        table[name] = values
+    if problems:
+        raise CohortError(f"{request.table.name}: {len(problems)} problem(s)", problems)
+    return table
+
+
+def _patient_rows(path: Path, patient_ids: Sequence[str], columns: list[str]) -> pd.DataFrame:
+    table = read_text_table(path)
+    for name in ("patient_id", *columns):
+        if name not in table.columns:
+            raise CohortError(missing_columns_message(path, table, name))
+    table = table[["patient_id", *columns]].drop_duplicates()
+    double = table["patient_id"][table["patient_id"].duplicated()].tolist()
+    if double:
+        raise CohortError(f"{path.name}: patient {double[0]} stands more than once with different values")
+    table = table.set_index("patient_id")
+    unknown = [patient for patient in patient_ids if patient not in table.index]
+    if unknown:
+        raise CohortError(f"{path.name}: no row for patient(s) {', '.join(unknown[:5])}")
+    return table.loc[list(patient_ids)].reset_index(drop=True)
+
+
+def _table_patients(request: PredictRequest, package: Package) -> Patients:
+    if request.inputs or request.table is None:
+        raise PackageError("the model was trained without slides; give only --table with the patients")
+    table = read_text_table(request.table)
+    if "patient_id" not in table.columns:
+        raise CohortError(missing_columns_message(request.table, table, "patient_id"))
+    names = tuple(dict.fromkeys(table["patient_id"]))
+    return Patients(names, None, read_covariates(request, package.members[0].covariates, names))
+
+
+def _patient_features(request: PredictRequest, package: Package, context: StageContext) -> tuple[dict[str, AnyArray], list[SlideOutcome]]:
+    parts: dict[str, list[AnyArray]] = {}
+    bags = [path for path in request.inputs if path.suffix == ".h5"]
+    for path in bags:
+        bag = read_bag(path)
+        _check_bag(package, bag.header)
+        parts.setdefault(bag.header.slide_id, []).append(bag.features)
+    entries = _entries([path for path in request.inputs if path.suffix != ".h5"])
+    outcomes = _extract(request, package, entries, context) if entries else []
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        if outcome.status != "failed":
+            bag = read_bag(request.output / "bags" / f"{entry.slide_id}.h5")
+            _check_bag(package, bag.header)
+            parts.setdefault(entry.patient_id, []).append(bag.features)
+    if not parts:
+        reasons = "; ".join(f"{outcome.slide_id}: {outcome.message}" for outcome in outcomes[:5])
+        raise InputError(f"no slide could be used. {reasons}" if reasons else "no slides were given")
+    return {patient: np.concatenate(own) for patient, own in parts.items()}, outcomes
+
+
+def _check_bag(package: Package, header: BagHeader) -> None:
+    if package.bag_header is None:
+        raise PackageError("the model was trained without slides")
+    check_same_features(header, package.bag_header, "the model")
+
+
+def _entries(inputs: Sequence[Path]) -> list[SlideEntry]:
+    entries: list[SlideEntry] = []
+    for path in inputs:
+        if path.suffix in _TABLES:
+            entries += read_manifest(SlidesSettings(manifest=path))
+        else:
+            entries.append(SlideEntry(path.stem, path, path.stem, None, FIRST_DATA_ROW + len(entries)))
+    double = [entry.slide_id for entry in entries if sum(other.slide_id == entry.slide_id for other in entries) > 1]
+    if double:
+        raise CohortError(f"slide id {double[0]} is given twice; list the slides in a manifest with unique slide_id")
+    return entries
+
+
+def _extract(request: PredictRequest, package: Package, entries: Sequence[SlideEntry], context: StageContext) -> list[SlideOutcome]:
+    if package.recipe is None:
+        raise PackageError("the model was trained without slides, so it cannot score any")
+    recipe = recipe_from_json(package.recipe, encoder_weights=request.encoder_weights)
+    return extract_archive(entries, recipe, request.output / "bags", device=context.device, progress=context.progress)

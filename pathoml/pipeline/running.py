@@ -1,0 +1,65 @@
+"""`run`: every stage in order, resuming."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pathoml.config import Config
+from pathoml.extract import SlideOutcome
+from pathoml.pipeline.stages import StageContext, evaluate_stage, extract_stage, heatmap_stage, report_stage, train_stage
+from pathoml.pipeline.study import RunFolder, open_study
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Names of its files.
+    report : Path
+        The page.
+    heatmaps : tuple of Path
+        The pictures.
+    evaluation : dict
+        Metrics with intervals.
+    failed : tuple of SlideOutcome
+        Slides that could not be used.
+    """
+
+    folder: RunFolder
+    report: Path
+    heatmaps: tuple[Path, ...]
+    evaluation: dict[str, Any]
+    failed: tuple[SlideOutcome, ...]
+
+
+def run(config: Config, context: StageContext = StageContext()) -> RunResult:  # noqa: B008 - frozen
+    """Take a study from slides and table to the report; what is done already is not done again.
+
+    Parameters
+    ----------
+    config : Config
+        All settings.
+    context : StageContext, optional
+        Device and listener.
+
+    Returns
+    -------
+    RunResult
+        Where everything stands.
+
+    Raises
+    ------
+    InputError
+        If the configuration, the table or the slides cannot be used.
+    """
+    study = open_study(config)
+    outcomes = extract_stage(study, context) if config.slides is not None else []
+    study = train_stage(study, context)
+    evaluation = evaluate_stage(study)
+    heatmaps = heatmap_stage(study, context)
+    report = report_stage(study)
+    failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")
+    return RunResult(study.folder, report, tuple(path for _, path in heatmaps), evaluation, failed)

@@ -1,0 +1,346 @@
+"""The stages of a run: each reads what the one before wrote, and does nothing that is done already."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pathoml.bags import read_bag
+from pathoml.cohort import SlideEntry
+from pathoml.encoders.build import build_encoder
+from pathoml.errors import InputError
+from pathoml.evaluate import evaluate
+from pathoml.extract import SlideOutcome, extract_archive
+from pathoml.files import write_json, write_text
+from pathoml.heatmaps import STYLES, draw_heatmap, relative_to_average, tile_raster
+from pathoml.infer import score_tiles
+from pathoml.mil.patients import load_features
+from pathoml.packages import Member, Package, join_packages, load_package, save_package
+from pathoml.pipeline.checking import cohort_facts
+from pathoml.pipeline.study import RunFolder, Study, keep_patients
+from pathoml.predictions import read_predictions, write_predictions
+from pathoml.progress import Progress, silent
+from pathoml.provenance import digest_of, environment, pathoml_version
+from pathoml.report import Page, write_report
+from pathoml.settings import result_settings
+from pathoml.slides import open_slide, whole_slide_image
+from pathoml.splits import Fold, check_folds, make_folds, read_folds, write_folds
+from pathoml.train import MODEL, FitPlan, TrainingData, cross_validate
+
+_CURVE_POINTS = 60
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What every stage is given besides the study.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu`` or ``cuda``.
+    progress : Progress
+        Told how far a stage is.
+    """
+
+    device: str = "cpu"
+    progress: Progress = silent
+
+
+def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
+    """Make the bags that are missing.
+
+    Parameters
+    ----------
+    study : Study
+        With slides.
+    context : StageContext
+        Device and listener.
+
+    Returns
+    -------
+    list of SlideOutcome
+        One a slide.
+
+    Raises
+    ------
+    InputError
+        If the study has no slides.
+    """
+    if study.config.slides is None:
+        raise InputError(f"study {study.config.name} names no slides; add the section slides: to extract features")
+    outcomes = extract_archive(
+        study.entries, study.config.recipe, study.config.slides.bags, device=context.device, progress=context.progress
+    )
+    table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status"])
+    table.insert(1, "has_bag", [outcome.status != "failed" for outcome in outcomes])
+    write_text(study.folder.slides, table.to_csv(index=False))
+    return outcomes
+
+
+def train_stage(study: Study, context: StageContext) -> Study:
+    """Fit and predict every fold, and save the models of the first scheme as one package.
+
+    Parameters
+    ----------
+    study : Study
+        With bags, if it has slides.
+    context : StageContext
+        Device and listener.
+
+    Returns
+    -------
+    Study
+        With the patients that could be used.
+    """
+    data, study = _training_data(study)
+    folder = study.folder
+    write_json(folder.config, study.config.model_dump(mode="json"))
+    write_json(folder.environment, environment())
+    folds = _saved_or_new_folds(study)
+    template = _template(study, data)
+    fit_plan = FitPlan(study.config.model, study.config.train, template, folder.members, context.device)
+    packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
+    write_predictions(folder.predictions, predictions)
+    first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme]
+    save_package(folder.package, replace(join_packages(first), summary=template.summary))
+    return study
+
+
+def evaluate_stage(study: Study) -> dict[str, Any]:
+    """Judge the saved predictions.
+
+    Parameters
+    ----------
+    study : Study
+        After training.
+
+    Returns
+    -------
+    dict
+        What `evaluation.json` holds.
+    """
+    evaluation = evaluate(read_predictions(study.folder.predictions), study.config.evaluate)
+    write_json(study.folder.evaluation, evaluation)
+    return evaluation
+
+
+def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]:
+    """Draw the maps of the test patients with the highest and the lowest risk.
+
+    Parameters
+    ----------
+    study : Study
+        After training.
+    context : StageContext
+        Device and listener.
+
+    Returns
+    -------
+    list of (str, Path)
+        Caption and PNG.
+    """
+    if study.config.slides is None or study.config.heatmap.slides == 0:
+        return []
+    chosen = _slides_to_draw(study)
+    drawn = []
+    for done, (entry, caption, fold) in enumerate(chosen, start=1):
+        package = load_package(study.folder.members / fold)
+        drawn += draw_slide_maps(study, entry, package, caption, context.device)
+        context.progress("heatmaps", done, len(chosen))
+    write_json(study.folder.heatmap_index, [[caption, path.name] for caption, path in drawn])
+    return drawn
+
+
+def draw_slide_maps(study: Study, entry: SlideEntry, package: Package, caption: str, device: str) -> list[tuple[str, Path]]:
+    """Draw every kind of map of one slide.
+
+    Parameters
+    ----------
+    study : Study
+        Whose settings and bags are used.
+    entry : SlideEntry
+        The slide.
+    package : Package
+        The model.
+    caption : str
+        Shown on the picture.
+    device : str
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    list of (str, Path)
+        Caption and PNG.
+    """
+    settings = study.config.heatmap
+    if study.config.slides is None:
+        raise InputError("the study has no slides, so there is no map to draw")
+    bag = read_bag(study.config.slides.bags / f"{entry.slide_id}.h5")
+    scores = score_tiles(package.members, package, bag, device=device)
+    with open_slide(entry.path, mpp=entry.mpp) as slide:
+        picture = whole_slide_image(slide, settings.picture_mpp)
+    drawn = []
+    for kind in settings.kinds:
+        values = scores.contribution if kind == "contribution" else scores.attention
+        if values is None:
+            continue
+        raster = tile_raster(bag.header, bag.grid, relative_to_average(values), picture.shape[:2])
+        path = study.folder.heatmaps / f"{entry.slide_id}_{kind}.png"
+        draw_heatmap(path, picture, raster, kind=kind, caption=caption, settings=settings)
+        drawn.append((f"{caption}: {STYLES[kind].title.lower()}", path))
+    return drawn
+
+
+def report_stage(study: Study) -> Path:
+    """Write the page.
+
+    Parameters
+    ----------
+    study : Study
+        After evaluation, and after the heatmaps if the page is to show them.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+    """
+    folder = study.folder
+    if not folder.evaluation.is_file():
+        raise InputError(f"{folder.root}: no evaluation there; run 'pathoml evaluate' first")
+    facts = [*cohort_facts(study), ("Patients, events, slides used", "see the tables below")]
+    package = load_package(folder.package)
+    if package.bag_header is not None:
+        facts[-1] = ("Encoder", f"{package.bag_header.encoder}; pretrained on {package.summary['encoder_pretraining']}; {package.summary['encoder_licence']}")
+    else:
+        facts.pop()
+    page = Page(
+        title=study.config.name,
+        endpoint=study.cohort.endpoint,
+        facts=facts,
+        warnings=[*(str(warning) for warning in study.cohort.warnings), *_slide_warnings(folder)],
+        evaluation=json.loads(folder.evaluation.read_text(encoding="utf-8")),
+        heatmaps=_drawn_heatmaps(folder),
+        provenance=[("Configuration digest", study.config.digest), *environment().items()],
+        settings=json.dumps(result_settings(study.config), indent=2),
+    )
+    write_report(folder.report, page)
+    return folder.report
+
+
+def usable_study(study: Study) -> Study:
+    """Return the study with the patients that have a bag.
+
+    Parameters
+    ----------
+    study : Study
+        After extraction.
+
+    Returns
+    -------
+    Study
+        The same study without patients all of whose slides failed.
+    """
+    present = _slides_with_bags(study)
+    if study.config.slides is None:
+        return study
+    used = [patient for patient in study.cohort.patient_id if any(entry.slide_id in present for entry in study.cohort.slides[patient])]
+    return replace(study, cohort=keep_patients(study.cohort, used, "no slide could be used"))
+
+
+def _training_data(study: Study) -> tuple[TrainingData, Study]:
+    study = usable_study(study)
+    features = None
+    if study.config.slides is not None:
+        features = load_features(study.cohort, study.config.slides.bags, sorted(_slides_with_bags(study)))
+    return TrainingData(study.cohort, features, study.config.cohort.covariates), study
+
+
+def _slides_with_bags(study: Study) -> set[str]:
+    """Return the slides that the last extraction left with a bag; the run's own record decides, not what lies about."""
+    if study.config.slides is None:
+        return set()
+    if not study.folder.slides.is_file():
+        raise InputError(f"{study.folder.root}: slides have not been extracted; run 'pathoml extract' first")
+    table = pd.read_csv(study.folder.slides, dtype={"slide_id": str}, keep_default_na=False)
+    listed = {entry.slide_id for entry in study.entries}
+    return set(table.loc[table["has_bag"], "slide_id"]) & listed
+
+
+def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
+    """Make the folds once; they stay as they are while patients and splits settings do."""
+    folder, cohort = study.folder, study.cohort
+    digest = digest_of([result_settings(study.config.splits), cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()])
+    stamp = folder.folds.with_suffix(".sha256")
+    if folder.folds.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == digest:
+        folds = read_folds(folder.folds)
+        check_folds(cohort, folds)
+        return folds
+    folds = make_folds(cohort, study.config.splits)
+    write_folds(folder.folds, folds)
+    write_text(stamp, digest + "\n")
+    return folds
+
+
+def _template(study: Study, data: TrainingData) -> Package:
+    cohort = study.cohort
+    last = float(cohort.time_days.max())
+    summary: dict[str, Any] = {
+        "endpoint": cohort.endpoint,
+        "patients": len(cohort),
+        "events": int(cohort.event.sum()),
+        "sites": len(set(cohort.site) - {""}),
+        "pathoml_version": pathoml_version(),
+        "config_digest": study.config.digest,
+        "encoder_licence": "no encoder",
+        "encoder_pretraining": "no encoder",
+    }
+    if data.features is None:
+        return Package((), None, None, _curve_days(last), summary)
+    encoder = build_encoder(study.config.encoder)
+    summary.update(encoder_licence=encoder.licence, encoder_pretraining=encoder.pretraining)
+    return Package((), data.features.header, study.config.recipe.to_json(), _curve_days(last), summary)
+
+
+def _curve_days(last: float) -> tuple[float, ...]:
+    return tuple(float(day) for day in np.linspace(0, math.ceil(last), _CURVE_POINTS + 1)[1:])
+
+
+def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, str]]:
+    """Return slides with caption and fold key: test patients by standardised risk, the extremes of both ends."""
+    table = read_predictions(study.folder.predictions).table
+    scheme = table["scheme"].iloc[0]
+    table = table[(table["model"] == MODEL) & (table["role"] == "test") & (table["scheme"] == scheme)].copy()
+    members: dict[str, Member] = {}
+    for fold in table["fold"].unique():
+        members[fold] = load_package(study.folder.members / f"{scheme}-{fold}").members[0]
+    table["standard"] = [(risk - members[fold].risk_centre) / members[fold].risk_scale for risk, fold in zip(table["risk"], table["fold"], strict=True)]
+    table = table.sort_values("standard", ascending=False)
+    half = min(math.ceil(study.config.heatmap.slides / 2), len(table) // 2)
+    extremes = pd.concat([table.head(half), table.tail(study.config.heatmap.slides // 2 if half else 0)]).drop_duplicates("patient_id")
+    present = _slides_with_bags(study)
+    chosen = []
+    for row in extremes.itertuples():
+        entry = next(entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present)
+        seen = "event" if row.event else "censored"
+        caption = f"Slide {entry.slide_id}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {seen} at {row.time_days:.0f} days"
+        chosen.append((entry, caption, f"{scheme}-{row.fold}"))
+    return chosen
+
+
+def _slide_warnings(folder: RunFolder) -> list[str]:
+    if not folder.slides.is_file():
+        return []
+    table = pd.read_csv(folder.slides, dtype=str, keep_default_na=False)
+    failed = table[table["has_bag"] != "True"]
+    return [f"Slide {row.slide_id} was left out: {row.code}: {row.message}" for row in failed.itertuples()]
+
+
+def _drawn_heatmaps(folder: RunFolder) -> list[tuple[str, Path]]:
+    if not folder.heatmap_index.is_file():
+        return []
+    index = json.loads(folder.heatmap_index.read_text(encoding="utf-8"))
+    return [(caption, folder.heatmaps / name) for caption, name in index]

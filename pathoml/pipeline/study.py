@@ -1,0 +1,201 @@
+"""A configuration and the data it names, read and joined; and where a study's results stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pathoml.cohort import Cohort, SlideEntry, read_cohort, take_rows
+from pathoml.config import Config
+from pathoml.errors import CohortError, InputError, Problem
+from pathoml.manifest import join_slides, missing_files, read_manifest
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of a run.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions that the results depend on."""
+        return self.root / "environment.json"
+
+    @property
+    def folds(self) -> Path:
+        """Who trained and who was tested."""
+        return self.root / "folds.csv"
+
+    @property
+    def members(self) -> Path:
+        """One package for each fold."""
+        return self.root / "folds"
+
+    @property
+    def package(self) -> Path:
+        """The members of the first scheme together."""
+        return self.root / "package"
+
+    @property
+    def predictions(self) -> Path:
+        """Predictions of every fold."""
+        return self.root / "predictions.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        """Metrics with intervals."""
+        return self.root / "evaluation.json"
+
+    @property
+    def slides(self) -> Path:
+        """What became of every slide."""
+        return self.root / "slides.csv"
+
+    @property
+    def heatmaps(self) -> Path:
+        """Pictures."""
+        return self.root / "heatmaps"
+
+    @property
+    def heatmap_index(self) -> Path:
+        """Captions of the pictures that the report shows."""
+        return self.heatmaps / "index.json"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report.html"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A configuration with its data.
+
+    Parameters
+    ----------
+    config : Config
+        All settings.
+    cohort : Cohort
+        Patients, with their slides if the study has any.
+    entries : tuple of SlideEntry
+        All slides in manifest order.
+    """
+
+    config: Config
+    cohort: Cohort
+    entries: tuple[SlideEntry, ...]
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where its results stand."""
+        return RunFolder(self.config.output)
+
+
+def open_study(config: Config) -> Study:
+    """Read everything that the configuration names and report all that is wrong with it at once.
+
+    Parameters
+    ----------
+    config : Config
+        All settings.
+
+    Returns
+    -------
+    Study
+        Ready for every stage.
+
+    Raises
+    ------
+    CohortError
+        With the problems of clinical table, manifest and slide files together.
+    """
+    problems: list[Problem] = []
+    cohort: Cohort | None = None
+    entries: tuple[SlideEntry, ...] = ()
+    try:
+        cohort = read_cohort(config.cohort)
+    except InputError as error:
+        problems += error.problems or [Problem("", str(error))]
+    if config.slides is not None:
+        name = config.slides.manifest.name
+        try:
+            entries = read_manifest(config.slides)
+            problems += missing_files(entries, name)
+            cohort = None if cohort is None else join_slides(cohort, entries, name)
+        except InputError as error:
+            problems += error.problems or [Problem("", str(error))]
+    if problems or cohort is None:
+        raise CohortError(f"{len(problems)} problem(s) with the data of study {config.name}", problems)
+    return Study(config, cohort, entries)
+
+
+def open_run(root: Path) -> Study:
+    """Read the study that a run folder belongs to.
+
+    Parameters
+    ----------
+    root : Path
+        A run folder, after training.
+
+    Returns
+    -------
+    Study
+        With the configuration that the run was made with.
+
+    Raises
+    ------
+    InputError
+        If it is not a run folder.
+    """
+    path = RunFolder(root).config
+    if not path.is_file():
+        raise InputError(f"{root}: not a run folder (no {path.name}); give the folder that the configuration names as output")
+    config = Config.model_validate_json(path.read_text(encoding="utf-8"))
+    return open_study(config.model_copy(update={"output": root}))
+
+
+def keep_patients(cohort: Cohort, patient_ids: Sequence[str], reason: str) -> Cohort:
+    """Return the cohort without patients that are not listed, with a warning that counts them.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    patient_ids : sequence of str
+        Who stays.
+    reason : str
+        Why the others go.
+
+    Returns
+    -------
+    Cohort
+        In the same order.
+
+    Raises
+    ------
+    CohortError
+        If nobody is left.
+    """
+    wanted = set(patient_ids)
+    rows = np.array([index for index, patient in enumerate(cohort.patient_id) if patient in wanted], dtype=np.int64)
+    if len(rows) == 0:
+        raise CohortError(f"no patient is left: {reason}")
+    if len(rows) == len(cohort):
+        return cohort
+    gone = [patient for patient in cohort.patient_id if patient not in wanted]
+    shown = ", ".join(gone[:5]) + (", ..." if len(gone) > 5 else "")
+    left = take_rows(cohort, rows)
+    return replace(left, warnings=(*cohort.warnings, Problem("cohort", f"{len(gone)} patient(s) left out ({reason}): {shown}")))

@@ -1,0 +1,5 @@
+"""A run -> one self-contained page."""
+
+from pathoml.report.page import Page, write_report
+
+__all__ = ["Page", "write_report"]
