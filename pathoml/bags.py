@@ -171,7 +171,9 @@ def read_bag(path: Path, *, verify: bool = True) -> Bag:
     if verify:
         altered = [name for name, array in arrays.items() if array_digest(array) != digests.get(name)]
         if altered:
-            raise BagFormatError(f"{path.name}: checksum of {', '.join(altered)} differs; the file was altered, extract it again")
+            raise BagFormatError(
+                f"{path.name}: checksum of {', '.join(altered)} differs; the file was altered, extract it again"
+            )
     return Bag(header, **arrays)
 
 
@@ -224,7 +226,9 @@ def check_same_features(header: BagHeader, expected: BagHeader, what: str) -> No
         if getattr(header, name) != getattr(expected, name)
     ]
     if differences:
-        raise BagMismatchError(f"bag of slide {header.slide_id}: " + "; ".join(differences) + "; extract it with the same settings")
+        raise BagMismatchError(
+            f"bag of slide {header.slide_id}: " + "; ".join(differences) + "; extract it with the same settings"
+        )
 
 
 def _read_attributes(path: Path, file: h5py.File) -> tuple[BagHeader, dict[str, str]]:
@@ -260,7 +264,10 @@ def header_from_dict(values: dict[str, Any]) -> BagHeader:
     missing = [name for name in names if name not in values]
     if missing:
         raise BagFormatError(f"bag header lacks {', '.join(missing)}; extract it again")
-    return BagHeader(**{name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names})
+    plain: dict[str, Any] = {
+        name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names
+    }
+    return BagHeader(**plain)
 
 
 def _read_array(path: Path, file: h5py.File, name: str) -> AnyArray:

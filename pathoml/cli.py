@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,9 @@ import typer
 if TYPE_CHECKING:
     from pathoml.config import Config
     from pathoml.extract import SlideOutcome
-    from pathoml.pipeline.predicting import PredictRequest
     from pathoml.pipeline.running import RunResult
     from pathoml.pipeline.stages import StageContext
+    from pathoml.progress import Progress
 
 DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 3
 
@@ -28,7 +28,9 @@ app.add_typer(slide_app, name="slide")
 app.add_typer(bags_app, name="bags")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The study's YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the configuration.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the configuration.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: the output of the configuration.")]
 PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="Folder of a model package.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -59,7 +61,10 @@ def demo(
     with _context(device) as context:
         result = run_demo(folder, context)
     _say_run(result.run)
-    _table("Concordance on test patients (0.5 = guessing)", [(name, f"{value:.3f}") for name, value in result.concordance.items()])
+    _table(
+        "Concordance on test patients (0.5 = guessing)",
+        [(name, f"{value:.3f}") for name, value in result.concordance.items()],
+    )
 
 
 @app.command()
@@ -70,10 +75,11 @@ def doctor() -> None:
     _table("This machine", examine(Path.cwd()))
 
 
+OpenSlides = Annotated[bool, typer.Option("--slides", help="Open every slide.")]
+
+
 @app.command()
-def check(
-    config: ConfigPath, overrides: Overrides = None, slides: Annotated[bool, typer.Option("--slides", help="Open every slide.")] = False
-) -> None:  # fmt: skip
+def check(config: ConfigPath, overrides: Overrides = None, slides: OpenSlides = False) -> None:  # noqa: FBT002
     """List every problem of configuration and cohort at once."""
     from pathoml.pipeline.checking import check as find_problems
 
@@ -159,18 +165,27 @@ def report(run_folder: RunPath) -> None:
     _say(f"report: {report_stage(usable_study(open_run(run_folder)))}")
 
 
-Inputs = Annotated[list[Path] | None, typer.Argument(metavar="SLIDES...", help="Slides, bags (.h5), or a manifest (.csv).")]
+Inputs = Annotated[
+    list[Path] | None, typer.Argument(metavar="SLIDES...", help="Slides, bags (.h5), or a manifest (.csv).")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Table = Annotated[Path | None, typer.Option(help="Table with patient_id and the model's covariates.")]
 Weights = Annotated[str | None, typer.Option(help="Weights file of a local encoder.")]
 
 
+Impute = Annotated[bool, typer.Option("--impute-covariates", help="Fill in training medians where no table is given.")]
+
+
 @app.command()
-def predict(
-    package: PackagePath, slides: Inputs = None, output: Output = Path("predictions"), table: Table = None,
-    impute_covariates: Annotated[bool, typer.Option("--impute-covariates", help="Fill in training medians where no table is given.")] = False,
-    encoder_weights: Weights = None, device: Device = "auto",
-) -> None:  # fmt: skip
+def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
+    package: PackagePath,
+    slides: Inputs = None,
+    output: Output = Path("predictions"),
+    table: Table = None,
+    impute_covariates: Impute = False,  # noqa: FBT002
+    encoder_weights: Weights = None,
+    device: Device = "auto",
+) -> None:
     """Predict patients that the model has never seen."""
     from pathoml.pipeline.predicting import PredictRequest
     from pathoml.pipeline.predicting import predict as run_predict
@@ -185,13 +200,17 @@ def predict(
 
 @app.command()
 def heatmap(
-    package: PackagePath, slides: Inputs = None, output: Output = Path("heatmaps"), encoder_weights: Weights = None, device: Device = "auto"
-) -> None:  # fmt: skip
+    package: PackagePath,
+    slides: Inputs = None,
+    output: Output = Path("heatmaps"),
+    encoder_weights: Weights = None,
+    device: Device = "auto",
+) -> None:
     """Draw what each tile of slides adds to the risk, and where the model looks."""
     from pathoml.heatmaps import HeatmapSettings
     from pathoml.pipeline.predicting import PredictRequest, draw_maps
 
-    request: PredictRequest = PredictRequest(package, tuple(slides or ()), output, encoder_weights=encoder_weights)
+    request = PredictRequest(package, tuple(slides or ()), output, encoder_weights=encoder_weights)
     with _context(device) as context:
         drawn, outcomes = draw_maps(request, context, HeatmapSettings())
     for path in drawn:
@@ -211,9 +230,21 @@ def slide_info(slides: Annotated[list[Path], typer.Argument(help="Slides.")]) ->
             with open_slide(path) as slide:
                 geometry = slide.geometry
                 levels = ", ".join(f"{value:g}" for value in geometry.level_downsamples)
-                mpp = "unknown; give it in the manifest" if geometry.mpp is None else " x ".join(f"{value:.4g}" for value in geometry.mpp)
+                mpp = (
+                    "unknown; give it in the manifest"
+                    if geometry.mpp is None
+                    else " x ".join(f"{value:.4g}" for value in geometry.mpp)
+                )
                 size = f"{geometry.width_px} x {geometry.height_px} px"
-                _table(path.name, [("size", size), ("microns per pixel", mpp), ("level downsamples", levels), *slide.metadata.items()])
+                _table(
+                    path.name,
+                    [
+                        ("size", size),
+                        ("microns per pixel", mpp),
+                        ("level downsamples", levels),
+                        *slide.metadata.items(),
+                    ],
+                )
         except SlideError as error:
             failed += 1
             _say(f"{error.code}: {error}", error=True)
@@ -221,10 +252,11 @@ def slide_info(slides: Annotated[list[Path], typer.Argument(help="Slides.")]) ->
         raise typer.Exit(SOME_FAILED)
 
 
+Mpp = Annotated[float, typer.Option(help="Microns per pixel.")]
+
+
 @slide_app.command("thumbnail")
-def slide_thumbnail(
-    slide: Path, output: Output = Path("thumbnail.png"), mpp: Annotated[float, typer.Option(help="Microns per pixel.")] = 8.0
-) -> None:  # fmt: skip
+def slide_thumbnail(slide: Path, output: Output = Path("thumbnail.png"), mpp: Mpp = 8.0) -> None:
     """Write a small picture of a slide; never of its label."""
     from PIL import Image
 
@@ -281,13 +313,20 @@ def _context(device: str) -> Iterator["StageContext"]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress() -> Iterator["Progress"]:
     """Show one bar with time left for each stage, on standard error."""
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    columns = (
+        rich_progress.TextColumn("{task.description:<12}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("left:"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def listen(stage: str, done: int, total: int) -> None:
@@ -319,7 +358,7 @@ def _interval(estimate: dict[str, Any]) -> str:
     return f"{estimate['value']:.3f} (95 % interval {estimate['low']:.3f} to {estimate['high']:.3f})"
 
 
-def _risk_rows(table: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a DataFrame, not imported here
+def _risk_rows(table: Any) -> list[tuple[str, str]]:
     return [(row.patient_id, f"{row.risk:+.2f}  {row.risk_group}") for row in table.head(30).itertuples()]
 
 
@@ -343,6 +382,6 @@ def _say_outcomes(outcomes: Sequence["SlideOutcome"]) -> None:
 
 
 def _exit_for(failed: Sequence["SlideOutcome"]) -> None:
-    """A slide without tissue is worth a line; any other failure also an exit code."""
+    """Leave with an exit code if a slide failed; one without tissue is worth a line only."""
     if any(outcome.code != "NO_TISSUE" for outcome in failed):
         raise typer.Exit(SOME_FAILED)

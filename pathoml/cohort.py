@@ -64,8 +64,12 @@ class CohortSettings(Settings):
 class SlidesSettings(Settings):
     """Which table lists the slides, and where their bags are kept."""
 
-    manifest: ConfigPath = Field(description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp.")
-    folder: ConfigPath | None = Field(None, description="Folder that paths in the manifest start from; default: the manifest's own.")
+    manifest: ConfigPath = Field(
+        description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp."
+    )
+    folder: ConfigPath | None = Field(
+        None, description="Folder that paths in the manifest start from; default: the manifest's own."
+    )
     bags: ConfigPath = Field(Path("bags"), description="Folder for the feature bags.")
 
 
@@ -207,7 +211,9 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     problems += [Problem("cohort", f"no column matches block '{name}'") for name, found in blocks.items() if not found]
     if problems:
         raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
-    patients, problems = _one_row_a_patient(table, settings, [*columns, *(name for found in blocks.values() for name in found)])
+    patients, problems = _one_row_a_patient(
+        table, settings, [*columns, *(name for found in blocks.values() for name in found)]
+    )
     time_days = _numbers(patients, settings.time, settings.table.name, problems, blanks_allowed=False)
     negative = time_days < 0
     _report_rows(problems, settings, patients, settings.time, negative, "negative; times count forward from time zero")
@@ -250,7 +256,9 @@ def _one_row_a_patient(
     for patient, rows in list(clash.groupby(settings.patient_id, sort=False))[:_SHOWN_ROWS]:
         differing = [name for name in columns if rows[name].nunique() > 1]
         where = f"{settings.table.name}: rows {', '.join(str(row) for row in rows['_row'])}"
-        problems.append(Problem(where, f"patient {patient} stands more than once with different {', '.join(differing[:5])}"))
+        problems.append(
+            Problem(where, f"patient {patient} stands more than once with different {', '.join(differing[:5])}")
+        )
     return distinct.drop_duplicates(subset=settings.patient_id).reset_index(drop=True), problems
 
 
@@ -279,7 +287,7 @@ def _events(table: pd.DataFrame, settings: CohortSettings, problems: list[Proble
     coded = table[settings.event].map(codes)
     known = ", ".join(f"{key} = {'event' if value else 'censored'}" for key, value in settings.event_codes.items())
     _report_rows(problems, settings, table, settings.event, coded.isna(), f"not in event_codes ({known})")
-    return coded.fillna(0).to_numpy(dtype=np.int64)
+    return np.asarray(coded.fillna(0), dtype=np.int64)
 
 
 def _covariates(
@@ -297,11 +305,21 @@ def _covariates(
 
 
 def _report_rows(
-    problems: list[Problem], settings: CohortSettings, table: pd.DataFrame, column: str, wrong: "pd.Series[bool] | NDArray[np.bool_]", message: str
+    problems: list[Problem],
+    settings: CohortSettings,
+    table: pd.DataFrame,
+    column: str,
+    wrong: "pd.Series[bool] | NDArray[np.bool_]",
+    message: str,
 ) -> None:
     positions = np.flatnonzero(np.asarray(wrong))
     for index in positions[:_SHOWN_ROWS]:
         row, value = table["_row"].iloc[index], table[column].iloc[index]
         problems.append(Problem(f"{settings.table.name}: row {row}, column {column}", f"'{value}': {message}"))
     if len(positions) > _SHOWN_ROWS:
-        problems.append(Problem(f"{settings.table.name}: column {column}", f"... and {len(positions) - _SHOWN_ROWS} more rows like these"))
+        problems.append(
+            Problem(
+                f"{settings.table.name}: column {column}",
+                f"... and {len(positions) - _SHOWN_ROWS} more rows like these",
+            )
+        )

@@ -31,7 +31,9 @@ class Config(Settings):
 
     name: str = Field(min_length=1, description="Name of the study, printed in the report.")
     output: ConfigPath = Field(description="Folder for everything that the study produces.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run.", json_schema_extra=NOT_IN_HASH)
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where networks run.", json_schema_extra=NOT_IN_HASH
+    )
     cohort: CohortSettings
     slides: SlidesSettings | None = Field(None, description="Leave out for a model on the clinical table alone.")
     tissue: TissueSettings = TissueSettings()
@@ -88,7 +90,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path.name}: {len(problems)} problem(s)", problems) from error
 
 
-def merge(base: Any, top: Any) -> Any:  # noqa: ANN401 - any YAML value
+def merge(base: Any, top: Any) -> Any:
     """Complete one YAML value by another.
 
     Parameters
@@ -159,10 +161,12 @@ def _problem(details: ErrorDetails, source: YamlSource) -> Problem:
     return Problem(source.where(path), f"{dotted}: {_message(details, path)}")
 
 
-def _real_path(loc: tuple[int | str, ...], data: Any) -> Iterator[int | str]:  # noqa: ANN401
+def _real_path(loc: tuple[int | str, ...], data: Any) -> Iterator[int | str]:
     """Leave out the union tags that pydantic puts into its paths and that stand in no file."""
     for position, part in enumerate(loc):
-        is_key = (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+        is_key = (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        )
         if is_key:
             data = data[part]
             yield part

@@ -87,7 +87,11 @@ class FittedCategorical:
             Zeros and ones.
         """
         values = raw[self.column].to_numpy(dtype=object)
-        return np.stack([values == level for level in self.levels[1:]], axis=1).astype(np.float64) if len(self.levels) > 1 else np.zeros((len(raw), 0))
+        return (
+            np.stack([values == level for level in self.levels[1:]], axis=1).astype(np.float64)
+            if len(self.levels) > 1
+            else np.zeros((len(raw), 0))
+        )
 
 
 @dataclass(frozen=True)
@@ -175,10 +179,14 @@ class CovariateTransform:
         PackageError
             If a column that the model was trained with is absent.
         """
-        needed = [name for part in self.parts for name in (part.columns if isinstance(part, FittedBlock) else (part.column,))]
+        needed = [
+            name for part in self.parts for name in (part.columns if isinstance(part, FittedBlock) else (part.column,))
+        ]
         absent = [name for name in needed if name not in raw.columns]
         if absent:
-            raise PackageError(f"the model was trained with column(s) {', '.join(absent[:5])}, which the table does not have")
+            raise PackageError(
+                f"the model was trained with column(s) {', '.join(absent[:5])}, which the table does not have"
+            )
         return np.concatenate([np.zeros((len(raw), 0)), *(part.apply(raw) for part in self.parts)], axis=1)
 
     def to_json(self) -> list[dict[str, Any]]:

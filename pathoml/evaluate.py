@@ -99,8 +99,17 @@ def evaluate(predictions: Predictions, settings: EvaluateSettings) -> dict[str, 
     if not (predictions.table["role"] == "test").any():
         raise InputError("the predictions hold no test patients, so there is nothing to judge")
     horizons = settings.horizons_days or _event_quartiles(predictions)
-    schemes = {name: _evaluate_scheme(predictions.select(scheme=name), horizons, settings) for name in predictions.table["scheme"].unique()}
-    return {"notice": RESEARCH_USE_ONLY, "condition": CONDITION, "horizons_days": list(horizons), "bootstraps": settings.bootstraps, "schemes": schemes}
+    schemes = {
+        name: _evaluate_scheme(predictions.select(scheme=name), horizons, settings)
+        for name in predictions.table["scheme"].unique()
+    }
+    return {
+        "notice": RESEARCH_USE_ONLY,
+        "condition": CONDITION,
+        "horizons_days": list(horizons),
+        "bootstraps": settings.bootstraps,
+        "schemes": schemes,
+    }
 
 
 def fold_mean_concordance(time_days: FloatArray, event: IntArray, risk: FloatArray, fold: Sequence[str]) -> float:
@@ -134,15 +143,21 @@ def _evaluate_scheme(predictions: Predictions, horizons: Sequence[float], settin
     models = list(predictions.table["model"].unique())
     folds = list(predictions.table["fold"].unique())
     rng = np.random.default_rng(settings.seed)
-    shared = {name: _fold_data(predictions.select(model=models[0], fold=name), rng, settings.bootstraps) for name in folds}
+    shared = {
+        name: _fold_data(predictions.select(model=models[0], fold=name), rng, settings.bootstraps) for name in folds
+    }
     samples = {model: _samples(predictions.select(model=model), shared, horizons) for model in models}
     result: dict[str, Any] = {
-        "metrics": {model: {name: _estimate(values).to_json() for name, values in samples[model].items()} for model in models},
+        "metrics": {
+            model: {name: _estimate(values).to_json() for name, values in samples[model].items()} for model in models
+        },
         "folds": _fold_rows(predictions, samples, folds),
         "groups": {model: _risk_groups(predictions.select(model=model, role="test")) for model in models},
     }
     result["differences"] = {
-        f"{models[0]} - {other}": {name: _estimate(samples[models[0]][name] - samples[other][name]).to_json() for name in samples[other]}
+        f"{models[0]} - {other}": {
+            name: _estimate(samples[models[0]][name] - samples[other][name]).to_json() for name in samples[other]
+        }
         for other in models[1:]
     }
     return result
@@ -152,16 +167,16 @@ def _fold_data(predictions: Predictions, rng: np.random.Generator, bootstraps: i
     test = predictions.table[predictions.table["role"] == "test"]
     seen = predictions.table[predictions.table["role"] != "test"]
     draws = rng.multinomial(len(test), np.full(len(test), 1 / len(test)), size=bootstraps).astype(np.float64)
-    return _FoldData(
-        *_outcome(test), np.concatenate([np.ones((1, len(test))), draws]), *_outcome(seen)
-    )
+    return _FoldData(*_outcome(test), np.concatenate([np.ones((1, len(test))), draws]), *_outcome(seen))
 
 
 def _outcome(table: pd.DataFrame) -> tuple[FloatArray, IntArray]:
     return table["time_days"].to_numpy(dtype=np.float64), table["event"].to_numpy(dtype=np.int64)
 
 
-def _samples(predictions: Predictions, shared: Mapping[str, _FoldData], horizons: Sequence[float]) -> dict[str, FloatArray]:
+def _samples(
+    predictions: Predictions, shared: Mapping[str, _FoldData], horizons: Sequence[float]
+) -> dict[str, FloatArray]:
     """Return each metric's values, shape (folds, 1 + bootstraps); the first column is the estimate itself."""
     rows: dict[str, list[FloatArray]] = {}
     for name, fold in shared.items():
@@ -182,7 +197,9 @@ def _metrics(test: Predictions, fold: _FoldData, horizons: Sequence[float]) -> d
     for horizon in horizons:
         metrics[f"auc_{horizon:.0f}d"] = auc_metric(fold.time_days, fold.event, risk, censoring, horizon_days=horizon)
     within = test.curve_days <= end
-    metrics["integrated_brier"] = brier_metric(fold.time_days, fold.event, test.survival[:, within], test.curve_days[within], censoring)
+    metrics["integrated_brier"] = brier_metric(
+        fold.time_days, fold.event, test.survival[:, within], test.curve_days[within], censoring
+    )
     return metrics
 
 
@@ -198,7 +215,9 @@ def _estimate(values: FloatArray) -> Estimate:
     return Estimate(float(means[0]), float(low), float(high), int(defined.sum()))
 
 
-def _fold_rows(predictions: Predictions, samples: Mapping[str, Mapping[str, FloatArray]], folds: Sequence[str]) -> list[dict[str, Any]]:
+def _fold_rows(
+    predictions: Predictions, samples: Mapping[str, Mapping[str, FloatArray]], folds: Sequence[str]
+) -> list[dict[str, Any]]:
     rows = []
     for index, name in enumerate(folds):
         test = predictions.select(fold=name, role="test").table
@@ -226,7 +245,12 @@ def _risk_groups(test: Predictions) -> dict[str, Any]:
             "days": [] if curve is None else curve.days.tolist(),
             "survival": [] if curve is None else curve.values.tolist(),
         }
-    return {"cutoff": "median risk of each fold's training patients", "log_rank": statistic, "p_value": p_value, "curves": curves}
+    return {
+        "cutoff": "median risk of each fold's training patients",
+        "log_rank": statistic,
+        "p_value": p_value,
+        "curves": curves,
+    }
 
 
 def _event_quartiles(predictions: Predictions) -> tuple[float, ...]:

@@ -168,7 +168,9 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
             lost_tiles=len(grid) - len(kept),
             pathoml_version=pathoml_version(),
         )
-    flags = grid.flags[kept] | np.where(focus < recipe.extract.min_focus, TileFlag.OUT_OF_FOCUS, TileFlag.NONE).astype(np.uint8)
+    flags = grid.flags[kept] | np.where(focus < recipe.extract.min_focus, TileFlag.OUT_OF_FOCUS, TileFlag.NONE).astype(
+        np.uint8
+    )
     stored = features.astype(recipe.extract.feature_dtype)
     return Bag(header, stored, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], flags)
 
@@ -187,7 +189,9 @@ def _encode_grid(
         kept += rows
     lost = len(grid) - len(kept)
     if lost > settings.max_lost_share * len(grid):
-        raise DamagedSlideError(f"{slide.path.name}: {lost} of {len(grid)} tiles cannot be decoded; copy the slide again from its source")
+        raise DamagedSlideError(
+            f"{slide.path.name}: {lost} of {len(grid)} tiles cannot be decoded; copy the slide again from its source"
+        )
     return np.concatenate(features), np.array(focus), np.array(kept)
 
 
@@ -243,18 +247,20 @@ def _extract_all(todo: Sequence[SlideEntry], recipe: Recipe, folder: Path, devic
         running: dict[Future[SlideOutcome], SlideEntry] = {}
         try:
             for entry in todo:
-                future = pool.schedule(_extract_and_write, args=[entry, recipe, folder, device], timeout=recipe.extract.slide_timeout_s)
+                future: Future[SlideOutcome] = pool.schedule(
+                    _extract_and_write, args=[entry, recipe, folder, device], timeout=recipe.extract.slide_timeout_s
+                )
                 running[future] = entry
             while running:
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield _outcome_of(future, running.pop(future))
         except BaseException:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             raise
 
 
-def _outcome_of(future: "Future[SlideOutcome]", entry: SlideEntry) -> SlideOutcome:
+def _outcome_of(future: Future[SlideOutcome], entry: SlideEntry) -> SlideOutcome:
     try:
         return future.result()
     except (ProcessExpired, FutureTimeoutError) as error:
@@ -285,5 +291,3 @@ def _worker_encoder(settings: EncoderSettings, precision: str, device: str) -> E
 def _append_to_ledger(path: Path, outcome: SlideOutcome) -> None:
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(asdict(outcome)) + "\n")
-
-

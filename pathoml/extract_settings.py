@@ -16,17 +16,31 @@ class ExtractSettings(Settings):
     """How slides become bags."""
 
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Number format inside the encoder.")
-    feature_dtype: Literal["float16", "float32"] = Field("float16", description="Number format of the features in the bag.")
+    feature_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="Number format of the features in the bag."
+    )
     batch_tiles: int = Field(8, ge=1, le=4096, description="Tiles of one encoder call; the last one is padded.")
     min_focus: float = Field(
-        15.0, ge=0, description="Tiles whose Laplacian has a smaller variance are flagged OUT_OF_FOCUS (they stay in the bag)."
+        15.0,
+        ge=0,
+        description="Tiles whose Laplacian has a smaller variance are flagged OUT_OF_FOCUS (they stay in the bag).",
     )
-    max_lost_share: float = Field(0.1, ge=0, le=1, description="A slide that loses a larger share of its tiles to damage is refused.")
+    max_lost_share: float = Field(
+        0.1, ge=0, le=1, description="A slide that loses a larger share of its tiles to damage is refused."
+    )
     workers: int = Field(
-        2, ge=0, le=256, description="Processes that read and encode slides; 0 works in this process.", json_schema_extra=NOT_IN_HASH
+        2,
+        ge=0,
+        le=256,
+        description="Processes that read and encode slides; 0 works in this process.",
+        json_schema_extra=NOT_IN_HASH,
     )
-    threads_per_worker: int = Field(1, ge=1, le=256, description="CPU threads of the encoder in each process.", json_schema_extra=NOT_IN_HASH)
-    slide_timeout_s: float = Field(7200, gt=0, description="A slide that takes longer is given up.", json_schema_extra=NOT_IN_HASH)
+    threads_per_worker: int = Field(
+        1, ge=1, le=256, description="CPU threads of the encoder in each process.", json_schema_extra=NOT_IN_HASH
+    )
+    slide_timeout_s: float = Field(
+        7200, gt=0, description="A slide that takes longer is given up.", json_schema_extra=NOT_IN_HASH
+    )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError) or error.errno is None:
             raise
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free space or choose another output folder") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another output folder"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -84,7 +86,7 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - any JSON value
+def write_json(path: Path, content: Any) -> None:
     """Write a JSON file atomically, indented, keys in the order given, no NaN.
 
     Parameters

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from matplotlib import patheffects
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import Field
@@ -23,8 +23,12 @@ _SCALE_BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 class HeatmapSettings(Settings):
     """Which maps are drawn, and how."""
 
-    slides: int = Field(8, ge=0, description="Slides drawn by 'run': half of the highest, half of the lowest risk among test patients.")
-    kinds: tuple[MapKind, ...] = Field(("contribution", "attention"), min_length=1, description="Maps drawn of each slide.")
+    slides: int = Field(
+        8, ge=0, description="Slides drawn by 'run': half of the highest, half of the lowest risk among test patients."
+    )
+    kinds: tuple[MapKind, ...] = Field(
+        ("contribution", "attention"), min_length=1, description="Maps drawn of each slide."
+    )
     picture_mpp: float = Field(4.0, ge=0.5, le=64, description="Microns per pixel of the slide under the map.")
     opacity: float = Field(0.55, gt=0, le=1, description="Opacity of the map.")
 
@@ -54,7 +58,8 @@ class MapStyle:
 STYLES: dict[str, MapStyle] = {
     "contribution": MapStyle(
         "What each tile adds to the risk",
-        "contribution to risk, relative to an average tile's weight\n(training SDs x tiles; red raises, blue lowers; colours end at the 98th percentile of size)",
+        "contribution to risk if all tiles were like this one\n"
+        "(training SDs; red raises, blue lowers; colours end at the 98th percentile of size)",
         "RdBu_r",
         signed=True,
     ),
@@ -96,10 +101,13 @@ def tile_raster(header: BagHeader, grid: NDArray[np.int32], values: FloatArray, 
         window = (slice(top[one], bottom[one]), slice(left[one], right[one]))
         total[window] += value
         count[window] += 1
-    return np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+    raster: FloatArray = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+    return raster
 
 
-def draw_heatmap(path: Path, picture: RgbImage, raster: FloatArray, *, kind: MapKind, caption: str, settings: HeatmapSettings) -> None:
+def draw_heatmap(
+    path: Path, picture: RgbImage, raster: FloatArray, *, kind: MapKind, caption: str, settings: HeatmapSettings
+) -> None:
     """Draw a slide beside the same slide with its map, with scale bar, colour bar and how the map was scaled.
 
     Parameters
@@ -127,11 +135,16 @@ def draw_heatmap(path: Path, picture: RgbImage, raster: FloatArray, *, kind: Map
         axis.imshow(picture)
         axis.set_axis_off()
         _scale_bar(axis, columns, settings.picture_mpp)
-    image = overlay.imshow(np.ma.masked_invalid(raster), cmap=style.colours, alpha=settings.opacity, interpolation="nearest", **_limits(raster, style))
+    image = overlay.imshow(
+        np.ma.masked_invalid(raster),
+        cmap=style.colours,
+        alpha=settings.opacity,
+        interpolation="nearest",
+        **_limits(raster, style),
+    )
     colour_bar = figure.colorbar(image, ax=overlay, shrink=0.8, pad=0.02)
     colour_bar.set_label(style.label, fontsize=7)
     colour_bar.ax.tick_params(labelsize=7)
-    colour_bar.solids.set_alpha(1)
     plain.set_title(caption, fontsize=9)
     overlay.set_title(style.title, fontsize=9)
     figure.supxlabel(RESEARCH_USE_ONLY, fontsize=7, color="0.35")
@@ -162,7 +175,7 @@ def _limits(raster: FloatArray, style: MapStyle) -> dict[str, Any]:
     return {"vmin": -high, "vmax": high} if style.signed else {"vmin": 0.0, "vmax": high}
 
 
-def _scale_bar(axis: Any, columns: int, mpp: float) -> None:  # noqa: ANN401 - matplotlib has no types
+def _scale_bar(axis: Any, columns: int, mpp: float) -> None:
     fitting = [length for length in _SCALE_BARS_UM if length <= 0.3 * columns * mpp] or [_SCALE_BARS_UM[0]]
     length_um = fitting[-1]
     label = f"{length_um} µm" if length_um < 1000 else f"{length_um / 1000:g} mm"

@@ -58,7 +58,9 @@ def predict_logits(member: Member, patients: Patients, *, device: str = "cpu") -
     return np.concatenate([row.cpu().numpy().astype(np.float64) for row in rows])
 
 
-def predict_member(member: Member, patients: Patients, curve_days: FloatArray, *, device: str = "cpu") -> tuple[pd.DataFrame, FloatArray]:
+def predict_member(
+    member: Member, patients: Patients, curve_days: FloatArray, *, device: str = "cpu"
+) -> tuple[pd.DataFrame, FloatArray]:
     """Predict risk, risk group and survival with one member.
 
     Parameters
@@ -79,7 +81,9 @@ def predict_member(member: Member, patients: Patients, curve_days: FloatArray, *
     """
     logits = predict_logits(member, patients, device=device)
     risk = member.objective.risk(logits)
-    table = pd.DataFrame({"patient_id": patients.patient_id, "risk": risk, "risk_group": risk_groups(risk, member.risk_cutoff)})
+    table = pd.DataFrame(
+        {"patient_id": patients.patient_id, "risk": risk, "risk_group": risk_groups(risk, member.risk_cutoff)}
+    )
     return table, member.objective.survival(logits, curve_days)
 
 
@@ -106,7 +110,10 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
         If the patients have slides and the model takes none, or the other way round.
     """
     if (patients.features is None) != (package.bag_header is None):
-        raise PackageError("the model was trained " + ("without slides" if package.bag_header is None else "with slides, none are given"))
+        raise PackageError(
+            "the model was trained "
+            + ("without slides" if package.bag_header is None else "with slides, none are given")
+        )
     days = np.asarray(package.curve_days, dtype=np.float64)
     risks, cutoffs, curves = [], [], []
     for member in package.members:
@@ -118,9 +125,11 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
     count = len(patients.patient_id)
     table = pd.DataFrame(
         {
-            "model": "package", "scheme": "external", "fold": "", "role": "external", "patient_id": patients.patient_id, "site": "",
+            "model": "package", "scheme": "external", "fold": "", "role": "external",
+            "patient_id": patients.patient_id, "site": "",
             "endpoint": package.summary.get("endpoint", ""), "repeat": 0, "seed": 0, "time_days": np.full(count, np.nan),
-            "event": pd.array([pd.NA] * count, dtype="Int64"), "risk": risk, "risk_group": risk_groups(risk, float(np.mean(cutoffs))),
+            "event": pd.array([pd.NA] * count, dtype="Int64"), "risk": risk,
+            "risk_group": risk_groups(risk, float(np.mean(cutoffs))),
         }
     )  # fmt: skip
     return Predictions(table, days, np.mean(curves, axis=0))
@@ -203,6 +212,7 @@ def _forward(member: Member, features: AnyArray | None, covariates: FloatArray, 
         columns = torch.from_numpy(member.projection.apply(features))
     with torch.inference_mode():
         output: BagOutput = model(
-            Packed(*(part.to(device) for part in pack([columns]))), torch.from_numpy(covariates.astype(np.float32)).to(device)
+            Packed(*(part.to(device) for part in pack([columns]))),
+            torch.from_numpy(covariates.astype(np.float32)).to(device),
         )
     return output

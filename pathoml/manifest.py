@@ -1,5 +1,6 @@
 """The slide manifest: which slides there are, whose they are, and how they join the cohort."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,11 +38,15 @@ def read_manifest(settings: SlidesSettings) -> tuple[SlideEntry, ...]:
     absent = [column for column in _REQUIRED if column not in table.columns]
     if absent:
         raise CohortError(
-            f"{name}: {len(absent)} problem(s)", [Problem(name, missing_columns_message(settings.manifest, table, one)) for one in absent]
+            f"{name}: {len(absent)} problem(s)",
+            [Problem(name, missing_columns_message(settings.manifest, table, one)) for one in absent],
         )
     problems: list[Problem] = []
     folder = settings.folder or settings.manifest.parent
-    entries = tuple(_entry(name, index + FIRST_DATA_ROW, row, folder, problems) for index, row in enumerate(table.to_dict("records")))
+    entries = tuple(
+        _entry(name, index + FIRST_DATA_ROW, row, folder, problems)
+        for index, row in enumerate(table.to_dict("records"))
+    )
     problems += _double_ids(name, entries)
     if problems:
         raise CohortError(f"{name}: {len(problems)} problem(s)", problems)
@@ -74,7 +79,10 @@ def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: 
     strangers = [entry for entry in entries if entry.patient_id not in known]
     if strangers:
         problems = [
-            Problem(f"{manifest_name}: row {entry.row}", f"slide {entry.slide_id}: patient {entry.patient_id} is not in the clinical table")
+            Problem(
+                f"{manifest_name}: row {entry.row}",
+                f"slide {entry.slide_id}: patient {entry.patient_id} is not in the clinical table",
+            )
             for entry in strangers[:20]
         ]
         raise CohortError(f"{manifest_name}: {len(strangers)} slide(s) of unknown patients", problems)
@@ -113,11 +121,17 @@ def missing_files(entries: tuple[SlideEntry, ...], manifest_name: str) -> list[P
     ]
 
 
-def _entry(name: str, row_number: int, row: "dict[str, str]", folder: Path, problems: list[Problem]) -> SlideEntry:
+def _entry(
+    name: str, row_number: int, row: Mapping[Hashable, str], folder: Path, problems: list[Problem]
+) -> SlideEntry:
     where = f"{name}: row {row_number}"
     problems += [Problem(f"{where}, column {column}", "blank") for column in _REQUIRED if not row[column]]
     if any(character in row["slide_id"] for character in "/\\\0") or row["slide_id"] in {".", ".."}:
-        problems.append(Problem(f"{where}, column slide_id", f"'{row['slide_id']}' cannot name a file; use letters, digits, - and _"))
+        problems.append(
+            Problem(
+                f"{where}, column slide_id", f"'{row['slide_id']}' cannot name a file; use letters, digits, - and _"
+            )
+        )
     mpp = _mpp(where, row.get("mpp", ""), problems)
     return SlideEntry(row["slide_id"], folder / row["path"], row["patient_id"], mpp, row_number)
 
@@ -139,6 +153,11 @@ def _double_ids(name: str, entries: tuple[SlideEntry, ...]) -> list[Problem]:
     for entry in entries:
         if entry.slide_id in first_row:
             where = f"{name}: row {entry.row}, column slide_id"
-            problems.append(Problem(where, f"slide {entry.slide_id} stands already in row {first_row[entry.slide_id]}; ids must be unique"))
+            problems.append(
+                Problem(
+                    where,
+                    f"slide {entry.slide_id} stands already in row {first_row[entry.slide_id]}; ids must be unique",
+                )
+            )
         first_row.setdefault(entry.slide_id, entry.row)
     return problems

@@ -158,14 +158,18 @@ def load_package(folder: Path) -> Package:
             f" {PACKAGE_FORMAT} version {PACKAGE_VERSION}"
         )
     if hashlib.sha256(tensors).hexdigest() != description["tensors_sha256"]:
-        raise PackageError(f"{folder}: {_TENSORS} does not belong to {_JSON} (its SHA-256 differs); get the package again")
+        raise PackageError(
+            f"{folder}: {_TENSORS} does not belong to {_JSON} (its SHA-256 differs); get the package again"
+        )
     try:
         arrays = load_arrays(tensors)
     except SafetensorError as error:
         raise PackageError(f"{folder}: {_TENSORS} cannot be read ({error})") from error
     header = description["bag_header"]
     return Package(
-        members=tuple(_member_from_json(one, f"members.{index}.", arrays) for index, one in enumerate(description["members"])),
+        members=tuple(
+            _member_from_json(one, f"members.{index}.", arrays) for index, one in enumerate(description["members"])
+        ),
         bag_header=None if header is None else header_from_dict(header),
         recipe=description["recipe"],
         curve_days=tuple(description["curve_days"]),
@@ -213,7 +217,9 @@ def _member_from_json(values: Mapping[str, Any], prefix: str, arrays: Mapping[st
     aggregator: Aggregator = TypeAdapter[Aggregator](Aggregator).validate_python(values["aggregator"])
     model = PrognosisModel(aggregator, ModelShape(**values["shape"]))
     start = f"{prefix}model."
-    model.load_state_dict({name.removeprefix(start): as_tensor(array) for name, array in arrays.items() if name.startswith(start)})
+    model.load_state_dict(
+        {name.removeprefix(start): as_tensor(array) for name, array in arrays.items() if name.startswith(start)}
+    )
     parts = {name: arrays.get(f"{prefix}projection.{name}") for name in ("mean", "scale", "components")}
     projection = None if parts["mean"] is None else TileProjection(**parts)  # type: ignore[arg-type]
     return Member(

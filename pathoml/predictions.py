@@ -89,7 +89,9 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     predictions : Predictions
         What to write.
     """
-    curves = pd.DataFrame(predictions.survival, columns=[f"{SURVIVAL_PREFIX}{day!r}d" for day in predictions.curve_days.tolist()])
+    curves = pd.DataFrame(
+        predictions.survival, columns=[f"{SURVIVAL_PREFIX}{day!r}d" for day in predictions.curve_days.tolist()]
+    )
     table = pd.concat([predictions.table[list(_COLUMNS)], curves], axis=1)
     table["notice"] = RESEARCH_USE_ONLY
     write_text(path, table.to_csv(index=False))
@@ -115,7 +117,13 @@ def read_predictions(path: Path) -> Predictions:
     """
     if not path.is_file():
         raise InputError(f"{path}: no predictions there; run 'pathoml train' first")
-    table = pd.read_csv(path, dtype=dict.fromkeys((*_TEXT, "risk_group"), str), keep_default_na=False, na_values={"event": [""], "time_days": [""]}, float_precision="round_trip")
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys((*_TEXT, "risk_group"), str),
+        keep_default_na=False,
+        na_values={"event": [""], "time_days": [""]},
+        float_precision="round_trip",
+    )
     absent = [name for name in _COLUMNS if name not in table.columns]
     if absent:
         raise InputError(f"{path.name}: no column(s) {', '.join(absent)}; it was not written by pathoml")

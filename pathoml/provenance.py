@@ -12,7 +12,16 @@ from pathoml.settings import Settings, result_settings
 from pathoml.units import AnyArray
 
 RESEARCH_USE_ONLY = "research use only"
-_RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "h5py", "openslide-bin", "scikit-survival", "opencv-python-headless")
+_RECORDED_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "h5py",
+    "openslide-bin",
+    "scikit-survival",
+    "opencv-python-headless",
+)
 
 
 def pathoml_version() -> str:
@@ -40,7 +49,7 @@ def environment() -> dict[str, str]:
     return versions
 
 
-def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def canonical_json(value: Any) -> str:
     """Return the one spelling of a JSON value that digests are taken of.
 
     Parameters
@@ -61,7 +70,7 @@ def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def digest_of(value: Any) -> str:
     """Return the SHA-256 of a JSON value's canonical spelling.
 
     Parameters

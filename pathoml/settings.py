@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationInfo
 
-NOT_IN_HASH = {"in_hash": False}
+NOT_IN_HASH: dict[str, JsonValue] = {"in_hash": False}
 """Mark of a field that changes how work is done (paths, workers, device) but not what comes out."""
 
 
@@ -48,7 +48,7 @@ def result_settings(settings: Settings) -> dict[str, Any]:
     return plain
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON-like value
+def _plain(value: Any) -> Any:
     if isinstance(value, Settings):
         return result_settings(value)
     if isinstance(value, dict):

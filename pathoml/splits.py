@@ -47,10 +47,15 @@ class SplitsSettings(Settings):
     """How the model is validated."""
 
     schemes: tuple[Scheme, ...] = Field(
-        (KFoldSettings(),), min_length=1, description="Validation schemes; the package and the headline come from the first."
+        (KFoldSettings(),),
+        min_length=1,
+        description="Validation schemes; the package and the headline come from the first.",
     )
     validation_share: float = Field(
-        0.2, gt=0, lt=0.5, description="Share of the training patients set aside for early stopping, stratified by event."
+        0.2,
+        gt=0,
+        lt=0.5,
+        description="Share of the training patients set aside for early stopping, stratified by event.",
     )
     seed: int = Field(0, ge=0, description="Seed of every random choice of patients.")
 
@@ -122,13 +127,18 @@ def check_folds(cohort: Cohort, folds: Sequence[Fold]) -> None:
     Raises
     ------
     CohortError
-        If a patient stands in two groups of a fold or in two test sets of one scheme, is not in the cohort, or a group has no event.
+        If a patient stands in two groups of a fold or in two test sets of one scheme, or is not in the cohort; or if
+        a group has no event.
     """
     problems: list[Problem] = []
     tested: dict[tuple[str, str], str] = {}
     for fold in folds:
         members = [*fold.train, *fold.validation, *fold.test]
-        twice = sorted({patient for patient in members if members.count(patient) > 1}) if len(set(members)) < len(members) else []
+        twice = (
+            sorted({patient for patient in members if members.count(patient) > 1})
+            if len(set(members)) < len(members)
+            else []
+        )
         if twice:
             problems.append(Problem(fold.key, f"patient(s) {', '.join(twice[:5])} stand in two groups of the fold"))
         for patient in fold.test:
@@ -138,7 +148,12 @@ def check_folds(cohort: Cohort, folds: Sequence[Fold]) -> None:
         for role in ROLES:
             events = int(cohort.event[cohort.rows_of(getattr(fold, role))].sum())
             if events == 0:
-                problems.append(Problem(fold.key, f"no events among the {len(getattr(fold, role))} {role} patients; use fewer folds or more patients"))
+                problems.append(
+                    Problem(
+                        fold.key,
+                        f"no events among the {len(getattr(fold, role))} {role} patients; use fewer folds or more patients",
+                    )
+                )
     if problems:
         raise CohortError(f"folds: {len(problems)} problem(s)", problems)
 
@@ -153,7 +168,9 @@ def write_folds(path: Path, folds: Sequence[Fold]) -> None:
     folds : sequence of Fold
         What to save.
     """
-    rows = [(fold.scheme, fold.name, role, patient) for fold in folds for role in ROLES for patient in getattr(fold, role)]
+    rows = [
+        (fold.scheme, fold.name, role, patient) for fold in folds for role in ROLES for patient in getattr(fold, role)
+    ]
     write_text(path, pd.DataFrame(rows, columns=["scheme", "fold", "role", "patient_id"]).to_csv(index=False))
 
 
@@ -196,7 +213,10 @@ def _test_groups(cohort: Cohort, scheme: Scheme, seed: int) -> dict[str, IntArra
     events = int(cohort.event.sum())
     fewest = min(events, len(cohort) - events) if events < len(cohort) else events
     if fewest < scheme.folds:
-        raise CohortError(f"{scheme.folds} folds need {scheme.folds} events and as many censored patients; the cohort has {events} events in {len(cohort)} patients")
+        raise CohortError(
+            f"{scheme.folds} folds need {scheme.folds} events and as many censored patients; the cohort has {events} events"
+            f" in {len(cohort)} patients"
+        )
     splitter = StratifiedKFold(scheme.folds, shuffle=True, random_state=seed)
     return {str(index): test for index, (_, test) in enumerate(splitter.split(cohort.event, cohort.event))}
 
@@ -215,7 +235,9 @@ def _fixed(cohort: Cohort, path: Path) -> dict[str, IntArray]:
             raise CohortError(missing_columns_message(path, table, column))
     double = sorted(set(table["patient_id"][table["patient_id"].duplicated()]))
     if double:
-        raise CohortError(f"{path.name}: patient(s) {', '.join(double[:5])} stand in more than one row; each is tested once")
+        raise CohortError(
+            f"{path.name}: patient(s) {', '.join(double[:5])} stand in more than one row; each is tested once"
+        )
     groups = {str(name): cohort.rows_of(rows["patient_id"]) for name, rows in table.groupby("fold", sort=True)}
     if len(groups) < 2:
         raise CohortError(f"{path.name}: needs two folds or more, found {len(groups)}")
@@ -234,5 +256,7 @@ def _inner_split(cohort: Cohort, rest: IntArray, settings: SplitsSettings) -> tu
     try:
         train, validation = next(splitter.split(rest, cohort.event[rest]))
     except ValueError as error:
-        raise CohortError(f"too few patients ({len(rest)}) to set {settings.validation_share:.0%} aside for early stopping: {error}") from error
+        raise CohortError(
+            f"too few patients ({len(rest)}) to set {settings.validation_share:.0%} aside for early stopping: {error}"
+        ) from error
     return rest[train], rest[validation]

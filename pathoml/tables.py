@@ -1,6 +1,7 @@
 """CSV, TSV and Parquet tables read as text, so that site '05' stays '05'."""
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -79,12 +80,13 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     suffixes = [suffix for suffix in path.suffixes if suffix in _SEPARATORS]
     if not suffixes:
         raise CohortError(f"{path.name}: not a .csv, .tsv or .parquet table")
-    compression = "zip" if path.suffix == ".zip" else None
+    compression: Literal["zip"] | None = "zip" if path.suffix == ".zip" else None
     try:
-        table = pd.read_csv(
+        table: pd.DataFrame = pd.read_csv(
             path, sep=_SEPARATORS[suffixes[0]], dtype=str, keep_default_na=False, encoding="utf-8-sig", compression=compression,
             skipinitialspace=True,
         )  # fmt: skip
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise CohortError(f"{path.name}: cannot be read as a table: {error}") from error
-    return table.apply(lambda column: column.str.strip())
+    stripped: pd.DataFrame = table.apply(lambda column: column.str.strip())
+    return stripped

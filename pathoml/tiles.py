@@ -37,7 +37,9 @@ def tissue_grid(slide: Slide, tissue: TissueSettings, tiling: TilingSettings) ->
     picture = whole_slide_image(slide, tissue.mask_mpp)
     grid = make_grid(slide.geometry, find_tissue(picture, tissue.mask_mpp, tissue), tiling, slide.path.name)
     if len(grid) == 0:
-        raise NoTissueError(f"{slide.path.name}: no tile holds {tiling.min_tissue_share:.0%} tissue; if there is some, lower tissue.min_saturation")
+        raise NoTissueError(
+            f"{slide.path.name}: no tile holds {tiling.min_tissue_share:.0%} tissue; if there is some, lower tissue.min_saturation"
+        )
     return grid
 
 

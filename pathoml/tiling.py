@@ -22,7 +22,10 @@ class TilingSettings(Settings):
     overlap: float = Field(0.0, ge=0, lt=1, description="Share of a tile's side that the next one repeats.")
     min_tissue_share: float = Field(0.5, gt=0, le=1, description="Tiles with a smaller share of tissue are dropped.")
     mpp_tolerance: float = Field(
-        0.02, ge=0, le=0.1, description="Within this relative difference of a level's mpp, its pixels are taken as they are."
+        0.02,
+        ge=0,
+        le=0.1,
+        description="Within this relative difference of a level's mpp, its pixels are taken as they are.",
     )
 
 
@@ -126,7 +129,8 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
 
     Examples
     --------
-    >>> plan = plan_reading(SlideGeometry(4000, 3000, (1.0, 4.0), (0.25, 0.25)), TilingSettings(tile_px=224, target_mpp=0.5))
+    >>> geometry = SlideGeometry(4000, 3000, (1.0, 4.0), (0.25, 0.25))
+    >>> plan = plan_reading(geometry, TilingSettings(tile_px=224, target_mpp=0.5))
     >>> plan.level, plan.read_px
     (0, (448, 448))
     """
@@ -143,7 +147,9 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
     return ReadPlan(level, read, settings.tile_px, mpp_read)
 
 
-def make_grid(geometry: SlideGeometry, mask: TissueMask, settings: TilingSettings, slide_name: str = "slide") -> TileGrid:
+def make_grid(
+    geometry: SlideGeometry, mask: TissueMask, settings: TilingSettings, slide_name: str = "slide"
+) -> TileGrid:
     """Lay a grid of tiles over a slide and keep those with enough tissue.
 
     Parameters
@@ -177,7 +183,9 @@ def make_grid(geometry: SlideGeometry, mask: TissueMask, settings: TilingSetting
     pen = _window_share(mask.pen, geometry, x, y, footprint)
     rows, columns = np.nonzero(tissue >= settings.min_tissue_share)
     flags = np.where(pen[rows, columns] > 0, TileFlag.PEN, TileFlag.NONE).astype(np.uint8)
-    overhang = (x[columns] + footprint[0] > geometry.width_px + 0.5) | (y[rows] + footprint[1] > geometry.height_px + 0.5)
+    overhang = (x[columns] + footprint[0] > geometry.width_px + 0.5) | (
+        y[rows] + footprint[1] > geometry.height_px + 0.5
+    )
     flags[overhang] |= np.uint8(TileFlag.OVERHANG)
     return TileGrid(
         coords=np.stack([np.rint(x[columns]), np.rint(y[rows])], axis=1).astype(np.int32),
@@ -193,10 +201,12 @@ def make_grid(geometry: SlideGeometry, mask: TissueMask, settings: TilingSetting
 
 def _starts(extent_px: int, footprint_px: float, stride_px: float) -> FloatArray:
     count = 1 + max(0, math.ceil((extent_px - footprint_px) / stride_px - 1e-9))
-    return np.arange(count) * stride_px
+    return np.arange(count, dtype=np.float64) * stride_px
 
 
-def _window_share(mask: BoolArray, geometry: SlideGeometry, x: FloatArray, y: FloatArray, footprint: tuple[float, float]) -> FloatArray:
+def _window_share(
+    mask: BoolArray, geometry: SlideGeometry, x: FloatArray, y: FloatArray, footprint: tuple[float, float]
+) -> FloatArray:
     """Return the share of True in every tile, shape (rows, columns), from a summed-area table."""
     mask_rows, mask_columns = mask.shape
     table = np.zeros((mask_rows + 1, mask_columns + 1))
@@ -204,12 +214,20 @@ def _window_share(mask: BoolArray, geometry: SlideGeometry, x: FloatArray, y: Fl
     scale_x, scale_y = mask_columns / geometry.width_px, mask_rows / geometry.height_px
     left, right = _edges(x, footprint[0], scale_x, mask_columns)
     top, bottom = _edges(y, footprint[1], scale_y, mask_rows)
-    inside = table[np.ix_(bottom, right)] - table[np.ix_(top, right)] - table[np.ix_(bottom, left)] + table[np.ix_(top, left)]
+    inside = (
+        table[np.ix_(bottom, right)]
+        - table[np.ix_(top, right)]
+        - table[np.ix_(bottom, left)]
+        + table[np.ix_(top, left)]
+    )
     # Against the whole tile, not only its part on the slide: overhang is background.
-    return inside / (footprint[0] * scale_x * footprint[1] * scale_y)
+    share: FloatArray = inside / (footprint[0] * scale_x * footprint[1] * scale_y)
+    return share
 
 
-def _edges(start: FloatArray, footprint_px: float, scale: float, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _edges(
+    start: FloatArray, footprint_px: float, scale: float, limit: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     first = np.clip(np.rint(start * scale), 0, limit).astype(np.int64)
     last = np.clip(np.rint((start + footprint_px) * scale), 0, limit).astype(np.int64)
     return first, last

@@ -19,7 +19,9 @@ class TissueSettings(Settings):
     )
     min_area_um2: float = Field(20_000, ge=0, description="Smaller pieces of tissue are dropped (square micrometres).")
     max_hole_um2: float = Field(10_000, ge=0, description="Smaller holes in tissue are filled (square micrometres).")
-    drop_pen: bool = Field(True, description="Whether blue, green and black pen marks are cut out of the tissue.")
+    drop_pen: bool = Field(
+        default=True, description="Whether blue, green and black pen marks are cut out of the tissue."
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def find_tissue(picture: RgbImage, mpp: float, settings: TissueSettings) -> Tiss
     Otsu N. A threshold selection method from gray-level histograms. IEEE Trans. Syst. Man Cybern. 9 (1979) 62-66.
     """
     blurred = cv2.GaussianBlur(picture, (0, 0), sigmaX=max(0.5, 8.0 / mpp))
-    hsv = cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV)
+    hsv = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8)
     pen = _pen_mask(hsv, mpp) if settings.drop_pen else np.zeros(picture.shape[:2], dtype=bool)
     saturation = hsv[..., 1]
     threshold = max(_otsu(saturation[~pen]), settings.min_saturation * 255)

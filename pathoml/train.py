@@ -109,7 +109,11 @@ class Batch:
 
 
 def local_update(
-    model: PrognosisModel, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], objective: Objective, settings: TrainSettings
+    model: PrognosisModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    objective: Objective,
+    settings: TrainSettings,
 ) -> float:
     """Take one pass over the batches: all that training, alone or in a federation, does to a model.
 
@@ -206,7 +210,9 @@ def fit_member(
     batch_of = _BatchMaker(data.cohort, projection, transform, device)
     validation = batch_of(select_patients(data.cohort, data.features, fold.validation))
     history = _fit_until_no_better(model.to(device), batch_of(train), validation, objective, settings)
-    draft = Member(fold.key, model_settings.aggregator, model.to("cpu").eval(), projection, transform, objective, 0.0, 1.0, 0.0, ())
+    draft = Member(
+        fold.key, model_settings.aggregator, model.to("cpu").eval(), projection, transform, objective, 0.0, 1.0, 0.0, ()
+    )
     return _calibrate(draft, data, fold), history
 
 
@@ -229,7 +235,9 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     """
     folder = plan.folder / fold.key
     groups = [fold.key, fold.train, fold.validation]
-    digest = digest_of([data.digest, groups, result_settings(plan.model), result_settings(plan.train), plan.template.summary])
+    digest = digest_of(
+        [data.digest, groups, result_settings(plan.model), result_settings(plan.train), plan.template.summary]
+    )
     saved = _saved_fold(folder, digest)
     if saved is not None:
         return saved
@@ -319,7 +327,9 @@ def fit_clinical(data: TrainingData, fold: Fold, settings: TrainSettings, curve_
 class _BatchMaker:
     """Turns patients into tensors with a fold's transforms."""
 
-    def __init__(self, cohort: Cohort, projection: TileProjection | None, transform: CovariateTransform, device: str) -> None:
+    def __init__(
+        self, cohort: Cohort, projection: TileProjection | None, transform: CovariateTransform, device: str
+    ) -> None:
         self._cohort, self._projection, self._transform, self._device = cohort, projection, transform, device
 
     def __call__(self, patients: Patients) -> Batch:
@@ -341,10 +351,16 @@ def _fit_until_no_better(
     """Train until the validation loss has not improved for `patience` epochs, and go back to the best epoch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     generator = torch.Generator().manual_seed(settings.seed)
-    best_loss, best_epoch, best_state = _validation_loss(model, validation, objective, settings), 0, copy.deepcopy(model.state_dict())
+    best_loss, best_epoch, best_state = (
+        _validation_loss(model, validation, objective, settings),
+        0,
+        copy.deepcopy(model.state_dict()),
+    )
     history = [{"epoch": 0, "validation_loss": best_loss}]
     for epoch in range(1, settings.max_epochs + 1):
-        train_loss = local_update(model, optimizer, _split_batch(train, settings.batch_patients, generator), objective, settings)
+        train_loss = local_update(
+            model, optimizer, _split_batch(train, settings.batch_patients, generator), objective, settings
+        )
         loss = _validation_loss(model, validation, objective, settings)
         history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
         if loss < best_loss:
@@ -366,7 +382,7 @@ def _split_batch(batch: Batch, patients: int | None, generator: torch.Generator)
     count = len(batch.covariates)
     if patients is None or patients >= count:
         return [batch]
-    order = torch.randperm(count, generator=generator).split(patients)
+    order = torch.randperm(count, generator=generator).split(patients)  # type: ignore[no-untyped-call]
     return [_take(batch, rows) for rows in order]
 
 
@@ -387,7 +403,7 @@ def _start_model(
 def _start_covariates(
     model: PrognosisModel, design: FloatArray, time_days: FloatArray, event: IntArray, objective: Objective, settings: TrainSettings
 ) -> None:  # fmt: skip
-    """Start the covariates at the fold's Cox fit and the bins at their observed hazard; a random start can leave age with the wrong sign."""
+    """Start covariates at the fold's Cox fit, bins at their observed hazard; a random start can leave age with the wrong sign."""
     cox = fit_cox(design, time_days, event, ridge=settings.covariate_ridge)
     with torch.no_grad():
         model.covariates.weight.copy_(torch.from_numpy(cox.coefficients[None, :]))
@@ -407,7 +423,7 @@ def _marginal_logits(objective: Objective, outcome: Outcome) -> Tensor:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return logits.detach()
 
 
@@ -419,7 +435,9 @@ def _calibrate(draft: Member, data: TrainingData, fold: Fold) -> Member:
     time_days, event = _follow_up(data.cohort, fitted_on)
     objective = draft.objective.calibrated(logits, time_days, event)
     risk = objective.risk(logits)
-    shift = draft.covariates.apply(patients.covariates) @ draft.model.covariates.weight.detach().numpy()[0].astype(np.float64)
+    shift = draft.covariates.apply(patients.covariates) @ draft.model.covariates.weight.detach().numpy()[0].astype(
+        np.float64
+    )
     slide_part = logits - shift[:, None] - draft.model.bias.detach().numpy().astype(np.float64)
     return replace(
         draft,

@@ -17,7 +17,9 @@ class DiscreteLossSettings(Settings):
     """Discrete-time hazards: the model gives one logit for each time bin."""
 
     kind: Literal["discrete"] = "discrete"
-    bins: int = Field(4, ge=2, le=100, description="Time bins, edges at quantiles of the training patients' event times.")
+    bins: int = Field(
+        4, ge=2, le=100, description="Time bins, edges at quantiles of the training patients' event times."
+    )
 
 
 Loss = Annotated[CoxLossSettings | DiscreteLossSettings, Field(discriminator="kind")]
@@ -36,6 +38,8 @@ class TrainSettings(Settings):
     )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 trains in mixed precision.")
     covariate_ridge: float = Field(
-        1.0, gt=0, description="Ridge penalty of the Cox fits on covariates: the clinical model, and where the model's covariates start."
+        1.0,
+        gt=0,
+        description="Ridge penalty of the Cox fits on covariates: the clinical model, and where the model's covariates start.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, dropout and batch order.")

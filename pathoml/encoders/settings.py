@@ -1,11 +1,10 @@
 """Settings that choose an encoder; torch-free."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pathoml.settings import ConfigPath, NOT_IN_HASH, Settings
+from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
 
 
 class Lite0Settings(Settings):
@@ -30,11 +29,17 @@ class LocalSettings(Settings):
 
     kind: Literal["local"] = "local"
     architecture: str = Field(description="timm's architecture name, for example 'vit_small_patch16_224'.")
-    weights: ConfigPath = Field(description="State dict: .safetensors, or .pth read without unpickling code.", json_schema_extra=NOT_IN_HASH)
+    weights: ConfigPath = Field(
+        description="State dict: .safetensors, or .pth read without unpickling code.", json_schema_extra=NOT_IN_HASH
+    )
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of that file.")
     mpp: float = Field(0.5, ge=0.05, le=10, description="Microns per pixel that the encoder was trained at.")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="Mean of each colour in training (0-1).")
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="Standard deviation of each colour in training.")
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="Mean of each colour in training (0-1)."
+    )
+    std: tuple[float, float, float] = Field(
+        (0.229, 0.224, 0.225), description="Standard deviation of each colour in training."
+    )
 
 
 EncoderSettings = Annotated[Lite0Settings | TimmSettings | LocalSettings, Field(discriminator="kind")]

@@ -96,7 +96,9 @@ class CoxObjective(Objective):
 
     def to_json(self) -> dict[str, Any]:
         """Return the baseline hazard's steps."""
-        steps = None if self.hazard is None else {"days": self.hazard.days.tolist(), "values": self.hazard.values.tolist()}
+        steps = (
+            None if self.hazard is None else {"days": self.hazard.days.tolist(), "values": self.hazard.values.tolist()}
+        )
         return {"kind": "cox", "hazard": steps}
 
 
@@ -130,7 +132,7 @@ class DiscreteObjective(Objective):
         """Return curves from the bins' hazards."""
         return discrete_survival(logits, self.edges, curve_days)
 
-    def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "DiscreteObjective":  # noqa: ARG002
+    def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "DiscreteObjective":
         """Return itself: the bins' hazards are the survival curves already."""
         return self
 
@@ -179,4 +181,6 @@ def objective_from_json(values: dict[str, Any]) -> Objective:
     steps = values["hazard"]
     if steps is None:
         return CoxObjective()
-    return CoxObjective(StepFunction(np.asarray(steps["days"], dtype=np.float64), np.asarray(steps["values"], dtype=np.float64), 0.0))
+    return CoxObjective(
+        StepFunction(np.asarray(steps["days"], dtype=np.float64), np.asarray(steps["values"], dtype=np.float64), 0.0)
+    )

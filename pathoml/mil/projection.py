@@ -44,7 +44,9 @@ class TileProjection:
             If the features have another width than the training tiles.
         """
         if features.shape[1] != len(self.mean):
-            raise BagMismatchError(f"features have {features.shape[1]} columns, the model was trained on {len(self.mean)}")
+            raise BagMismatchError(
+                f"features have {features.shape[1]} columns, the model was trained on {len(self.mean)}"
+            )
         standard = (features.astype(np.float32) - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
         projected: AnyArray = standard @ self.components.astype(np.float32).T
         return projected

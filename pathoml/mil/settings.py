@@ -30,5 +30,8 @@ class ModelSettings(Settings):
 
     aggregator: Aggregator = Field(AbmilSettings(), description="How tiles become one log hazard.")
     tile_components: int = Field(
-        32, ge=1, le=4096, description="Principal components kept of the tile features, fitted on training patients only."
+        32,
+        ge=1,
+        le=4096,
+        description="Principal components kept of the tile features, fitted on training patients only.",
     )

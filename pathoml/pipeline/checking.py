@@ -32,7 +32,9 @@ class CheckResult:
     facts: tuple[tuple[str, str], ...]
 
 
-def check(path: Path, overrides: Sequence[str] = (), *, open_slides: bool = False, progress: Progress = silent) -> CheckResult:
+def check(
+    path: Path, overrides: Sequence[str] = (), *, open_slides: bool = False, progress: Progress = silent
+) -> CheckResult:
     """Look for every problem at once.
 
     Parameters

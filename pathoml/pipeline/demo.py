@@ -55,7 +55,9 @@ class DemoResult:
     concordance: dict[str, float]
 
 
-def demo(folder: Path, context: StageContext, *, seed: int = DEMO_SEED, design: CohortDesign = DEMO_DESIGN) -> DemoResult:
+def demo(
+    folder: Path, context: StageContext, *, seed: int = DEMO_SEED, design: CohortDesign = DEMO_DESIGN
+) -> DemoResult:
     """Draw a cohort and run the whole pipeline on it; an interrupted demo goes on where it stopped.
 
     Parameters
@@ -79,7 +81,9 @@ def demo(folder: Path, context: StageContext, *, seed: int = DEMO_SEED, design: 
     InputError
         If the folder holds another cohort.
     """
-    make_cohort(folder, seed=seed, design=design, on_slide=lambda done, total: context.progress("draw slides", done, total))
+    make_cohort(
+        folder, seed=seed, design=design, on_slide=lambda done, total: context.progress("draw slides", done, total)
+    )
     config_path = folder / "demo.yaml"
     if not config_path.is_file():
         write_text(config_path, DEMO_CONFIG)

@@ -64,5 +64,7 @@ def resolve_device(asked: str) -> str:
 
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
-        raise InputError("device: cuda is asked for, but torch finds no usable GPU; see 'pathoml doctor', or set device: cpu")
+        raise InputError(
+            "device: cuda is asked for, but torch finds no usable GPU; see 'pathoml doctor', or set device: cpu"
+        )
     return ("cuda" if available else "cpu") if asked == "auto" else asked

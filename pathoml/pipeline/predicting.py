@@ -85,13 +85,17 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     else:
         features, outcomes = _patient_features(request, package, context)
         names = tuple(features)
-        patients = Patients(names, tuple(features.values()), read_covariates(request, package.members[0].covariates, names))
+        patients = Patients(
+            names, tuple(features.values()), read_covariates(request, package.members[0].covariates, names)
+        )
     predictions = predict_package(package, patients, device=context.device)
     write_predictions(request.output / "predictions.csv", predictions)
     return predictions, outcomes
 
 
-def draw_maps(request: PredictRequest, context: StageContext, settings: HeatmapSettings) -> tuple[list[Path], list[SlideOutcome]]:
+def draw_maps(
+    request: PredictRequest, context: StageContext, settings: HeatmapSettings
+) -> tuple[list[Path], list[SlideOutcome]]:
     """Draw the maps of slides.
 
     Parameters
@@ -170,8 +174,8 @@ def read_covariates(request: PredictRequest, transform: CovariateTransform, pati
     if request.table is None:
         if not request.impute_covariates:
             raise CohortError(
-                f"the model takes the covariate(s) {', '.join(columns[:8])}; give a table with --table, or --impute-covariates to fill in"
-                " the training patients' medians"
+                f"the model takes the covariate(s) {', '.join(columns[:8])}; give a table with --table, or"
+                " --impute-covariates to fill in the training patients' medians"
             )
         blank = {name: ([""] if name in words else [np.nan]) * len(patient_ids) for name in columns}
         return pd.DataFrame(blank)
@@ -180,7 +184,8 @@ def read_covariates(request: PredictRequest, transform: CovariateTransform, pati
     for name in numbers:
         values = pd.to_numeric(table[name].replace("", np.nan), errors="coerce")
         for index in np.flatnonzero(values.isna().to_numpy() & (table[name] != "").to_numpy())[:10]:
-            problems.append(Problem(f"{request.table.name}: patient {patient_ids[index]}, column {name}", f"'{table[name].iloc[index]}' is not a number"))
+            where = f"{request.table.name}: patient {patient_ids[index]}, column {name}"
+            problems += [Problem(where, f"'{table[name].iloc[index]}' is not a number")]
         table[name] = values
     if problems:
         raise CohortError(f"{request.table.name}: {len(problems)} problem(s)", problems)
@@ -213,7 +218,9 @@ def _table_patients(request: PredictRequest, package: Package) -> Patients:
     return Patients(names, None, read_covariates(request, package.members[0].covariates, names))
 
 
-def _patient_features(request: PredictRequest, package: Package, context: StageContext) -> tuple[dict[str, AnyArray], list[SlideOutcome]]:
+def _patient_features(
+    request: PredictRequest, package: Package, context: StageContext
+) -> tuple[dict[str, AnyArray], list[SlideOutcome]]:
     parts: dict[str, list[AnyArray]] = {}
     bags = [path for path in request.inputs if path.suffix == ".h5"]
     for path in bags:
@@ -252,7 +259,9 @@ def _entries(inputs: Sequence[Path]) -> list[SlideEntry]:
     return entries
 
 
-def _extract(request: PredictRequest, package: Package, entries: Sequence[SlideEntry], context: StageContext) -> list[SlideOutcome]:
+def _extract(
+    request: PredictRequest, package: Package, entries: Sequence[SlideEntry], context: StageContext
+) -> list[SlideOutcome]:
     if package.recipe is None:
         raise PackageError("the model was trained without slides, so it cannot score any")
     recipe = recipe_from_json(package.recipe, encoder_weights=request.encoder_weights)

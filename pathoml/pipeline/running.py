@@ -6,7 +6,14 @@ from typing import Any
 
 from pathoml.config import Config
 from pathoml.extract import SlideOutcome
-from pathoml.pipeline.stages import StageContext, evaluate_stage, extract_stage, heatmap_stage, report_stage, train_stage
+from pathoml.pipeline.stages import (
+    StageContext,
+    evaluate_stage,
+    extract_stage,
+    heatmap_stage,
+    report_stage,
+    train_stage,
+)
 from pathoml.pipeline.study import RunFolder, open_study
 
 

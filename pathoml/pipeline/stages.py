@@ -155,7 +155,9 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     return drawn
 
 
-def draw_slide_maps(study: Study, entry: SlideEntry, package: Package, caption: str, device: str) -> list[tuple[str, Path]]:
+def draw_slide_maps(
+    study: Study, entry: SlideEntry, package: Package, caption: str, device: str
+) -> list[tuple[str, Path]]:
     """Draw every kind of map of one slide.
 
     Parameters
@@ -211,12 +213,12 @@ def report_stage(study: Study) -> Path:
     folder = study.folder
     if not folder.evaluation.is_file():
         raise InputError(f"{folder.root}: no evaluation there; run 'pathoml evaluate' first")
-    facts = [*cohort_facts(study), ("Patients, events, slides used", "see the tables below")]
+    facts = list(cohort_facts(study))
     package = load_package(folder.package)
     if package.bag_header is not None:
-        facts[-1] = ("Encoder", f"{package.bag_header.encoder}; pretrained on {package.summary['encoder_pretraining']}; {package.summary['encoder_licence']}")
-    else:
-        facts.pop()
+        summary = package.summary
+        origin = f"pretrained on {summary['encoder_pretraining']}; licence {summary['encoder_licence']}"
+        facts.append(("Encoder", f"{package.bag_header.encoder}; {origin}"))
     page = Page(
         title=study.config.name,
         endpoint=study.cohort.endpoint,
@@ -247,7 +249,11 @@ def usable_study(study: Study) -> Study:
     present = _slides_with_bags(study)
     if study.config.slides is None:
         return study
-    used = [patient for patient in study.cohort.patient_id if any(entry.slide_id in present for entry in study.cohort.slides[patient])]
+    used = [
+        patient
+        for patient in study.cohort.patient_id
+        if any(entry.slide_id in present for entry in study.cohort.slides[patient])
+    ]
     return replace(study, cohort=keep_patients(study.cohort, used, "no slide could be used"))
 
 
@@ -273,7 +279,9 @@ def _slides_with_bags(study: Study) -> set[str]:
 def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
     """Make the folds once; they stay as they are while patients and splits settings do."""
     folder, cohort = study.folder, study.cohort
-    digest = digest_of([result_settings(study.config.splits), cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()])
+    digest = digest_of(
+        [result_settings(study.config.splits), cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()]
+    )
     stamp = folder.folds.with_suffix(".sha256")
     if folder.folds.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == digest:
         folds = read_folds(folder.folds)
@@ -317,16 +325,21 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, str]]:
     members: dict[str, Member] = {}
     for fold in table["fold"].unique():
         members[fold] = load_package(study.folder.members / f"{scheme}-{fold}").members[0]
-    table["standard"] = [(risk - members[fold].risk_centre) / members[fold].risk_scale for risk, fold in zip(table["risk"], table["fold"], strict=True)]
+    table["standard"] = [
+        (risk - members[fold].risk_centre) / members[fold].risk_scale
+        for risk, fold in zip(table["risk"], table["fold"], strict=True)
+    ]
     table = table.sort_values("standard", ascending=False)
     half = min(math.ceil(study.config.heatmap.slides / 2), len(table) // 2)
-    extremes = pd.concat([table.head(half), table.tail(study.config.heatmap.slides // 2 if half else 0)]).drop_duplicates("patient_id")
+    extremes = pd.concat(
+        [table.head(half), table.tail(study.config.heatmap.slides // 2 if half else 0)]
+    ).drop_duplicates("patient_id")
     present = _slides_with_bags(study)
     chosen = []
     for row in extremes.itertuples():
         entry = next(entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present)
-        seen = "event" if row.event else "censored"
-        caption = f"Slide {entry.slide_id}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {seen} at {row.time_days:.0f} days"
+        outcome = f"{'event' if row.event else 'censored'} at {row.time_days:.0f} days"
+        caption = f"Slide {entry.slide_id}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
         chosen.append((entry, caption, f"{scheme}-{row.fold}"))
     return chosen
 

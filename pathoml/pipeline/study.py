@@ -162,7 +162,9 @@ def open_run(root: Path) -> Study:
     """
     path = RunFolder(root).config
     if not path.is_file():
-        raise InputError(f"{root}: not a run folder (no {path.name}); give the folder that the configuration names as output")
+        raise InputError(
+            f"{root}: not a run folder (no {path.name}); give the folder that the configuration names as output"
+        )
     config = Config.model_validate_json(path.read_text(encoding="utf-8"))
     return open_study(config.model_copy(update={"output": root}))
 
@@ -198,4 +200,6 @@ def keep_patients(cohort: Cohort, patient_ids: Sequence[str], reason: str) -> Co
     gone = [patient for patient in cohort.patient_id if patient not in wanted]
     shown = ", ".join(gone[:5]) + (", ..." if len(gone) > 5 else "")
     left = take_rows(cohort, rows)
-    return replace(left, warnings=(*cohort.warnings, Problem("cohort", f"{len(gone)} patient(s) left out ({reason}): {shown}")))
+    return replace(
+        left, warnings=(*cohort.warnings, Problem("cohort", f"{len(gone)} patient(s) left out ({reason}): {shown}"))
+    )

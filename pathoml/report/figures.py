@@ -71,7 +71,7 @@ def concordance_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     return _svg(figure)
 
 
-def _plain(axis: Any) -> None:  # noqa: ANN401 - matplotlib has no types
+def _plain(axis: Any) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
 

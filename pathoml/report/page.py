@@ -67,11 +67,19 @@ def write_report(path: Path, page: Page) -> None:
     page : Page
         What it shows.
     """
-    environment = Environment(loader=PackageLoader("pathoml.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("pathoml.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(estimate=_estimate, number=_number)
     schemes = [_scheme(name, scheme, page.endpoint) for name, scheme in page.evaluation["schemes"].items()]
     pictures = [(caption, _data_uri(picture)) for caption, picture in page.heatmaps]
-    html = environment.get_template("report.html.j2").render(page=page, schemes=schemes, pictures=pictures, notice=RESEARCH_USE_ONLY)
+    html = environment.get_template("report.html.j2").render(
+        page=page, schemes=schemes, pictures=pictures, notice=RESEARCH_USE_ONLY
+    )
     write_text(path, html)
 
 
@@ -79,15 +87,27 @@ def _scheme(name: str, scheme: Mapping[str, Any], endpoint: str) -> dict[str, An
     models = list(scheme["metrics"])
     labels = {model: "clinical model (Cox)" if model == "clinical" else "this model" for model in models}
     return {
-        "title": {"kfold": "Cross-validation", "leave_one_site_out": "Leaving one hospital out", "fixed": "Given folds"}[name],
+        "title": {
+            "kfold": "Cross-validation",
+            "leave_one_site_out": "Leaving one hospital out",
+            "fixed": "Given folds",
+        }[name],
         "labels": labels,
         "metrics": [
-            (_metric_name(metric), [scheme["metrics"][model][metric] for model in models], [values[metric] for values in scheme["differences"].values()])
+            (
+                _metric_name(metric),
+                [scheme["metrics"][model][metric] for model in models],
+                [values[metric] for values in scheme["differences"].values()],
+            )
             for metric in scheme["metrics"][models[0]]
         ],
         "folds": scheme["folds"],
-        "concordance": concordance_figure([(labels[model], scheme["metrics"][model]["concordance"]) for model in models]),
-        "curves": [kaplan_meier_figure(scheme["groups"][model], title=labels[model], endpoint=endpoint) for model in models],
+        "concordance": concordance_figure(
+            [(labels[model], scheme["metrics"][model]["concordance"]) for model in models]
+        ),
+        "curves": [
+            kaplan_meier_figure(scheme["groups"][model], title=labels[model], endpoint=endpoint) for model in models
+        ],
         "verdict": _verdict(scheme["differences"]),
     }
 

@@ -1,6 +1,7 @@
 """Slides through OpenSlide: every vendor it knows."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -127,10 +128,12 @@ def _open_handle(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
-        raise UnreadableSlideError(f"{path.name}: OpenSlide cannot open it ({error}); is it a whole slide, copied completely?") from error
+        raise UnreadableSlideError(
+            f"{path.name}: OpenSlide cannot open it ({error}); is it a whole slide, copied completely?"
+        ) from error
 
 
-def _metadata_mpp(properties: "openslide._PropertyMap") -> tuple[float, float] | None:
+def _metadata_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
     names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     values = tuple(_finite(properties.get(name)) for name in names)
     x, y = values
@@ -147,7 +150,7 @@ def _finite(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _background(properties: "openslide._PropertyMap") -> tuple[int, int, int]:
+def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
     text = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)
     if text is None or len(text) != 6:
         return _WHITE

@@ -1,7 +1,14 @@
 """Survival statistics on plain arrays: estimators, metrics with bootstrap, baselines. No torch."""
 
 from pathoml.survival.baselines import CoxModel, fit_cox
-from pathoml.survival.curves import StepFunction, breslow_hazard, censoring_survival, cox_survival, kaplan_meier, log_rank
+from pathoml.survival.curves import (
+    StepFunction,
+    breslow_hazard,
+    censoring_survival,
+    cox_survival,
+    kaplan_meier,
+    log_rank,
+)
 from pathoml.survival.discrete import discrete_risk, discrete_survival, event_bins
 from pathoml.survival.metrics import (
     Metric,

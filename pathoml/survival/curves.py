@@ -1,4 +1,4 @@
-"""Step functions over time: Kaplan-Meier, the censoring distribution, Breslow's baseline hazard; and the log-rank test."""
+"""Kaplan-Meier, the censoring distribution, Breslow's baseline hazard as step functions; and the log-rank test."""
 
 from dataclasses import dataclass
 
@@ -79,7 +79,7 @@ def kaplan_meier(time_days: FloatArray, event: IntArray) -> StepFunction:
     Kaplan EL, Meier P. Nonparametric estimation from incomplete observations. J Am Stat Assoc 53 (1958) 457-481.
     """
     days, at_risk, events = _risk_table(time_days, event, np.ones(len(time_days)))
-    return StepFunction(days, np.cumprod(1 - events / at_risk), 1.0)
+    return StepFunction(days, np.cumprod(1 - events / at_risk, dtype=np.float64), 1.0)
 
 
 def censoring_survival(time_days: FloatArray, event: IntArray) -> StepFunction:
@@ -104,7 +104,7 @@ def censoring_survival(time_days: FloatArray, event: IntArray) -> StepFunction:
     _, _, censored = _risk_table(time_days, 1 - event, weights)
     remaining = at_risk - events
     factor = np.where(remaining > 0, 1 - censored / np.maximum(remaining, 1), 1.0)
-    return StepFunction(days, np.cumprod(factor), 1.0)
+    return StepFunction(days, np.cumprod(factor, dtype=np.float64), 1.0)
 
 
 def breslow_hazard(time_days: FloatArray, event: IntArray, log_hazard: FloatArray) -> StepFunction:
@@ -188,12 +188,16 @@ def log_rank(time_days: FloatArray, event: IntArray, group: IntArray) -> tuple[f
 
 
 def _risk_table(
-    time_days: FloatArray, event: IntArray, weights: FloatArray, *, counted: "np.ndarray[tuple[int], np.dtype[np.bool_]] | None" = None
+    time_days: FloatArray,
+    event: IntArray,
+    weights: FloatArray,
+    *,
+    counted: "np.ndarray[tuple[int], np.dtype[np.bool_]] | None" = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return distinct times, weight at risk just before each, and events at each (of the counted patients)."""
     days, position = np.unique(time_days, return_inverse=True)
-    leaving = np.bincount(position, weights=weights, minlength=len(days))
+    leaving = np.bincount(position, weights=weights, minlength=len(days)).astype(np.float64)
     at_risk = np.cumsum(leaving[::-1])[::-1]
     counts = event if counted is None else event * counted
-    events = np.bincount(position, weights=counts.astype(np.float64), minlength=len(days))
+    events = np.bincount(position, weights=counts.astype(np.float64), minlength=len(days)).astype(np.float64)
     return days, at_risk, events

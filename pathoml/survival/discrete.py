@@ -25,8 +25,7 @@ def event_bins(time_days: FloatArray, event: IntArray, bins: int) -> FloatArray:
     """
     inner = np.quantile(time_days[event == 1], np.linspace(0, 1, bins + 1)[1:-1])
     end = max(float(time_days.max()), np.nextafter(0.0, 1.0))
-    edges = np.unique(np.concatenate([[0.0], inner[(inner > 0) & (inner < end)], [end]]))
-    return edges
+    return np.unique(np.concatenate([[0.0], inner[(inner > 0) & (inner < end)], [end]]))
 
 
 def discrete_survival(logits: FloatArray, edges: FloatArray, curve_days: FloatArray) -> FloatArray:
@@ -74,5 +73,5 @@ def discrete_risk(logits: FloatArray, edges: FloatArray) -> FloatArray:
     Royston P, Parmar MKB. Restricted mean survival time. BMC Med Res Methodol 13 (2013) 152.
     """
     grid = np.linspace(0, edges[-1], 201)
-    risk: FloatArray = -np.trapezoid(discrete_survival(logits, edges, grid), grid, axis=1)
-    return risk
+    expected_days = np.trapezoid(discrete_survival(logits, edges, grid), grid, axis=1)
+    return -np.asarray(expected_days, dtype=np.float64)

@@ -12,7 +12,7 @@ from pathoml.survival.curves import StepFunction, kaplan_meier
 from pathoml.units import FloatArray, IntArray
 
 Metric = Callable[[FloatArray], FloatArray]
-"""Counts of how often each patient is drawn, shape (samples, patients) -> the metric's value for each sample (NaN where undefined)."""
+"""Counts of how often each patient is drawn, shape (samples, patients) -> one value a sample, NaN where undefined."""
 
 TIED_RISK = 1e-8
 """Risks that differ by no more count as equal, as in scikit-survival."""
@@ -42,7 +42,7 @@ def harrell_metric(time_days: FloatArray, event: IntArray, risk: FloatArray) -> 
     ----------
     Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Stat Med 15 (1996) 361-387.
     """
-    comparable = _comparable(time_days, event).astype(np.float64)
+    comparable = _comparable(time_days, event)
     return _pair_ratio(comparable * _order_score(risk, risk), comparable)
 
 
@@ -202,11 +202,11 @@ def restricted_days(time_days: FloatArray, event: IntArray, *, share: float = 0.
     return min(last_event, float(enough[-1])) if len(enough) else last_event
 
 
-def _comparable(time_days: FloatArray, event: IntArray) -> "np.ndarray[tuple[int, int], np.dtype[np.bool_]]":
-    """Return [i, j] True where i had the event and j is known to have been free of it for longer."""
+def _comparable(time_days: FloatArray, event: IntArray) -> FloatArray:
+    """Return [i, j] 1 where i had the event and j is known to have been free of it for longer."""
     later = time_days[None, :] > time_days[:, None]
     censored_then = (time_days[None, :] == time_days[:, None]) & (event[None, :] == 0)
-    pairs: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = (event[:, None] == 1) & (later | censored_then)
+    pairs: FloatArray = ((event[:, None] == 1) & (later | censored_then)).astype(np.float64)
     return pairs
 
 
@@ -218,16 +218,18 @@ def _order_score(first: FloatArray, second: FloatArray) -> FloatArray:
 
 def _pair_ratio(numerator: FloatArray, denominator: FloatArray) -> Metric:
     def metric(counts: FloatArray) -> FloatArray:
-        above = ((counts @ numerator) * counts).sum(axis=1)
-        below = ((counts @ denominator) * counts).sum(axis=1)
+        above: FloatArray = ((counts @ numerator) * counts).sum(axis=1)
+        below: FloatArray = ((counts @ denominator) * counts).sum(axis=1)
         return _ratio(above, below)
 
     return metric
 
 
 def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    ratio: FloatArray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return ratio
 
 
 def _inverse(probability: FloatArray) -> FloatArray:
-    return np.divide(1.0, probability, out=np.zeros_like(probability), where=probability > 0)
+    inverse: FloatArray = np.divide(1.0, probability, out=np.zeros_like(probability), where=probability > 0)
+    return inverse

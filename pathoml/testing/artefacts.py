@@ -44,9 +44,7 @@ def draw_pen(image: ByteMap, layout: Layout, colour: str, mpp: float, rng: np.ra
         min(round((cols[-1] + 1) * scale), image.shape[1]),
     )
     steps = np.clip(ink[window_grid] * 150, 0, 255).astype(np.uint8)
-    steps = cv2.resize(steps, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR).astype(
-        np.uint8, copy=False
-    )
+    steps = cv2.resize(steps, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     window = image[top:bottom, left:right]
     for channel, density in enumerate(PEN_COLOURS[colour]):
         through = np.rint(255 * 10 ** (-density * np.arange(256) / 150)).astype(np.uint8)
@@ -73,9 +71,7 @@ def _stroke(layout: Layout, rng: np.random.Generator) -> FloatMap:
     distance_um += 4 * smooth_noise(rng, shape, 60 / GRID_UM) + 1.5 * smooth_noise(rng, shape, 10 / GRID_UM)
     inside = np.clip((half_width_um - distance_um) / 9, 0, 1)
     rim = 0.3 * np.exp(-(((distance_um - half_width_um + 14) / 9) ** 2))  # ink gathers where it dries last
-    bristles = np.interp(
-        distance_um, np.linspace(0, 120, 60), rng.normal(0, 0.09, 60)
-    )  # streaks run along the stroke
+    bristles = np.interp(distance_um, np.linspace(0, 120, 60), rng.normal(0, 0.09, 60))  # streaks run along the stroke
     wetness = 0.68 + 0.16 * smooth_noise(rng, shape, 110 / GRID_UM) + bristles
     return np.asarray(inside * (np.clip(wetness, 0.15, 1.2) + rim), dtype=np.float32)
 
@@ -106,7 +102,7 @@ def defocus(image: ByteMap, layout: Layout, mpp: float, rng: np.random.Generator
     distance = np.hypot(
         ((y - y_middle) / radius_px).astype(np.float32), ((x - x_middle) / radius_px).astype(np.float32)
     )
-    for sigma_um, reach in ((1.0, 1.0), (2.2, 0.82), (4.0, 0.62)):
+    for sigma_um, reach in ((0.8, 1.0), (1.4, 0.82), (2.2, 0.62)):
         share = np.clip((np.float32(reach) - distance) * np.float32(1 / 0.2), 0, 1)
         window[:] = cv2.blendLinear(_blurred(window, sigma_um / mpp), window, share, 1 - share)
 

@@ -175,14 +175,10 @@ def _along_fibres(cells: Cells, fibres: FloatMap, rng: np.random.Generator) -> F
     down, right = np.gradient(across, axis=0), np.gradient(across, axis=1)
     along = np.arctan2(-_at(right, cells.x_um, cells.y_um), _at(down, cells.x_um, cells.y_um))
     along += rng.normal(0, 0.18, len(along))
-    return np.where(
-        (cells.kind == Cell.FIBROBLAST) & np.isnan(cells.angle), along, np.nan_to_num(cells.angle)
-    )
+    return np.where((cells.kind == Cell.FIBROBLAST) & np.isnan(cells.angle), along, np.nan_to_num(cells.angle))
 
 
-def _scatter(
-    rng: np.random.Generator, plan: TissuePlan, layout: Layout, density: dict[Cell, FloatMap]
-) -> Cells:
+def _scatter(rng: np.random.Generator, plan: TissuePlan, layout: Layout, density: dict[Cell, FloatMap]) -> Cells:
     """Throw points of each kind with a chance that follows its density."""
     x_parts, y_parts, kinds = [], [], []
     for cell, field in density.items():
@@ -242,9 +238,7 @@ def _place_tubes(
     return tuple(_draw_tube(rng, (x, y), radius, is_vessel=is_vessel) for x, y, radius in placed)
 
 
-def _draw_tube(
-    rng: np.random.Generator, centre: tuple[float, float], radius_um: float, *, is_vessel: bool
-) -> Tube:
+def _draw_tube(rng: np.random.Generator, centre: tuple[float, float], radius_um: float, *, is_vessel: bool) -> Tube:
     """Draw a wavy, oval outline and the hollow inside it."""
     direction = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     wave = sum(
@@ -253,9 +247,7 @@ def _draw_tube(
     )
     outer = radius_um * np.clip(1 + wave, 0.6, 1.12)
     wall = rng.uniform(3.0, 5.0) if is_vessel else rng.uniform(16.0, 22.0)
-    ripple = sum(
-        rng.normal(0, 0.9) * np.cos(k * direction + rng.uniform(0, 2 * np.pi)) for k in (5, 7, 9, 12)
-    )
+    ripple = sum(rng.normal(0, 0.9) * np.cos(k * direction + rng.uniform(0, 2 * np.pi)) for k in (5, 7, 9, 12))
     inner = np.maximum(outer - wall + (0 if is_vessel else ripple), 0)
     if not is_vessel and radius_um < 32 and rng.uniform() < 0.25:
         inner = inner * 0.0  # cut beside the hollow: a nest
@@ -300,9 +292,7 @@ def _line_tube(rng: np.random.Generator, tube: Tube) -> Cells:
         angles.append(np.arctan2(inward[:, 1], inward[:, 0]) + (np.pi / 2 if tube.is_vessel else 0.0))
     angle = np.concatenate(angles)
     kind = np.full(len(angle), int(Cell.FIBROBLAST if tube.is_vessel else Cell.EPITHELIUM), dtype=np.int64)
-    return Cells(
-        np.concatenate(x_parts), np.concatenate(y_parts), kind, angle + rng.normal(0, 0.15, len(angle))
-    )
+    return Cells(np.concatenate(x_parts), np.concatenate(y_parts), kind, angle + rng.normal(0, 0.15, len(angle)))
 
 
 def _is_in_tubes(cells: Cells, tubes: tuple[Tube, ...], reach_um: float) -> npt.NDArray[np.bool_]:

@@ -65,18 +65,10 @@ class Effect:
 
 
 HOSPITALS = (
-    Hospital(
-        "03", "Northgate", 0.2500, StainProfile((0.62, 0.68, 0.36), (0.07, 0.55, 0.33), (243, 243, 244), 1.3)
-    ),
-    Hospital(
-        "05", "Riverside", 0.5040, StainProfile((0.68, 0.64, 0.31), (0.05, 0.60, 0.27), (240, 241, 240), 1.6)
-    ),
-    Hospital(
-        "11", "St Anne", 0.2520, StainProfile((0.54, 0.66, 0.42), (0.11, 0.50, 0.40), (246, 244, 241), 1.1)
-    ),
-    Hospital(
-        "27", "Harbour", 0.5000, StainProfile((0.64, 0.74, 0.38), (0.04, 0.47, 0.34), (241, 241, 245), 1.4)
-    ),
+    Hospital("03", "Northgate", 0.2500, StainProfile((0.62, 0.68, 0.36), (0.07, 0.55, 0.33), (243, 243, 244), 1.3)),
+    Hospital("05", "Riverside", 0.5040, StainProfile((0.68, 0.64, 0.31), (0.05, 0.60, 0.27), (240, 241, 240), 1.6)),
+    Hospital("11", "St Anne", 0.2520, StainProfile((0.54, 0.66, 0.42), (0.11, 0.50, 0.40), (246, 244, 241), 1.1)),
+    Hospital("27", "Harbour", 0.5000, StainProfile((0.64, 0.74, 0.38), (0.04, 0.47, 0.34), (241, 241, 245), 1.4)),
 )
 
 
@@ -196,9 +188,7 @@ def plan_cohort(seed: int, design: CohortDesign) -> tuple[PatientPlan, ...]:
     for index in range(count):
         patient_id, hospital = f"P{index + 1:03d}", design.hospitals[hospitals[index]]
         slides = tuple(
-            _plan_slide(
-                (seed, first_index[index] + k), f"{patient_id}-{k + 1}", hospital, shares[index], design
-            )
+            _plan_slide((seed, first_index[index] + k), f"{patient_id}-{k + 1}", hospital, shares[index], design)
             for k in range(numbers[index])
         )
         age, sex = round(float(ages[index]), 1), ("female", "male")[sexes[index]]
@@ -280,9 +270,7 @@ def _plan_slide(
         glands=float(rng.beta(0.9, 0.9)),
         pieces=2 if has_two_pieces else 1,
     )
-    return SlideSpec(
-        slide_id, tissue, hospital.mpp, hospital.stain, colour if has_pen else None, bool(is_blurred)
-    )
+    return SlideSpec(slide_id, tissue, hospital.mpp, hospital.stain, colour if has_pen else None, bool(is_blurred))
 
 
 def _generator(seed: int, purpose: int) -> np.random.Generator:
@@ -296,9 +284,7 @@ def _beta(rng: np.random.Generator, effect: Effect, count: int) -> FloatArray:
     return np.minimum(rng.beta(effect.mean * total, (1 - effect.mean) * total, size=count), 0.5)
 
 
-def _truncated_normal(
-    rng: np.random.Generator, effect: Effect, count: int, *, low: float, high: float
-) -> FloatArray:
+def _truncated_normal(rng: np.random.Generator, effect: Effect, count: int, *, low: float, high: float) -> FloatArray:
     """Draw normal values, drawing anew those out of range."""
     values = rng.normal(effect.mean, effect.sd, size=count)
     while (outside := (values < low) | (values > high)).any():

@@ -62,9 +62,7 @@ def _collagen() -> ByteMap:
 
     body = 0.62 * field(5.5, 26.0) + 0.60 * field(1.9, 17.0) + 0.45 * field(0.8, 8.0)
     looseness = 0.70 * field(2.4, 13.0) + 0.55 * field(5.0, 17.0) + 0.40 * field(1.1, 7.0)
-    return np.tile(
-        np.clip(np.rint(128 + 40 * np.dstack([body, looseness])), 0, 255).astype(np.uint8), (2, 2, 1)
-    )
+    return np.tile(np.clip(np.rint(128 + 40 * np.dstack([body, looseness])), 0, 255).astype(np.uint8), (2, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def lay_ground(plan: TissuePlan, layout: Layout, anatomy: Anatomy, mpp: float) -
 def _stroma(body: FloatMap, looseness: FloatMap) -> _Stains:
     """Pink bundles and the clefts between them."""
     gap = smooth_step(looseness, 1.0, 1.75)
-    solid = 1 - 0.96 * gap
+    solid = 1 - 0.90 * gap
     return _Stains((0.045 + 0.010 * body) * solid, np.maximum(0.56 + 0.115 * body, 0.06) * solid)
 
 
@@ -207,9 +205,7 @@ def _cytoplasm(grain: _Textures) -> _Stains:
 
 def _lining(grain: _Textures) -> _Stains:
     """Cytoplasm of glandular epithelium."""
-    return _Stains(
-        0.17 + 0.03 * grain.medium + 0.02 * grain.fine, 0.36 + 0.05 * grain.medium + 0.04 * grain.fine
-    )
+    return _Stains(0.17 + 0.03 * grain.medium + 0.02 * grain.fine, 0.36 + 0.05 * grain.medium + 0.04 * grain.fine)
 
 
 def _debris(grain: _Textures) -> _Stains:

@@ -139,9 +139,7 @@ def lay_out(plan: TissuePlan) -> Layout:
     return Layout(depth_um=depth_um, shares=shares, glandular=glandular)
 
 
-def _octaves(
-    rng: np.random.Generator, shape: tuple[int, int], steps_um: tuple[tuple[float, float], ...]
-) -> FloatMap:
+def _octaves(rng: np.random.Generator, shape: tuple[int, int], steps_um: tuple[tuple[float, float], ...]) -> FloatMap:
     """Sum smooth fields given as (step in micrometres, amplitude)."""
     total = np.zeros(shape, dtype=np.float32)
     for step_um, amplitude in steps_um:
@@ -189,20 +187,15 @@ def _tissue_mask(plan: TissuePlan, rng: np.random.Generator) -> npt.NDArray[np.b
     y, x = np.mgrid[0:rows, 0:cols].astype(np.float32) * np.float32(GRID_UM)
     centres, radius = _piece_centres(plan, rng)
     heights = [
-        1 - np.hypot((x - cx) / (radius * plan.width_um), (y - cy) / (0.5 * plan.height_um))
-        for cx, cy in centres
+        1 - np.hypot((x - cx) / (radius * plan.width_um), (y - cy) / (0.5 * plan.height_um)) for cx, cy in centres
     ]
-    field = np.maximum.reduce(heights) + _octaves(
-        rng, (rows, cols), ((150.0, 0.16), (50.0, 0.06), (16.0, 0.025))
-    )
+    field = np.maximum.reduce(heights) + _octaves(rng, (rows, cols), ((150.0, 0.16), (50.0, 0.06), (16.0, 0.025)))
     border_um = np.minimum.reduce([x, y, plan.width_um - x, plan.height_um - y])
     field -= np.clip(1 - border_um / np.float32(4 * _CANVAS_MARGIN_UM), 0, 1) ** 2 * np.float32(0.9)
     field[border_um < _CANVAS_MARGIN_UM / 2] = -np.inf
     if len(centres) > 1:
         (x0, y0), (x1, y1) = centres
-        side = ((x - (x0 + x1) / 2) * (x1 - x0) + (y - (y0 + y1) / 2) * (y1 - y0)) / np.hypot(
-            x1 - x0, y1 - y0
-        )
+        side = ((x - (x0 + x1) / 2) * (x1 - x0) + (y - (y0 + y1) / 2) * (y1 - y0)) / np.hypot(x1 - x0, y1 - y0)
         gap_um = np.abs(side + 18 * smooth_noise(rng, (rows, cols), 80.0 / GRID_UM))
         field[gap_um < 40] = -np.inf
     share = plan.tissue_area_mm2 * 1e6 / (plan.width_um * plan.height_um)

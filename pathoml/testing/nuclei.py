@@ -74,13 +74,9 @@ class _Look:
 
 
 _LOOKS = {
-    Cell.FIBROBLAST: _Look(
-        (7.5, 18.0), (0.13, 0.30), (0.60, 1.05), 0.08, 0.05, 0.12, 0.0, oriented=True, variants=18
-    ),
+    Cell.FIBROBLAST: _Look((7.5, 18.0), (0.13, 0.30), (0.60, 1.05), 0.08, 0.05, 0.12, 0.0, oriented=True, variants=18),
     Cell.TUMOUR: _Look((8.5, 14.8), (0.58, 0.97), (0.30, 0.78), 0.09, 0.20, 0.22, 1.3),
-    Cell.EPITHELIUM: _Look(
-        (9.0, 13.5), (0.40, 0.66), (0.42, 0.85), 0.065, 0.14, 0.18, 0.8, oriented=True, variants=14
-    ),
+    Cell.EPITHELIUM: _Look((9.0, 13.5), (0.40, 0.66), (0.42, 0.85), 0.065, 0.14, 0.18, 0.8, oriented=True, variants=14),
     Cell.LYMPHOCYTE: _Look((5.2, 7.8), (0.80, 1.0), (0.75, 1.22), 0.05, 0.06, 0.22, 0.0, variants=160),
     Cell.PYKNOTIC: _Look((3.2, 5.8), (0.55, 1.0), (0.9, 1.5), 0.14, 0.0, 0.10, 0.0, variants=60),
 }
@@ -115,9 +111,7 @@ def _draw_nuclei(look: _Look, mpp: float, rng: np.random.Generator) -> Sprites:
     else:
         angles = rng.uniform(0, np.pi, size=count)
     grain = periodic_noise(rng, _GRAIN_PX, (0.5 / mpp, 0.5 / mpp))
-    batches = [
-        _draw_batch(look, batch, mpp, grain, rng) for batch in np.array_split(angles, -(-count // _BATCH))
-    ]
+    batches = [_draw_batch(look, batch, mpp, grain, rng) for batch in np.array_split(angles, -(-count // _BATCH))]
     return Sprites(
         chromatin=[picture for batch in batches for picture in batch.chromatin],
         coverage=[picture for batch in batches for picture in batch.coverage],
@@ -125,9 +119,7 @@ def _draw_nuclei(look: _Look, mpp: float, rng: np.random.Generator) -> Sprites:
     )
 
 
-def _draw_batch(
-    look: _Look, angle: FloatArray, mpp: float, grain: FloatMap, rng: np.random.Generator
-) -> Sprites:
+def _draw_batch(look: _Look, angle: FloatArray, mpp: float, grain: FloatMap, rng: np.random.Generator) -> Sprites:
     """Draw one nucleus for each angle."""
     count = len(angle)
     length = rng.uniform(*look.length_um, size=count)

@@ -72,7 +72,5 @@ def _tiles(image: ByteMap) -> Iterator[ByteMap]:
             tile = image[row : row + TILE_PX, col : col + TILE_PX]
             below, beside = TILE_PX - tile.shape[0], TILE_PX - tile.shape[1]
             if below or beside:
-                tile = cv2.copyMakeBorder(tile, 0, below, 0, beside, cv2.BORDER_REPLICATE).astype(
-                    np.uint8, copy=False
-                )
+                tile = cv2.copyMakeBorder(tile, 0, below, 0, beside, cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
             yield np.ascontiguousarray(tile)

@@ -87,9 +87,7 @@ def _ground_block(ground: Ground, window: tuple[slice, slice], zoom: int) -> tup
     return haematoxylin[:height, :width], eosin[:height, :width]
 
 
-def _stamp(
-    cells: Cells, shape: tuple[int, int], mpp: float, rng: np.random.Generator
-) -> tuple[ByteMap, ByteMap]:
+def _stamp(cells: Cells, shape: tuple[int, int], mpp: float, rng: np.random.Generator) -> tuple[ByteMap, ByteMap]:
     """Stamp every nucleus; where two meet, the darker shows. Returns chromatin and coverage."""
     chromatin, coverage = np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)
     library = sprite_library(mpp)
@@ -108,9 +106,7 @@ def _stamp(
         if sprites.is_oriented:
             index += turn * sprites.variants
         mirrored = 3 * (flip & 1) if sprites.is_oriented else flip  # half a turn keeps the orientation
-        _stamp_one(
-            chromatin, coverage, (row, col), (sprites.chromatin[index], sprites.coverage[index]), mirrored
-        )
+        _stamp_one(chromatin, coverage, (row, col), (sprites.chromatin[index], sprites.coverage[index]), mirrored)
     return chromatin, coverage
 
 

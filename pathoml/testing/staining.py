@@ -47,9 +47,7 @@ class StainProfile:
         )
 
 
-def _scaled(
-    values: tuple[float, float, float], factors: npt.NDArray[np.float64]
-) -> tuple[float, float, float]:
+def _scaled(values: tuple[float, float, float], factors: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     """Multiply three values."""
     red, green, blue = (float(v * f) for v, f in zip(values, factors, strict=True))
     return red, green, blue

@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pathoml.errors import InputError
 from pathoml.files import write_json, write_text
@@ -140,9 +141,7 @@ def _draw_missing(
 ) -> None:
     """Draw the slides that are not there yet."""
     missing = [
-        s
-        for s in slides
-        if not (_slide_path(folder, s.slide_id).exists() and _truth_path(folder, s.slide_id).exists())
+        s for s in slides if not (_slide_path(folder, s.slide_id).exists() and _truth_path(folder, s.slide_id).exists())
     ]
     done = len(slides) - len(missing)
     if on_slide is not None:
@@ -170,56 +169,37 @@ def _draw_into(folder: Path, spec: SlideSpec) -> None:
     write_truth(_truth_path(folder, spec.slide_id), truth)
 
 
-def _write_tables(
-    paths: CohortPaths, patients: Sequence[PatientPlan], seed: int, design: CohortDesign
-) -> None:
+def _write_tables(paths: CohortPaths, patients: Sequence[PatientPlan], seed: int, design: CohortDesign) -> None:
     """Draw survival from the compositions that were drawn, and write every table."""
-    shares = np.stack(
-        [
-            kind_shares(
-                [read_truth(paths.truth / f"{slide.slide_id}.npz").composition for slide in patient.slides]
-            )
-            for patient in patients
-        ]
-    )
+    shares = np.stack([_measured_shares(paths.truth, patient) for patient in patients])
     outcomes = draw_outcomes(seed, design, shares, np.array([patient.age for patient in patients]))
+    slides = ((slide.slide_id, patient.patient_id) for patient in patients for slide in patient.slides)
     _write_csv(
         paths.slides_csv,
         ("slide_id", "path", "patient_id"),
-        (
-            (s.slide_id, f"slides/{s.slide_id}.tif", patient.patient_id)
-            for patient in patients
-            for s in patient.slides
-        ),
+        ((slide_id, f"slides/{slide_id}.tif", patient_id) for slide_id, patient_id in slides),
     )
     _write_csv(
         paths.truth / "patients.csv",
         ("patient_id", "age", *KINDS, "log_hazard"),
         (
-            (
-                patient.patient_id,
-                patient.age,
-                *(f"{share:.6f}" for share in shares[row]),
-                f"{outcomes.log_hazard[row]:.6f}",
-            )
-            for row, patient in enumerate(patients)
+            (patient.patient_id, patient.age, *(f"{share:.6f}" for share in own), f"{log_hazard:.6f}")
+            for patient, own, log_hazard in zip(patients, shares, outcomes.log_hazard, strict=True)
         ),
     )
     _write_csv(
         paths.cohort_csv,
         ("patient_id", "site", "age", "sex", "time_days", "event"),
         (
-            (
-                patient.patient_id,
-                patient.hospital.code,
-                patient.age,
-                patient.sex,
-                outcomes.time_days[row],
-                outcomes.event[row],
-            )
-            for row, patient in enumerate(patients)
+            (patient.patient_id, patient.hospital.code, patient.age, patient.sex, time_days, event)
+            for patient, time_days, event in zip(patients, outcomes.time_days, outcomes.event, strict=True)
         ),
     )
+
+
+def _measured_shares(truth: Path, patient: PatientPlan) -> npt.NDArray[np.float64]:
+    """Share of each kind over a patient's slides, as drawn."""
+    return kind_shares([read_truth(truth / f"{slide.slide_id}.npz").composition for slide in patient.slides])
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

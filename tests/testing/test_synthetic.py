@@ -65,12 +65,8 @@ def test_openslide_reads_resolution_and_levels(cohort: CohortPaths) -> None:
         for spec in plan.slides:
             with openslide.OpenSlide(cohort.slides_csv.parent / "slides" / f"{spec.slide_id}.tif") as opened:
                 assert opened.properties["openslide.vendor"] == "generic-tiff"
-                assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(
-                    plan.hospital.mpp, rel=1e-6
-                )
-                assert float(opened.properties["openslide.mpp-y"]) == pytest.approx(
-                    plan.hospital.mpp, rel=1e-6
-                )
+                assert float(opened.properties["openslide.mpp-x"]) == pytest.approx(plan.hospital.mpp, rel=1e-6)
+                assert float(opened.properties["openslide.mpp-y"]) == pytest.approx(plan.hospital.mpp, rel=1e-6)
                 assert [round(downsample) for downsample in opened.level_downsamples] == [1, 4, 16]
                 assert opened.properties["openslide.level[0].tile-width"] == "256"
 
@@ -121,10 +117,7 @@ def test_composition_has_the_planned_shares_in_coherent_regions() -> None:
     tile = 14  # 112 um
     rows, cols = (side // tile * tile for side in composition.shape[:2])
     tiles = (
-        composition[:rows, :cols]
-        .reshape(rows // tile, tile, cols // tile, tile, len(KINDS))
-        .mean(axis=(1, 3))
-        / 255
+        composition[:rows, :cols].reshape(rows // tile, tile, cols // tile, tile, len(KINDS)).mean(axis=(1, 3)) / 255
     )
     covered = tiles[tiles.sum(axis=-1) > 0.8]
     assert len(covered) >= 50
@@ -204,9 +197,7 @@ def test_the_tables_fit_each_other_and_keep_the_truth_apart(cohort: CohortPaths)
     assert list(patients[0]) == ["patient_id", "site", "age", "sex", "time_days", "event"]
     for row in truth:
         own = [
-            read_truth(cohort.truth / f"{s['slide_id']}.npz")
-            for s in slides
-            if s["patient_id"] == row["patient_id"]
+            read_truth(cohort.truth / f"{s['slide_id']}.npz") for s in slides if s["patient_id"] == row["patient_id"]
         ]
         measured = kind_shares([t.composition for t in own])
         np.testing.assert_allclose([float(row[kind]) for kind in KINDS], measured, atol=1e-6)
@@ -230,9 +221,7 @@ def test_an_interrupted_cohort_is_finished_with_the_same_bytes(cohort: CohortPat
     (folder / "truth" / "P004-1.npz").unlink()
     (folder / "cohort.csv").unlink()
     seen: list[tuple[int, int]] = []
-    make_cohort(
-        folder, seed=3, design=TINY_DESIGN, workers=2, on_slide=lambda done, total: seen.append((done, total))
-    )
+    make_cohort(folder, seed=3, design=TINY_DESIGN, workers=2, on_slide=lambda done, total: seen.append((done, total)))
     after = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     assert before == after
     total = len(rows_of(cohort.slides_csv))
