@@ -21,6 +21,34 @@ _DATASETS = ("features", "coords", "grid", "tissue_share", "flags")
 
 
 @dataclass(frozen=True)
+class FeatureSpec:
+    """What features mean: two bags whose specs agree can be mixed, and scored by the same model. Names no slide.
+
+    Parameters
+    ----------
+    encoder : str
+        Name of the encoder and what of it is kept.
+    weights_digest : str
+        SHA-256 of its weights.
+    target_mpp : float
+        Resolution asked for, microns per pixel.
+    tile_px : int
+        Side of a tile in pixels.
+    precision_asked : str
+        ``float32`` or ``bfloat16`` in the encoder.
+    settings_digest : str
+        SHA-256 of the tissue, tiling and extraction settings that decide the result.
+    """
+
+    encoder: str
+    weights_digest: str
+    target_mpp: float
+    tile_px: int
+    precision_asked: str
+    settings_digest: str
+
+
+@dataclass(frozen=True)
 class BagHeader:
     """Everything that a bag says of itself; see docs/formats.md.
 
@@ -78,6 +106,11 @@ class BagHeader:
     settings_digest: str
     lost_tiles: int
     pathoml_version: str
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """What the features mean."""
+        return FeatureSpec(**{one.name: getattr(self, one.name) for one in fields(FeatureSpec)})
 
 
 @dataclass(frozen=True)
@@ -202,15 +235,15 @@ def read_bag_header(path: Path) -> BagHeader:
         raise BagFormatError(f"{path.name}: not a readable bag ({error}); extract the slide again") from error
 
 
-def check_same_features(header: BagHeader, expected: BagHeader, what: str) -> None:
+def check_same_features(header: BagHeader, expected: FeatureSpec, what: str) -> None:
     """Refuse a bag whose features mean something else than expected.
 
     Parameters
     ----------
     header : BagHeader
         The bag at hand.
-    expected : BagHeader
-        One that the model, or the first slide of the cohort, was made with.
+    expected : FeatureSpec
+        What the model, or the first slide of the cohort, was made with.
     what : str
         Who expects it, for the message.
 
@@ -219,16 +252,14 @@ def check_same_features(header: BagHeader, expected: BagHeader, what: str) -> No
     BagMismatchError
         If encoder, weights, resolution, tile size, precision or settings differ; each difference is named.
     """
-    names = ("encoder", "weights_digest", "target_mpp", "tile_px", "precision_asked", "settings_digest")
     differences = [
-        f"{name} is {getattr(header, name)!r}, {what} has {getattr(expected, name)!r}"
-        for name in names
-        if getattr(header, name) != getattr(expected, name)
+        f"{one.name} is {getattr(header, one.name)!r}, {what} has {getattr(expected, one.name)!r}"
+        for one in fields(FeatureSpec)
+        if getattr(header, one.name) != getattr(expected, one.name)
     ]
     if differences:
-        raise BagMismatchError(
-            f"bag of slide {header.slide_id}: " + "; ".join(differences) + "; extract it with the same settings"
-        )
+        message = f"bag of slide {header.slide_id}: {'; '.join(differences)}; extract it with the same settings"
+        raise BagMismatchError(message)
 
 
 def _read_attributes(path: Path, file: h5py.File) -> tuple[BagHeader, dict[str, str]]:

@@ -109,10 +109,10 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
     PackageError
         If the patients have slides and the model takes none, or the other way round.
     """
-    if (patients.features is None) != (package.bag_header is None):
+    if (patients.features is None) != (package.feature_spec is None):
         raise PackageError(
             "the model was trained "
-            + ("without slides" if package.bag_header is None else "with slides, none are given")
+            + ("without slides" if package.feature_spec is None else "with slides, none are given")
         )
     days = np.asarray(package.curve_days, dtype=np.float64)
     risks, cutoffs, curves = [], [], []
@@ -161,9 +161,9 @@ def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device
     PackageError
         If the model takes no slides.
     """
-    if package.bag_header is None:
+    if package.feature_spec is None:
         raise PackageError("the model was trained without slides, so there is no map to draw")
-    check_same_features(bag.header, package.bag_header, "the model")
+    check_same_features(bag.header, package.feature_spec, "the model")
     attentions, contributions = [], []
     for member in members:
         output = _forward(member, bag.features, np.zeros((1, len(member.covariates.names))), device)

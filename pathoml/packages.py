@@ -17,7 +17,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from torch import as_tensor
 
-from pathoml.bags import BagHeader, header_from_dict
+from pathoml.bags import FeatureSpec
 from pathoml.covariates import CovariateTransform, transform_from_json
 from pathoml.errors import OutputError, PackageError
 from pathoml.mil.objective import Objective, objective_from_json
@@ -78,7 +78,7 @@ class Package:
     ----------
     members : tuple of Member
         A patient's risk is the mean of the members' risks, each centred and scaled by its own training patients.
-    bag_header : BagHeader or None
+    feature_spec : FeatureSpec or None
         What features must be; None for a model without slides.
     recipe : dict or None
         Settings that make such features from a slide (`pathoml.extract_settings.Recipe.to_json`).
@@ -89,7 +89,7 @@ class Package:
     """
 
     members: tuple[Member, ...]
-    bag_header: BagHeader | None
+    feature_spec: FeatureSpec | None
     recipe: dict[str, Any] | None
     curve_days: tuple[float, ...]
     summary: dict[str, Any]
@@ -119,7 +119,7 @@ def save_package(folder: Path, package: Package) -> None:
         "notice": RESEARCH_USE_ONLY,
         "combine": "mean of member risks, each centred and scaled by its training patients; mean of survival curves",
         "members": members,
-        "bag_header": None if package.bag_header is None else asdict(package.bag_header),
+        "feature_spec": None if package.feature_spec is None else asdict(package.feature_spec),
         "recipe": package.recipe,
         "curve_days": list(package.curve_days),
         "summary": package.summary,
@@ -165,12 +165,12 @@ def load_package(folder: Path) -> Package:
         arrays = load_arrays(tensors)
     except SafetensorError as error:
         raise PackageError(f"{folder}: {_TENSORS} cannot be read ({error})") from error
-    header = description["bag_header"]
+    spec = description["feature_spec"]
     return Package(
         members=tuple(
             _member_from_json(one, f"members.{index}.", arrays) for index, one in enumerate(description["members"])
         ),
-        bag_header=None if header is None else header_from_dict(header),
+        feature_spec=None if spec is None else FeatureSpec(**spec),
         recipe=description["recipe"],
         curve_days=tuple(description["curve_days"]),
         summary=description["summary"],
@@ -192,7 +192,7 @@ def join_packages(packages: list[Package]) -> Package:
     """
     first = packages[0]
     members = tuple(member for package in packages for member in package.members)
-    return Package(members, first.bag_header, first.recipe, first.curve_days, first.summary)
+    return Package(members, first.feature_spec, first.recipe, first.curve_days, first.summary)
 
 
 def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -256,9 +256,9 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
 def _card(package: Package) -> str:
     summary = package.summary
     features = "clinical table only"
-    if package.bag_header is not None:
-        header = package.bag_header
-        features = f"{header.encoder}, {header.tile_px} px tiles at {header.target_mpp} microns per pixel"
+    if package.feature_spec is not None:
+        spec = package.feature_spec
+        features = f"{spec.encoder}, {spec.tile_px} px tiles at {spec.target_mpp} microns per pixel"
     columns = ", ".join(package.members[0].covariates.names) or "none"
     return f"""# Model card
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pathoml.bags import BagHeader, check_same_features, read_bag
+from pathoml.bags import FeatureSpec, check_same_features, read_bag
 from pathoml.cohort import Cohort
 from pathoml.errors import BagFormatError
 from pathoml.provenance import array_digest, digest_of
@@ -22,14 +22,14 @@ class PatientFeatures:
     ----------
     of_patient : mapping of str to ndarray, each of shape (tiles, dim)
         All slides of a patient, one after another in manifest order.
-    header : BagHeader
-        Of the first bag; all others agree with it in what features mean.
+    spec : FeatureSpec
+        What the features of all bags mean.
     digest : str
         SHA-256 over all features.
     """
 
     of_patient: Mapping[str, AnyArray]
-    header: BagHeader
+    spec: FeatureSpec
     digest: str
 
     @property
@@ -84,22 +84,22 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
     present = set(slide_ids)
     of_patient: dict[str, AnyArray] = {}
     digests: list[str] = []
-    first: BagHeader | None = None
+    spec: FeatureSpec | None = None
     for patient in cohort.patient_id.tolist():
         parts = []
         for entry in cohort.slides.get(patient, ()):
             if entry.slide_id not in present:
                 continue
             bag = read_bag(folder / f"{entry.slide_id}.h5")
-            first = first or bag.header
-            check_same_features(bag.header, first, f"the bag of slide {first.slide_id}")
+            spec = spec or bag.header.feature_spec
+            check_same_features(bag.header, spec, "the cohort's first bag")
             parts.append(bag.features)
             digests.append(array_digest(bag.features))
         if parts:
             of_patient[patient] = np.concatenate(parts)
-    if first is None:
+    if spec is None:
         raise BagFormatError(f"{folder}: holds no bag of this cohort; run 'pathoml extract' first")
-    return PatientFeatures(of_patient, first, digest_of(digests))
+    return PatientFeatures(of_patient, spec, digest_of(digests))
 
 
 def select_patients(cohort: Cohort, features: PatientFeatures | None, patient_ids: Sequence[str]) -> Patients:

@@ -80,7 +80,7 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     """
     package = load_package(request.package)
     outcomes: list[SlideOutcome] = []
-    if package.bag_header is None:
+    if package.feature_spec is None:
         patients = _table_patients(request, package)
     else:
         features, outcomes = _patient_features(request, package, context)
@@ -241,9 +241,9 @@ def _patient_features(
 
 
 def _check_bag(package: Package, header: BagHeader) -> None:
-    if package.bag_header is None:
+    if package.feature_spec is None:
         raise PackageError("the model was trained without slides")
-    check_same_features(header, package.bag_header, "the model")
+    check_same_features(header, package.feature_spec, "the model")
 
 
 def _entries(inputs: Sequence[Path]) -> list[SlideEntry]:

@@ -215,10 +215,10 @@ def report_stage(study: Study) -> Path:
         raise InputError(f"{folder.root}: no evaluation there; run 'pathoml evaluate' first")
     facts = list(cohort_facts(study))
     package = load_package(folder.package)
-    if package.bag_header is not None:
+    if package.feature_spec is not None:
         summary = package.summary
         origin = f"pretrained on {summary['encoder_pretraining']}; licence {summary['encoder_licence']}"
-        facts.append(("Encoder", f"{package.bag_header.encoder}; {origin}"))
+        facts.append(("Encoder", f"{package.feature_spec.encoder}; {origin}"))
     page = Page(
         title=study.config.name,
         endpoint=study.cohort.endpoint,
@@ -310,7 +310,7 @@ def _template(study: Study, data: TrainingData) -> Package:
         return Package((), None, None, _curve_days(last), summary)
     encoder = build_encoder(study.config.encoder)
     summary.update(encoder_licence=encoder.licence, encoder_pretraining=encoder.pretraining)
-    return Package((), data.features.header, study.config.recipe.to_json(), _curve_days(last), summary)
+    return Package((), data.features.spec, study.config.recipe.to_json(), _curve_days(last), summary)
 
 
 def _curve_days(last: float) -> tuple[float, ...]:

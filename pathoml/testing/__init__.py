@@ -15,3 +15,4 @@ from pathoml.testing.synthetic import GENERATOR_VERSION as GENERATOR_VERSION
 from pathoml.testing.synthetic import SMALL_DESIGN as SMALL_DESIGN
 from pathoml.testing.synthetic import CohortPaths as CohortPaths
 from pathoml.testing.synthetic import make_cohort as make_cohort
+from pathoml.testing.truth import tile_composition as tile_composition

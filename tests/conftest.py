@@ -1,0 +1,17 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real slides and tables; see CONTRIBUTING.md for what it holds and how to get it."""
+    folder = Path(os.environ.get("PATHOML_TEST_DATA", _DEFAULT_DATA))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set PATHOML_TEST_DATA to the folder that CONTRIBUTING.md describes")
+    return folder

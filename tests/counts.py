@@ -1,0 +1,12 @@
+"""How often tests repeat things. Lowering a number here needs a reason in the change's note."""
+
+RANDOM_KILLS = 10
+"""Seeded random moments at which `pathoml run` is killed, besides once inside each stage."""
+
+KILL_SEED = 4711
+
+BAG_WRITE_KILLS = 20
+"""Kills while a bag is being written."""
+
+BIT_FLIPS = 40
+"""Bytes of a bag that are altered, one at a time."""
