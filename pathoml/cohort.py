@@ -114,10 +114,10 @@ class Cohort:
         Hospital; empty text where no site column is named.
     covariates : DataFrame
         One row a patient; numeric columns as float (NaN where blank), categorical ones as text ('' where blank).
-    slides : mapping of str to tuple of SlideEntry
-        Slides of each patient that has any.
     endpoint : str
         What the time runs to.
+    slides : mapping of str to tuple of SlideEntry
+        Slides of each patient that has any.
     warnings : tuple of Problem
         What was noticed and does not stop the work.
     """

@@ -58,7 +58,13 @@ class Estimate:
     folds: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Return plain JSON values."""
+        """Return plain JSON values.
+
+        Returns
+        -------
+        dict
+            With the keys value, low, high and folds.
+        """
         return {"value": self.value, "low": self.low, "high": self.high, "folds": self.folds}
 
 

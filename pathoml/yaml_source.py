@@ -1,6 +1,6 @@
 """YAML read as plain data that remembers its line numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ class _Builder:
 def _construct(node: ScalarNode, kind: str) -> Any:
     """Build a scalar with the rules of ruamel's own safe constructor."""
     constructor: Any = SafeConstructor(loader=YAML(typ="safe", pure=True))
-    builders = {
+    builders: dict[str, Callable[[], Any]] = {
         "null": lambda: None,
         "bool": lambda: constructor.construct_yaml_bool(node),
         "int": lambda: constructor.construct_yaml_int(node),

@@ -29,14 +29,14 @@ def load(folder: Path, text: str, *overrides: str, name: str = "study.yaml") -> 
 
 
 def test_every_mistake_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
-    text = BASE + "trian: {}\ntrain:\n  max_epochs: 0\n  loss: {kind: coks}\nmodel:\n  aggregator: {kind: abmill}\n"
+    text = BASE + "trian: {}\ntrain:\n  max_epochs: 0\n  loss: {kind: discret}\nmodel:\n  aggregator: {kind: abmill}\n"
     with pytest.raises(ConfigError, match=r"study\.yaml: 4 problem\(s\)") as caught:
         load(tmp_path, text)
     found = {problem.where: problem.message for problem in caught.value.problems}
     assert set(found) == {"study.yaml:8", "study.yaml:10", "study.yaml:11", "study.yaml:13"}
     assert found["study.yaml:8"] == "trian: unknown key; did you mean 'train'?"
     assert found["study.yaml:10"].startswith("train.max_epochs: input should be greater than or equal to 1, found 0")
-    assert found["study.yaml:11"] == "train.loss.kind: 'coks' is not one of cox, discrete; did you mean 'cox'?"
+    assert found["study.yaml:11"] == "train.loss.kind: 'discret' is not one of cox, discrete; did you mean 'discrete'?"
     assert found["study.yaml:13"].endswith("'abmill' is not one of abmil, mean; did you mean 'abmil'?")
 
 

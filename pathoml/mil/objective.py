@@ -40,23 +40,81 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
-        """Return what is minimised."""
+        """Return what is minimised.
+
+        Parameters
+        ----------
+        logits : Tensor, shape (n, out)
+            The model's output.
+        outcome : Outcome
+            Follow-up of the same patients.
+
+        Returns
+        -------
+        Tensor, shape ()
+            Mean over the loss's own denominator: events for Cox, patients for time bins.
+        """
 
     @abstractmethod
     def risk(self, logits: FloatArray) -> FloatArray:
-        """Return one number a patient, shape (n,); higher is worse."""
+        """Return one number a patient.
+
+        Parameters
+        ----------
+        logits : ndarray of float64, shape (n, out)
+            The model's output.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Higher is worse.
+        """
 
     @abstractmethod
     def survival(self, logits: FloatArray, curve_days: FloatArray) -> FloatArray:
-        """Return survival curves, shape (n, times)."""
+        """Return survival curves.
+
+        Parameters
+        ----------
+        logits : ndarray of float64, shape (n, out)
+            The model's output.
+        curve_days : ndarray of float64, shape (times,)
+            When.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, times)
+            Probability of no event until then.
+        """
 
     @abstractmethod
     def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "Objective":
-        """Return an objective whose survival curves fit these patients' logits and follow-up."""
+        """Return an objective whose survival curves fit these patients' logits and follow-up.
+
+        Parameters
+        ----------
+        logits : ndarray of float64, shape (n, out)
+            The model's output.
+        time_days : ndarray of float64, shape (n,)
+            Follow-up.
+        event : ndarray of int, shape (n,)
+            1 event, 0 censored.
+
+        Returns
+        -------
+        Objective
+            Ready for `survival`.
+        """
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values for `objective_from_json`."""
+        """Return plain JSON values for `objective_from_json`.
+
+        Returns
+        -------
+        dict
+            With the key ``kind``.
+        """
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,24 @@ class Packed(NamedTuple):
         return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
 
     def sums(self) -> Float[Tensor, "bags columns"]:
-        """Return the sum over each bag's rows; zero for an empty bag."""
+        """Return the sum over each bag's rows; zero for an empty bag.
+
+        Returns
+        -------
+        Tensor, shape (bags, columns)
+            On the same device.
+        """
         total = self.values.new_zeros(len(self.offsets) - 1, self.values.shape[1])
         return total.index_add(0, self.bag_of_row, self.values)
 
     def softmax(self) -> "Packed":
-        """Return values that are positive and sum to 1 over each bag, column by column."""
+        """Return values that are positive and sum to 1 over each bag, column by column.
+
+        Returns
+        -------
+        Packed
+            With the same offsets.
+        """
         bag = self.bag_of_row
         columns = self.values.shape[1]
         start = self.values.new_full((len(self.offsets) - 1, columns), -torch.inf)

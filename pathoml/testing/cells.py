@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 class Cells(NamedTuple):
     """Cells of a slide, one entry each.
 
-    Attributes
+    Parameters
     ----------
     x_um, y_um
         Centres.
@@ -41,7 +41,7 @@ class Cells(NamedTuple):
 class Tube:
     """A gland or a vessel cut across.
 
-    Attributes
+    Parameters
     ----------
     outline_um, lumen_um
         Corners (x, y) of the outer outline and of the hollow, float64 (corner, 2).
@@ -58,7 +58,7 @@ class Tube:
 class Anatomy:
     """What the renderer needs beside the layout.
 
-    Attributes
+    Parameters
     ----------
     cells
         Every nucleus.

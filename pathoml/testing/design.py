@@ -25,7 +25,7 @@ _CANVAS_ASPECT = 1.256
 class Hospital:
     """A site of the cohort.
 
-    Attributes
+    Parameters
     ----------
     code
         Text; its leading zero is part of it.
@@ -47,7 +47,7 @@ class Hospital:
 class Effect:
     """How a quantity acts on the hazard.
 
-    Attributes
+    Parameters
     ----------
     mean, sd
         Of the population the patients are drawn from, fixed by design and not taken from the sample.
@@ -60,7 +60,18 @@ class Effect:
     log_hazard_per_sd: float
 
     def log_hazard(self, values: FloatArray) -> FloatArray:
-        """Return the contribution of each value to the log hazard."""
+        """Return the contribution of each value to the log hazard.
+
+        Parameters
+        ----------
+        values
+            In the unit of the mean.
+
+        Returns
+        -------
+        ndarray
+            Same shape.
+        """
         return self.log_hazard_per_sd * (values - self.mean) / self.sd
 
 
@@ -76,7 +87,7 @@ HOSPITALS = (
 class CohortDesign:
     """Everything but the seed that determines a cohort.
 
-    Attributes
+    Parameters
     ----------
     patients
         Number of patients.
@@ -122,7 +133,7 @@ class CohortDesign:
 class PatientPlan:
     """One patient before survival is drawn.
 
-    Attributes
+    Parameters
     ----------
     patient_id
         "P001", "P002", ...
@@ -146,7 +157,7 @@ class PatientPlan:
 class Outcomes(NamedTuple):
     """Survival of every patient.
 
-    Attributes
+    Parameters
     ----------
     log_hazard
         float64 (patient,), the oracle.

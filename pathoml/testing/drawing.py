@@ -21,7 +21,7 @@ from pathoml.testing.staining import StainProfile
 class SlideSpec:
     """Everything that determines a slide's pixels.
 
-    Attributes
+    Parameters
     ----------
     slide_id
         Name of the slide; its file is ``<slide_id>.tif``.
@@ -49,7 +49,7 @@ class SlideSpec:
 class SlideTruth:
     """What a slide shows where.
 
-    Attributes
+    Parameters
     ----------
     composition
         uint8 (row, col, kind) over the whole slide: 255 times the share of each of `KINDS`, 0 on glass.

@@ -71,7 +71,7 @@ class Ground:
 
     The ground has the slide's resolution, or half of it for a fine scanner: it is smooth, nuclei are not.
 
-    Attributes
+    Parameters
     ----------
     mpp
         Micrometres per pixel of the ground.
@@ -90,7 +90,18 @@ class Ground:
     shift_px: npt.NDArray[np.int64]
 
     def is_glass(self, row: int, col: int) -> bool:
-        """Whether the block that begins at a pixel is clear of tissue."""
+        """Whether the block that begins at a pixel is clear of tissue.
+
+        Parameters
+        ----------
+        row, col
+            First pixel of the block.
+
+        Returns
+        -------
+        bool
+            True on glass.
+        """
         return bool(self.planes["depth_um"][_grid_window(row, col)].max() < _OUTSIDE_UM)
 
     def block(self, row: int, col: int) -> tuple[ByteMap, ByteMap]:

@@ -29,7 +29,7 @@ _CANVAS_MARGIN_UM = 45.0
 class TissuePlan:
     """What a piece of tissue is to contain.
 
-    Attributes
+    Parameters
     ----------
     seed
         Seed of the cohort and index of the slide in it.
@@ -63,7 +63,18 @@ class TissuePlan:
         return round(self.height_um / GRID_UM), round(self.width_um / GRID_UM)
 
     def generator(self, purpose: int) -> np.random.Generator:
-        """Return the generator for one purpose, so that drawing more of one thing never changes another."""
+        """Return the generator for one purpose, so that drawing more of one thing never changes another.
+
+        Parameters
+        ----------
+        purpose
+            A number for each thing drawn.
+
+        Returns
+        -------
+        Generator
+            Seeded by the plan and the purpose.
+        """
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(purpose,)))
 
 
@@ -71,7 +82,7 @@ class TissuePlan:
 class Layout:
     """Maps of one slide's tissue at `GRID_UM` per pixel.
 
-    Attributes
+    Parameters
     ----------
     depth_um
         float32 (row, col), distance to the tissue's outline, negative outside.

@@ -66,7 +66,20 @@ def periodic_noise(rng: np.random.Generator, size_px: int, sigma_px: tuple[float
 
 
 def smooth_step(values: FloatMap, low: float, high: float) -> FloatMap:
-    """Map values to 0 below ``low``, to 1 above ``high``, linearly between."""
+    """Map values to 0 below ``low``, to 1 above ``high``, linearly between.
+
+    Parameters
+    ----------
+    values
+        Any map.
+    low, high
+        Ends of the step.
+
+    Returns
+    -------
+    ndarray
+        Same shape, 0 to 1.
+    """
     scale = np.float32(1.0 / (high - low))
     step: FloatMap = np.clip((values - np.float32(low)) * scale, np.float32(0), np.float32(1))
     return step

@@ -38,7 +38,7 @@ class Cell(IntEnum):
 class Sprites:
     """Pictures of one kind of cell, ordered by orientation.
 
-    Attributes
+    Parameters
     ----------
     chromatin
         Haematoxylin of each picture, uint8 (row, col), in steps of concentration.

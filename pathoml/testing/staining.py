@@ -20,7 +20,7 @@ _NOISE_PX = 800
 class StainProfile:
     """How a laboratory stains and a scanner sees.
 
-    Attributes
+    Parameters
     ----------
     haematoxylin, eosin
         Optical density per unit of concentration in red, green and blue.
@@ -36,7 +36,18 @@ class StainProfile:
     noise: float = 1.3
 
     def varied(self, rng: np.random.Generator) -> StainProfile:
-        """Return the profile of one slide: staining strength and hue differ a little from slide to slide."""
+        """Return the profile of one slide: staining strength and hue differ a little from slide to slide.
+
+        Parameters
+        ----------
+        rng
+            Of the slide.
+
+        Returns
+        -------
+        StainProfile
+            Near this one.
+        """
         strength_h, strength_e = rng.normal(1.0, 0.06, size=2)
         hue_h, hue_e = rng.normal(1.0, 0.025, size=(2, 3))
         return StainProfile(

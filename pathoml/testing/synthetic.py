@@ -41,7 +41,7 @@ _DONE_FILE = "synthetic.json"
 class CohortPaths:
     """Where a cohort lies.
 
-    Attributes
+    Parameters
     ----------
     slides_csv
         One row a slide: slide_id, path (relative to this file), patient_id.

@@ -1,0 +1,100 @@
+"""What logits mean: losses, risks and curves agree with the survival module."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lifelines import KaplanMeierFitter
+
+from pathoml.losses import cox_loss, discrete_hazard_loss
+from pathoml.mil.objective import CoxObjective, DiscreteObjective, Objective, Outcome, fit_objective, objective_from_json
+from pathoml.train_settings import CoxLossSettings, DiscreteLossSettings, Loss
+
+COX, DISCRETE = CoxLossSettings(), DiscreteLossSettings(bins=4)
+GRID = np.linspace(0, 2000, 41)
+LOSSES = pytest.mark.parametrize("loss", [COX, DISCRETE], ids=["cox", "discrete"])
+
+
+def follow_up(count: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.exponential(600, count).round(), rng.integers(0, 2, count)
+
+
+def fitted(loss: Loss, logits: np.ndarray | None = None) -> tuple[Objective, np.ndarray]:
+    time, event = follow_up()
+    objective = fit_objective(loss, time, event)
+    logits = np.random.default_rng(1).normal(-1, 1, (len(time), objective.out)) if logits is None else logits
+    return objective.calibrated(logits, time, event), logits
+
+
+@LOSSES
+def test_curves_start_at_one_and_never_rise(loss: Loss) -> None:
+    objective, logits = fitted(loss)
+    curves = objective.survival(logits, GRID)
+    assert (np.diff(curves, axis=1) <= 0).all()
+    np.testing.assert_allclose(curves[:, 0], 1, atol=0.02)
+    assert curves.min() >= 0
+
+
+@LOSSES
+def test_a_higher_risk_has_the_lower_curve(loss: Loss) -> None:
+    objective, logits = fitted(loss)
+    worse = logits + 1
+    assert (objective.risk(worse) > objective.risk(logits)).all()
+    assert (objective.survival(worse, GRID) <= objective.survival(logits, GRID)).all()
+
+
+@LOSSES
+def test_json_gives_the_very_same_objective_back(loss: Loss) -> None:
+    objective, logits = fitted(loss)
+    again = objective_from_json(json.loads(json.dumps(objective.to_json())))
+    assert type(again) is type(objective)
+    np.testing.assert_array_equal(again.survival(logits, GRID), objective.survival(logits, GRID))
+    np.testing.assert_array_equal(again.risk(logits), objective.risk(logits))
+
+
+def test_an_unfitted_cox_objective_survives_json_and_has_no_curves() -> None:
+    again = objective_from_json(json.loads(json.dumps(CoxObjective().to_json())))
+    with pytest.raises(RuntimeError, match="need a calibrated objective"):
+        again.survival(np.zeros((1, 1)), GRID)
+
+
+def test_cox_curves_of_equal_patients_come_close_to_kaplan_meier() -> None:
+    time, event = follow_up()
+    objective = CoxObjective().calibrated(np.full((len(time), 1), 5.0), time, event)
+    expected = KaplanMeierFitter().fit(time, event).survival_function_at_times(GRID)
+    early = GRID < 1000
+    np.testing.assert_allclose(objective.survival(np.full((1, 1), 5.0), GRID)[0][early], expected[early], atol=0.02)
+
+
+def test_the_cox_loss_is_the_cox_loss() -> None:
+    time, event = (torch.from_numpy(values) for values in follow_up())
+    logits = torch.randn(len(time), 1)
+    torch.testing.assert_close(CoxObjective().loss(logits, Outcome(event == 1, time)), cox_loss(logits[:, 0], event == 1, time))
+
+
+@pytest.mark.parametrize(("day", "expected"), [(0, 0), (10, 0), (10.5, 1), (20, 1), (30, 2), (99, 2)])
+def test_follow_up_falls_into_the_bin_that_ends_with_it(day: float, expected: int) -> None:
+    objective = DiscreteObjective(np.array([0.0, 10.0, 20.0, 30.0]))
+    logits = torch.randn(1, 3, dtype=torch.float64)
+    outcome = Outcome(torch.tensor([True]), torch.tensor([day], dtype=torch.float64))
+    wanted = discrete_hazard_loss(logits, outcome.event, torch.tensor([expected]))
+    torch.testing.assert_close(objective.loss(logits, outcome), wanted)
+
+
+def test_the_discrete_loss_is_the_likelihood_of_its_own_curves() -> None:
+    objective, logits = fitted(DISCRETE)
+    edges = objective.edges
+    time, event = edges[1:], np.ones(4, dtype=np.int64)
+    before = objective.survival(logits[:4], edges)[np.arange(4), np.arange(4)]
+    after = objective.survival(logits[:4], edges)[np.arange(4), np.arange(4) + 1]
+    found = objective.loss(torch.from_numpy(logits[:4]), Outcome(torch.from_numpy(event == 1), torch.from_numpy(time)))
+    assert found.item() == pytest.approx(-np.log(before - after).mean(), rel=1e-9)
+
+
+def test_edges_come_from_the_patients_given() -> None:
+    objective = fit_objective(DISCRETE, *follow_up())
+    time, event = follow_up()
+    inner = np.quantile(time[event == 1], [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(objective.edges, [0, *inner, time.max()])

@@ -1,0 +1,133 @@
+"""The whole slide at low resolution: an area average, whatever the strips."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pathoml.errors import DamagedSlideError, MissingMppError
+from pathoml.slides import open_slide, whole_slide_image
+from pathoml.slides.base import Region, Slide, SlideGeometry
+from pathoml.testing.pyramid import write_pyramid
+
+
+class ArraySlide(Slide):
+    """A slide in memory, exact to the byte."""
+
+    def __init__(self, levels: list[np.ndarray], *, mpp: tuple[float, float] | None = (0.5, 0.5)) -> None:
+        super().__init__(Path("array.tif"))
+        self.levels = levels
+        self.read: list[tuple[int, tuple[int, int]]] = []
+        height, width = levels[0].shape[:2]
+        self._geometry = SlideGeometry(width, height, tuple(width / one.shape[1] for one in levels), mpp)
+
+    @property
+    def geometry(self) -> SlideGeometry:
+        return self._geometry
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+    def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
+        self.read.append((level, size_px))
+        downsample = self._geometry.level_downsamples[level]
+        x, y = (round(value / downsample) for value in xy_level0_px)
+        pixels = np.full((size_px[1], size_px[0], 3), 255, dtype=np.uint8)
+        part = self.levels[level][y : y + size_px[1], x : x + size_px[0]]
+        pixels[: part.shape[0], : part.shape[1]] = part
+        return Region(pixels, None)
+
+    def close(self) -> None:
+        pass
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def block_mean(image: np.ndarray, factor: int) -> np.ndarray:
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    return image.astype(float).reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
+
+
+def limit_strips(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+    monkeypatch.setattr("pathoml.slides.overview._STRIP_PIXELS", pixels)
+
+
+@pytest.mark.parametrize("factor", [2, 5, 16])
+def test_an_integer_factor_gives_the_mean_of_blocks(factor: int) -> None:
+    image = noise(320, 480)
+    seen = whole_slide_image(ArraySlide([image]), mpp=0.5 * factor)
+    np.testing.assert_allclose(seen, block_mean(image, factor), atol=0.51)
+
+
+@pytest.mark.parametrize("strip_pixels", [480 * 16, 480 * 48, 480 * 100])
+def test_strips_do_not_change_the_picture(monkeypatch: pytest.MonkeyPatch, strip_pixels: int) -> None:
+    slide = ArraySlide([noise(320, 480)])
+    whole = whole_slide_image(slide, mpp=8.0)
+    assert len(slide.read) == 1
+    limit_strips(monkeypatch, strip_pixels)
+    np.testing.assert_array_equal(whole_slide_image(slide, mpp=8.0), whole)
+    assert len(slide.read) > 2
+
+
+def test_a_strip_never_holds_more_pixels_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_strips(monkeypatch, 480 * 40)
+    slide = ArraySlide([noise(331, 480)])
+    whole_slide_image(slide, mpp=8.0)
+    assert max(width * height for _, (width, height) in slide.read) <= 480 * 41
+
+
+def test_strips_change_little_where_the_factor_is_odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.linspace(0, 255, 331)[:, None, None]
+    slide = ArraySlide([np.broadcast_to(rows, (331, 477, 3)).astype(np.uint8)])
+    whole = whole_slide_image(slide, mpp=7.3)
+    limit_strips(monkeypatch, 477 * 50)
+    np.testing.assert_allclose(whole_slide_image(slide, mpp=7.3).astype(int), whole, atol=2)
+
+
+def test_the_coarsest_level_that_is_fine_enough_is_read() -> None:
+    image = noise(320, 480)
+    levels = [image, *(np.rint(block_mean(image, factor)).astype(np.uint8) for factor in (4, 16))]
+    slide = ArraySlide(levels)
+    seen = whole_slide_image(slide, mpp=4.0)
+    assert {level for level, _ in slide.read} == {1}
+    np.testing.assert_allclose(seen, block_mean(image, 8), atol=1.01)
+
+
+def test_anisotropic_pixels_are_made_square() -> None:
+    seen = whole_slide_image(ArraySlide([noise(320, 480)], mpp=(0.25, 0.5)), mpp=4.0)
+    assert seen.shape == (40, 30, 3)
+
+
+def test_a_slide_without_resolution_is_refused() -> None:
+    with pytest.raises(MissingMppError, match=r"array\.tif: no microns-per-pixel"):
+        whole_slide_image(ArraySlide([noise(32, 32)], mpp=None), mpp=8.0)
+
+
+@pytest.mark.parametrize("size", [(301, 407), (1, 1), (3, 900)])
+def test_odd_sizes_cover_the_slide(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "odd.tif"
+    write_pyramid(path, np.full((*size, 3), 90, dtype=np.uint8), mpp=0.5, downsamples=())
+    with open_slide(path) as slide:
+        seen = whole_slide_image(slide, mpp=4.0)
+    assert seen.shape[:2] == (max(1, round(size[0] / 8)), max(1, round(size[1] / 8)))
+    np.testing.assert_allclose(seen.astype(int), 90, atol=3)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=DamagedSlideError, reason="one damaged tile of a slide without pyramid loses the whole picture"
+)
+def test_a_damaged_tile_leaves_a_hole_and_not_a_lost_slide() -> None:
+    class Damaged(ArraySlide):
+        def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
+            (x, y), (width, height) = xy_level0_px, size_px
+            if x <= 250 < x + width and y <= 250 < y + height:
+                raise DamagedSlideError("tile at (250, 250)")
+            return super().read_region(xy_level0_px, level, size_px)
+
+    image = np.full((1600, 1600, 3), 90, dtype=np.uint8)
+    seen = whole_slide_image(Damaged([image]), mpp=8.0)
+    assert (seen == 90).mean() > 0.5
+    assert seen[15, 15].mean() > 200, "a hole is background"

@@ -1,0 +1,119 @@
+"""The pixels of one tile: the area average of its rectangle, alike at every scanner's resolution."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pathoml.errors import MissingMppError, NoTissueError
+from pathoml.slides import Slide, open_slide
+from pathoml.testing import SlideSpec, TissuePlan, draw_slide
+from pathoml.testing.design import HOSPITALS
+from pathoml.testing.pyramid import write_pyramid
+from pathoml.tiles import read_tile, tissue_grid
+from pathoml.tiling import TilingSettings, plan_reading
+from pathoml.tissue import TissueSettings
+
+PLAN = TissuePlan(
+    seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
+    tumour=0.5, glands=0.3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same tissue scanned at three resolutions."""
+    folder = tmp_path_factory.mktemp("tiles")
+    for mpp in (0.25, 0.5, 1.0):
+        draw_slide(folder / f"{mpp}.tif", SlideSpec("s", PLAN, mpp, HOSPITALS[3].stain))
+    return folder
+
+
+def tiles_of(path: Path) -> dict[tuple[int, int], np.ndarray]:
+    with open_slide(path) as slide:
+        grid = tissue_grid(slide, TissueSettings(), TilingSettings())
+        where = [tuple(one) for one in grid.grid.tolist()]
+        return {at: read_tile(slide, (x, y), grid.plan) for at, (x, y) in zip(where, grid.coords.tolist(), strict=True)}
+
+
+def test_a_tile_of_a_finer_slide_is_the_area_average_of_its_rectangle(folder: Path) -> None:
+    with open_slide(folder / "0.25.tif") as slide:
+        plan = plan_reading(slide.geometry, TilingSettings())
+        tile = read_tile(slide, (901, 453), plan)
+        rectangle = slide.read_region((901, 453), 0, (448, 448)).pixels
+    average = rectangle.astype(float).reshape(224, 2, 224, 2, 3).mean(axis=(1, 3))
+    assert average.std() > 10, "a tile of plain glass would prove nothing"
+    np.testing.assert_allclose(tile, average, atol=0.51)
+
+
+def test_a_tile_at_native_resolution_is_the_stored_pixels(folder: Path) -> None:
+    with open_slide(folder / "0.5.tif") as slide:
+        tile = read_tile(slide, (451, 227), plan_reading(slide.geometry, TilingSettings()))
+        np.testing.assert_array_equal(tile, slide.read_region((451, 227), 0, (224, 224)).pixels)
+
+
+def test_the_same_tissue_scanned_finer_gives_similar_tiles(folder: Path) -> None:
+    fine, coarse = tiles_of(folder / "0.25.tif"), tiles_of(folder / "0.5.tif")
+    shared = sorted(fine.keys() & coarse.keys())
+    assert len(shared) >= 6
+    for where in shared:
+        one, other = (cv2.GaussianBlur(tiles[where], (0, 0), 2).ravel().astype(float) for tiles in (fine, coarse))
+        assert np.corrcoef(one, other)[0, 1] > 0.95, where
+        assert abs(one.mean() - other.mean()) < 3, where
+
+
+def test_neighbouring_tiles_are_not_similar(folder: Path) -> None:
+    """What the test above would say of two tiles that do not show the same place."""
+    tiles = tiles_of(folder / "0.5.tif")
+    first, *others = (cv2.GaussianBlur(tile, (0, 0), 2).ravel().astype(float) for tile in tiles.values())
+    assert max(np.corrcoef(first, other)[0, 1] for other in others) < 0.8
+
+
+def test_a_coarser_slide_is_enlarged_and_keeps_its_place(folder: Path) -> None:
+    enlarged, native = tiles_of(folder / "1.0.tif"), tiles_of(folder / "0.5.tif")
+    for where in enlarged.keys() & native.keys():
+        one, other = (cv2.GaussianBlur(tiles[where], (0, 0), 4).ravel().astype(float) for tiles in (enlarged, native))
+        assert enlarged[where].shape == (224, 224, 3)
+        assert np.corrcoef(one, other)[0, 1] > 0.9, where
+
+
+def test_a_tile_over_the_edge_is_padded_with_background(folder: Path) -> None:
+    with open_slide(folder / "0.5.tif") as slide:
+        tile = read_tile(slide, (1120 - 100, 0), plan_reading(slide.geometry, TilingSettings()))
+    assert (tile[:, 100:] == 255).all()
+    assert (tile[:, :100] < 255).any()
+
+
+def overlapping_grid(slide: Slide) -> np.ndarray:
+    return tissue_grid(slide, TissueSettings(), TilingSettings(overlap=0.5)).tissue_share
+
+
+def test_every_tile_of_a_grid_holds_the_least_share_of_tissue(folder: Path) -> None:
+    with open_slide(folder / "0.5.tif") as slide:
+        shares = overlapping_grid(slide)
+    assert len(shares) > 20
+    assert shares.min() >= 0.5
+
+
+def test_a_white_slide_has_no_tissue(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "white.tif", np.full((900, 900, 3), 244, dtype=np.uint8), mpp=0.5)
+    with (
+        open_slide(tmp_path / "white.tif") as slide,
+        pytest.raises(NoTissueError, match=r"white\.tif: no tile holds 50% tissue; .*lower tissue\.min_saturation"),
+    ):
+        tissue_grid(slide, TissueSettings(), TilingSettings())
+
+
+def test_a_slide_without_resolution_is_refused_before_it_is_searched(data_dir: Path) -> None:
+    with (
+        open_slide(data_dir / "slides/TCGA-CR-7395-01A-01-TS1.svs") as slide,
+        pytest.raises(MissingMppError, match=r"TCGA-CR-7395-01A-01-TS1\.svs: no microns-per-pixel .*column mpp"),
+    ):
+        tissue_grid(slide, TissueSettings(), TilingSettings())
+
+
+def test_the_real_skin_slide_gives_a_third_of_its_grid(data_dir: Path) -> None:
+    with open_slide(data_dir / "slides/CMU-1-Small-Region.svs") as slide:
+        grid = tissue_grid(slide, TissueSettings(), TilingSettings())
+    assert 40 <= len(grid) <= 48, "14 x 10 tiles cover the slide, 34 % of it is tissue"
