@@ -1,6 +1,7 @@
 """The command line: parse, load, call, print, exit code. Heavy imports happen inside the commands."""
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,17 +39,27 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 def main() -> None:
     """Run the command line and turn what goes wrong into a message and an exit code."""
+    import click
+
     from pathoml.errors import PathomlError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's way of pressing Ctrl-C
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(WRONG_INPUT)
     except PathomlError as error:
         _say(str(error), error=True)
         sys.exit(WRONG_INPUT)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         _say("interrupted; the same command goes on where it stopped", error=True)
         sys.exit(INTERRUPTED)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 @app.command()
@@ -346,10 +357,12 @@ def _table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    table = RichTable(title=escape(title), show_header=False, title_justify="left")
+    table = RichTable(show_header=False)
     for name, value in rows:
         table.add_row(escape(str(name)), escape(str(value)))
-    Console().print(table)
+    console = Console()
+    console.print(escape(title), style="bold")
+    console.print(table)
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from pathoml.survival import (
     log_rank,
 )
 from pathoml.survival.metrics import restricted_days
-from pathoml.units import FloatArray, IntArray
+from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 CONDITION = "intervals: 95 %, bootstrap over test patients within folds, conditional on the fitted models"
 
@@ -242,7 +242,8 @@ def _risk_groups(test: Predictions) -> dict[str, Any]:
     time_days, event = _outcome(test.table)
     high = (test.table["risk_group"] == "high").to_numpy()
     statistic, p_value = log_rank(time_days, event, high.astype(np.int64))
-    curves = {}
+    ticks = np.arange(0.0, float(time_days.max()), DAYS_PER_UNIT["years"])
+    curves: dict[str, Any] = {}
     for name, rows in (("low", ~high), ("high", high)):
         curve = kaplan_meier(time_days[rows], event[rows]) if rows.any() else None
         curves[name] = {
@@ -250,11 +251,13 @@ def _risk_groups(test: Predictions) -> dict[str, Any]:
             "events": int(event[rows].sum()),
             "days": [] if curve is None else curve.days.tolist(),
             "survival": [] if curve is None else curve.values.tolist(),
+            "at_risk": [int((time_days[rows] >= tick).sum()) for tick in ticks],
         }
     return {
         "cutoff": "median risk of each fold's training patients",
         "log_rank": statistic,
         "p_value": p_value,
+        "at_risk_days": ticks.tolist(),
         "curves": curves,
     }
 

@@ -1,13 +1,9 @@
 """How a long stage tells how far it is, without knowing who listens."""
 
-from typing import Protocol
+from collections.abc import Callable
 
-
-class Progress(Protocol):
-    """Told after each piece of work."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Note that `done` of `total` pieces of `stage` are finished."""
+Progress = Callable[[str, int, int], None]
+"""Told after each piece of work: name of the stage, pieces done, pieces in all."""
 
 
 def silent(stage: str, done: int, total: int) -> None:

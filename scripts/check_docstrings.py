@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Protocol, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from numpydoc.validate import validate
 from pydantic.fields import FieldInfo
@@ -54,11 +54,7 @@ def problems_of(name: str, value: object, checks: set[str]) -> Iterator[str]:
             f"field {key} has no description" for key, field in value.model_fields.items() if needs_description(field)
         )
         checks = checks - {"PR01"}
-    if (
-        inspect.isclass(value)
-        and "__init__" not in vars(value)
-        and (issubclass(value, (Exception, Enum)) or Protocol in value.__bases__)
-    ):
+    if inspect.isclass(value) and "__init__" not in vars(value) and issubclass(value, (Exception, Enum)):
         checks = checks - {"PR01"}
     yield from (f"{code} {text}" for code, text in validate(name)["errors"] if code in checks)
 

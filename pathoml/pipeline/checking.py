@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pathoml.cohort import Cohort
 from pathoml.config import Config, load_config
 from pathoml.errors import InputError, Problem, SlideError
 from pathoml.pipeline.study import Study, open_study
 from pathoml.progress import Progress, silent
 from pathoml.slides import open_slide
 from pathoml.splits import make_folds
+from pathoml.survival.curves import censoring_survival
 from pathoml.tiling import plan_reading
 
 
@@ -88,13 +90,20 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Endpoint", cohort.endpoint),
         ("Patients", str(len(cohort))),
         ("Events", f"{events} ({events / len(cohort):.0%})"),
-        ("Median follow-up of all patients", f"{sorted(cohort.time_days)[len(cohort) // 2]:.0f} days"),
+        ("Median follow-up (reverse Kaplan-Meier)", _median_follow_up(cohort)),
         ("Hospitals", f"{len(sites)} ({', '.join(sites[:12])})" if sites else "not given"),
         ("Covariates", ", ".join(_covariate_names(config)) or "none"),
     ]
     if config.slides is not None:
         facts.append(("Slides", str(len(study.entries))))
     return tuple(facts)
+
+
+def _median_follow_up(cohort: Cohort) -> str:
+    """Return when half of the patients would have been censored had none had the event."""
+    remaining = censoring_survival(cohort.time_days, cohort.event)
+    reached = remaining.days[remaining.values <= 0.5]
+    return f"{reached[0]:.0f} days" if len(reached) else "not reached"
 
 
 def _covariate_names(config: Config) -> list[str]:

@@ -72,6 +72,9 @@ def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
     """
     if study.config.slides is None:
         raise InputError(f"study {study.config.name} names no slides; add the section slides: to extract features")
+    write_json(
+        study.folder.config, study.config.model_dump(mode="json")
+    )  # says early if the folder cannot be written to
     outcomes = extract_archive(
         study.entries, study.config.recipe, study.config.slides.bags, device=context.device, progress=context.progress
     )

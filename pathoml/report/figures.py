@@ -29,7 +29,7 @@ def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str)
     str
         SVG.
     """
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 3.7), layout="constrained")
     axis = figure.subplots()
     for name, curve in groups["curves"].items():
         years = np.array([0.0, *curve["days"]]) / _DAYS_PER_YEAR
@@ -39,6 +39,7 @@ def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str)
     axis.set_xlim(left=0)
     axis.text(0.02, 0.04, f"log-rank p = {groups['p_value']:.2g}", transform=axis.transAxes, fontsize=8)
     axis.legend(fontsize=7, frameon=False, loc="upper right")
+    _numbers_at_risk(axis, groups)
     _plain(axis)
     return _svg(figure)
 
@@ -69,6 +70,20 @@ def concordance_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     axis.set_xlabel("concordance on test patients (0.5 = guessing)", fontsize=8)
     _plain(axis)
     return _svg(figure)
+
+
+def _numbers_at_risk(axis: Any, groups: Mapping[str, Any]) -> None:
+    """Write below each year how many patients of each group are still followed."""
+    years = np.array(groups["at_risk_days"]) / _DAYS_PER_YEAR
+    shown = slice(None, None, max(1, len(years) // 8))
+    axis.set_xticks(years[shown])
+    for line, (name, curve) in enumerate(groups["curves"].items()):
+        for year, count in zip(years[shown], curve["at_risk"][shown], strict=True):
+            place = (year, -0.24 - 0.07 * line)
+            axis.text(
+                *place, count, transform=axis.get_xaxis_transform(), ha="center", fontsize=7, color=_COLOURS[name]
+            )
+    axis.text(0.0, -0.17, "at risk", transform=axis.get_xaxis_transform(), fontsize=7, color="0.4")
 
 
 def _plain(axis: Any) -> None:

@@ -21,7 +21,7 @@ from pathoml.encoders.settings import Lite0Settings, LocalSettings, TimmSettings
 from pathoml.errors import EncoderError
 from pathoml.files import file_digest
 
-VIT = "vit_tiny_patch16_224"
+VIT, SMALL = "vit_tiny_patch16_224", "test_vit"
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +114,22 @@ def vit() -> nn.Module:
     return timm.create_model(VIT, pretrained=False).eval()
 
 
-def saved(vit: nn.Module, path: Path) -> Path:
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    """One of the miniatures that timm keeps for tests."""
+    return timm.create_model(SMALL, pretrained=False).eval()
+
+
+def saved(network: nn.Module, path: Path) -> Path:
     if path.suffix == ".safetensors":
-        save_file(vit.state_dict(), path)
+        save_file(network.state_dict(), path)
     else:
-        torch.save(vit.state_dict(), path)
+        torch.save(network.state_dict(), path)
     return path
 
 
 def local(path: Path, **changes: str) -> LocalSettings:
-    return LocalSettings(**{"architecture": VIT, "weights": path, "sha256": file_digest(path), **changes})
+    return LocalSettings(**{"architecture": SMALL, "weights": path, "sha256": file_digest(path), **changes})
 
 
 @torch.inference_mode()
@@ -132,7 +138,7 @@ def test_local_weights_give_the_output_of_the_network_that_was_saved(
     vit: nn.Module, tmp_path: Path, suffix: str
 ) -> None:
     path = saved(vit, tmp_path / f"w.{suffix}")
-    encoder = build_encoder(local(path))
+    encoder = build_encoder(local(path, architecture=VIT))
     tiles = torch.randint(0, 255, (2, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(value)[:, None, None] for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     images = (tiles.permute(0, 3, 1, 2) / 255 - mean) / std
@@ -142,15 +148,15 @@ def test_local_weights_give_the_output_of_the_network_that_was_saved(
     assert encoder.dim == 192
 
 
-def test_weights_of_another_digest_are_refused(vit: nn.Module, tmp_path: Path) -> None:
-    path = saved(vit, tmp_path / "w.safetensors")
+def test_weights_of_another_digest_are_refused(small: nn.Module, tmp_path: Path) -> None:
+    path = saved(small, tmp_path / "w.safetensors")
     with pytest.raises(EncoderError, match=f"SHA-256 is {file_digest(path)}, the configuration says 0{{64}}"):
         build_encoder(local(path, sha256="0" * 64))
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"gone\.pth: no such file"):
-        build_encoder(LocalSettings(architecture=VIT, weights=tmp_path / "gone.pth", sha256="0" * 64))
+        build_encoder(LocalSettings(architecture=SMALL, weights=tmp_path / "gone.pth", sha256="0" * 64))
 
 
 class Trojan:
@@ -178,14 +184,14 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: bytes,
         build_encoder(local(path))
 
 
-def test_a_checkpoint_around_the_weights_is_refused(vit: nn.Module, tmp_path: Path) -> None:
-    torch.save({"model": vit.state_dict(), "epoch": 3}, tmp_path / "w.pth")
+def test_a_checkpoint_around_the_weights_is_refused(small: nn.Module, tmp_path: Path) -> None:
+    torch.save({"model": small.state_dict(), "epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(EncoderError, match="expected a dictionary of tensors"):
         build_encoder(local(tmp_path / "w.pth"))
 
 
-def test_weights_that_lack_or_add_something_are_refused_by_name(vit: nn.Module, tmp_path: Path) -> None:
-    state = dict(vit.state_dict())
+def test_weights_that_lack_or_add_something_are_refused_by_name(small: nn.Module, tmp_path: Path) -> None:
+    state = dict(small.state_dict())
     state["stranger"] = state.pop("norm.weight")
     state["norm.bias"] = torch.zeros(7)
     torch.save(state, tmp_path / "w.pth")
@@ -195,9 +201,9 @@ def test_weights_that_lack_or_add_something_are_refused_by_name(vit: nn.Module, 
         build_encoder(local(tmp_path / "w.pth"))
 
 
-def test_an_unknown_architecture_is_refused(vit: nn.Module, tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_refused(small: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="architecture 'vit_nano' is unknown to timm"):
-        build_encoder(local(saved(vit, tmp_path / "w.pth"), architecture="vit_nano"))
+        build_encoder(local(saved(small, tmp_path / "w.pth"), architecture="vit_nano"))
 
 
 def test_without_the_network_a_hub_encoder_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

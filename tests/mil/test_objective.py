@@ -8,7 +8,14 @@ import torch
 from lifelines import KaplanMeierFitter
 
 from pathoml.losses import cox_loss, discrete_hazard_loss
-from pathoml.mil.objective import CoxObjective, DiscreteObjective, Objective, Outcome, fit_objective, objective_from_json
+from pathoml.mil.objective import (
+    CoxObjective,
+    DiscreteObjective,
+    Objective,
+    Outcome,
+    fit_objective,
+    objective_from_json,
+)
 from pathoml.train_settings import CoxLossSettings, DiscreteLossSettings, Loss
 
 COX, DISCRETE = CoxLossSettings(), DiscreteLossSettings(bins=4)

@@ -8,16 +8,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.xdist_group("small_cohort")
+
 
 def pathoml(*arguments: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "pathoml", *arguments], capture_output=True, text=True, cwd=folder, check=False, timeout=300
+        [sys.executable, "-m", "pathoml", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+        timeout=300,
     )
 
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "doctor", "check", "plan", "run", "extract", "train", "evaluate", "report", "predict", "heatmap", "slide info", "slide thumbnail",
+    ["", "demo", "doctor", "check", "plan", "run", "extract", "train", "evaluate", "report", "predict", "heatmap", "slide info",
+     "slide thumbnail",
      "bags inspect", "bags verify"],
 )  # fmt: skip
 def test_help_of_every_command_is_there(command: str):
@@ -38,7 +46,12 @@ def test_check_lists_problems_of_table_and_manifest_together_and_exits_2(copy_of
     slides.to_csv(folder / "slides.csv", index=False)
     done = pathoml("check", "study.yaml", folder=folder)
     assert done.returncode == 2
-    for text in ("row 2, column time_days", "row 5, column event", "'61,5' is not a number; write decimals with a point", "row 3, column slide_id"):
+    for text in (
+        "row 2, column time_days",
+        "row 5, column event",
+        "'61,5' is not a number; write decimals with a point",
+        "row 3, column slide_id",
+    ):
         assert text in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -20,10 +20,19 @@ from pathoml.pipeline.stages import StageContext, evaluate_stage, report_stage, 
 from pathoml.pipeline.study import open_run, open_study
 from pathoml.predictions import read_predictions
 
+pytestmark = pytest.mark.xdist_group("small_cohort")
+
 
 def test_every_stage_leaves_its_files(finished):
     folder = finished.result.folder
-    for path in (folder.config, folder.folds, folder.predictions, folder.evaluation, folder.report, folder.package / "model.json"):
+    for path in (
+        folder.config,
+        folder.folds,
+        folder.predictions,
+        folder.evaluation,
+        folder.report,
+        folder.package / "model.json",
+    ):
         assert path.is_file(), path
     assert len(finished.result.heatmaps) == 4
     assert finished.result.failed == ()
@@ -56,7 +65,13 @@ def test_running_again_changes_nothing_and_fits_nothing(finished, monkeypatch):
 
 def test_report_shows_both_schemes_the_clinical_model_and_research_use_only(finished):
     page = finished.result.report.read_text()
-    for text in ("Research use only", "Cross-validation", "Leaving one hospital out", "clinical model (Cox)", "Integrated Brier"):
+    for text in (
+        "Research use only",
+        "Cross-validation",
+        "Leaving one hospital out",
+        "clinical model (Cox)",
+        "Integrated Brier",
+    ):
         assert text in page
     assert not re.search(r"(src|href)=[\"']?https?:", page)
 
@@ -75,7 +90,10 @@ def test_predictions_say_research_use_only_in_every_row(finished):
 
 def test_predicting_training_slides_as_if_new_ranks_like_their_out_of_fold_risk(finished, tmp_path):
     request = PredictRequest(
-        finished.result.folder.package, (finished.folder / "slides.csv",), tmp_path, table=finished.folder / "cohort.csv"
+        finished.result.folder.package,
+        (finished.folder / "slides.csv",),
+        tmp_path,
+        table=finished.folder / "cohort.csv",
     )
     shutil.copytree(finished.folder / "bags", tmp_path / "bags")
     predictions, outcomes = predict(request, StageContext())
@@ -98,7 +116,9 @@ def test_a_slide_alone_is_predicted_only_with_its_covariates_or_permission(finis
     assert np.isfinite(predictions.table["risk"]).all()
 
 
-def test_a_bag_made_with_other_settings_is_refused_with_the_difference(finished, copy_of_cohort: Callable[[], Path], tmp_path):
+def test_a_bag_made_with_other_settings_is_refused_with_the_difference(
+    finished, copy_of_cohort: Callable[[], Path], tmp_path
+):
     folder = copy_of_cohort()
     config = load_config(folder / "study.yaml", ["encoder={kind: lite0, features: head}", "extract.workers=0"])
     study = open_study(config)

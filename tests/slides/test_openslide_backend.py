@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from pathoml.cohort import SlideEntry
+from pathoml.encoders.settings import Lite0Settings
 from pathoml.errors import (
     DamagedSlideError,
     MissingMppError,
@@ -17,7 +18,6 @@ from pathoml.errors import (
 )
 from pathoml.extract import extract_archive
 from pathoml.extract_settings import ExtractSettings, Recipe
-from pathoml.encoders.settings import Lite0Settings
 from pathoml.slides import SlideGeometry, open_slide
 from pathoml.testing.pyramid import TILE_PX, write_pyramid
 from pathoml.tiling import TilingSettings, plan_reading

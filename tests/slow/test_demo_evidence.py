@@ -1,7 +1,6 @@
 """The demo's claim, over the three seeds kept for it: better than clinical data, and for the planted reason."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +32,9 @@ class Evidence:
 
 
 @pytest.fixture(scope="module", params=EVALUATION_SEEDS)
-def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
+def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     folder = tmp_path_factory.mktemp(f"demo{request.param}")
-    yield Evidence(request.param, folder, demo(folder, StageContext(), seed=request.param))
+    return Evidence(request.param, folder, demo(folder, StageContext(), seed=request.param))
 
 
 def map_quality(folder: Path, run_name: str) -> dict[str, float]:
@@ -67,13 +66,16 @@ def shuffled_run(folder: Path, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(cohort))
     cohort[["time_days", "event"]] = cohort[["time_days", "event"]].to_numpy()[order]
     cohort.to_csv(folder / "shuffled.csv", index=False)
-    overrides = ["cohort.table=shuffled.csv", "output=run_shuffled", "splits.schemes=[{kind: kfold, folds: 5}]", "heatmap.slides=0"]
+    overrides = [
+        "cohort.table=shuffled.csv",
+        "output=run_shuffled",
+        "splits.schemes=[{kind: kfold, folds: 5}]",
+        "heatmap.slides=0",
+    ]
     run(load_config(folder / "demo.yaml", overrides), StageContext())
 
 
-def test_model_beats_the_clinical_model_on_unseen_patients_and_finds_the_planted_regions(
-    evidence: Evidence
-) -> None:
+def test_model_beats_the_clinical_model_on_unseen_patients_and_finds_the_planted_regions(evidence: Evidence) -> None:
     kfold = evidence.result.run.evaluation["schemes"]["kfold"]
     by_site = evidence.result.run.evaluation["schemes"]["leave_one_site_out"]
     shuffled_run(evidence.folder, evidence.seed)

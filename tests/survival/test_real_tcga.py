@@ -1,11 +1,13 @@
 """Age and sex on the five folds of the published results, with nothing but pathoml's own code."""
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pathoml.cohort import BlockCovariate, Cohort, CohortSettings, NumericCovariate, read_cohort
 from pathoml.covariates import fit_covariates
@@ -18,7 +20,6 @@ from pathoml.train import FitPlan, TrainingData, cross_validate
 from pathoml.train_settings import TrainSettings
 
 CLINICAL = (NumericCovariate(column="age"), NumericCovariate(column="is_female"))
-OMICS = BlockCovariate(name="rnaseq", columns="*_rnaseq", components=32)
 
 
 def tcga_cohort(data_dir: Path, name: str, folder: Path, covariates=CLINICAL) -> Cohort:
@@ -63,8 +64,23 @@ def test_age_and_sex_reproduce_the_known_concordance(
     assert found == pytest.approx(published, abs=0.001)
 
 
-def test_clinical_and_omics_run_through_cross_validation_without_slides(data_dir: Path, tmp_path: Path) -> None:
-    covariates = (*CLINICAL, OMICS)
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """Tiny matrices are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize(
+    ("columns", "lowest"), [("[A-C]*_rnaseq", 0.55), pytest.param("*_rnaseq", 0.58, marks=pytest.mark.slow)]
+)
+def test_clinical_and_omics_run_through_cross_validation_without_slides(
+    data_dir: Path, tmp_path: Path, columns: str, lowest: float
+) -> None:
+    covariates = (*CLINICAL, BlockCovariate(name="rnaseq", columns=columns, components=32))
     cohort = tcga_cohort(data_dir, "blca", tmp_path, covariates)
     rng = np.random.default_rng(0)
     folds = []
@@ -80,7 +96,8 @@ def test_clinical_and_omics_run_through_cross_validation_without_slides(data_dir
     result = evaluate(predictions, EvaluateSettings(bootstraps=200))["schemes"]["fixed"]
     concordance = result["metrics"]["model"]["concordance"]
     assert len(packages) == concordance["folds"] == 5
-    assert 0.58 < concordance["value"] < 0.70
+    print(concordance["value"])
+    assert lowest < concordance["value"] < 0.70
     assert concordance["low"] < concordance["value"] < concordance["high"]
     assert 0.1 < result["metrics"]["model"]["integrated_brier"]["value"] < 0.25
     clinical = [fold["concordance"]["clinical"] for fold in result["folds"]]
