@@ -67,7 +67,9 @@ def test_a_mistake_in_an_item_of_a_list_has_the_line_of_the_item(tmp_path: Path)
 
 
 def test_quoted_codes_and_words_stay_text_and_exponents_become_numbers(tmp_path: Path) -> None:
-    text = BASE.replace("name: study", "name: '05'") + "  event_codes: {NO: 0, 'yes': 1}\ntrain: {learning_rate: 1e-4}\n"
+    text = (
+        BASE.replace("name: study", "name: '05'") + "  event_codes: {NO: 0, 'yes': 1}\ntrain: {learning_rate: 1e-4}\n"
+    )
     config = load(tmp_path, text)
     assert config.name == "05"
     assert config.cohort.event_codes == {"NO": 0, "yes": 1}
@@ -160,7 +162,9 @@ SLIDES = "slides: {manifest: slides.csv}\nextract: {workers: 2}\n"
         pytest.param(
             "manifest: slides.csv",
             "manifest: slides.csv, folder: /archive",
-            marks=pytest.mark.xfail(strict=True, reason="settings.py:result_settings keeps an optional path that is None"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="settings.py:result_settings keeps an optional path that is None"
+            ),
         ),
     ],
 )

@@ -30,7 +30,7 @@ PLAN = TissuePlan(
     seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
     tumour=0.5, glands=0.3,
 )  # fmt: skip
-LETHAL = '''
+LETHAL = """
 import os, signal, time
 from multiprocessing import parent_process
 from pathlib import PosixPath
@@ -48,7 +48,7 @@ class Hanging(PosixPath):
         if parent_process() is not None:
             time.sleep(600)
         return super().is_file()
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def archive(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[SlideEntry], list[SlideOutcome], Path]:
+def archive(
+    slides: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[SlideEntry], list[SlideOutcome], Path]:
     entries = [entry(slides / f"{name}.tif") for name in ("text", "a", "no_mpp", "white", "b", "gone")]
     folder = tmp_path_factory.mktemp("bags")
     return entries, extract_archive(entries, recipe(), folder), folder

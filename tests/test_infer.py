@@ -30,7 +30,9 @@ DAYS = np.linspace(10, 1000, 7)
 def patients(*, slides: bool = True) -> Patients:
     rng = np.random.default_rng(0)
     features = tuple(rng.normal(size=(count, 5)).astype(np.float16) for count in range(1, 13))
-    return Patients(tuple(f"p{i}" for i in range(12)), features if slides else None, pd.DataFrame({"age": rng.normal(size=12)}))
+    return Patients(
+        tuple(f"p{i}" for i in range(12)), features if slides else None, pd.DataFrame({"age": rng.normal(size=12)})
+    )
 
 
 def member(aggregator: Any = None, *, bins: int = 1, seed: int = 0) -> Member:
@@ -38,8 +40,9 @@ def member(aggregator: Any = None, *, bins: int = 1, seed: int = 0) -> Member:
     aggregator = aggregator or AbmilSettings()
     torch.manual_seed(seed)
     someone = patients()
-    transform, projection = fit_covariates((NumericCovariate(column="age"),), someone.covariates), fit_projection(
-        someone.features or (), 4
+    transform, projection = (
+        fit_covariates((NumericCovariate(column="age"),), someone.covariates),
+        fit_projection(someone.features or (), 4),
     )
     model = PrognosisModel(aggregator, ModelShape(4, 1, bins)).eval()
     edges = np.linspace(0, 1000, bins + 1)
@@ -62,7 +65,9 @@ def package(*members: Member) -> Package:
 def bag(features: np.ndarray, **changes: Any) -> Bag:
     count = len(features)
     zeros = np.zeros((count, 2), np.int32)
-    return Bag(replace(HEADER, **changes), features, zeros, zeros, np.ones(count, np.float32), np.zeros(count, np.uint8))
+    return Bag(
+        replace(HEADER, **changes), features, zeros, zeros, np.ones(count, np.float32), np.zeros(count, np.uint8)
+    )
 
 
 def test_an_ensembles_risk_is_the_mean_of_its_members_standardised_risks() -> None:
@@ -128,13 +133,15 @@ def test_slides_where_the_model_has_none_and_none_where_it_needs_them_are_refuse
 )
 def test_a_bag_made_otherwise_is_refused_with_both_values(field: str, value: str, known: str) -> None:
     changed = bag(np.ones((3, 5), np.float16), **{field: eval(value)})
-    with pytest.raises(BagMismatchError, match=f"bag of slide slide: {field} is {value}, the model has {known}.*extract it"):
+    with pytest.raises(
+        BagMismatchError, match=f"bag of slide slide: {field} is {value}, the model has {known}.*extract it"
+    ):
         score_tiles([member()], package(member()), changed)
 
 
 def test_every_difference_of_a_bag_is_named_at_once() -> None:
     changed = bag(np.ones((3, 5), np.float16), encoder="uni", tile_px=512)
-    with pytest.raises(BagMismatchError, match="encoder is 'uni'.*; tile_px is 512"):
+    with pytest.raises(BagMismatchError, match=r"encoder is 'uni'.*; tile_px is 512"):
         score_tiles([member()], package(member()), changed)
 
 
@@ -152,7 +159,9 @@ def test_there_is_no_map_of_a_model_without_slides() -> None:
 @pytest.mark.parametrize("bins", [1, 3])
 def test_contributions_are_centred_on_the_average_training_patient(aggregator: Any, bins: int) -> None:
     one = member(aggregator, bins=bins)
-    sums = [score_tiles([one], package(one), bag(features)).contribution.sum() for features in patients().features or ()]
+    sums = [
+        score_tiles([one], package(one), bag(features)).contribution.sum() for features in patients().features or ()
+    ]
     np.testing.assert_allclose(np.mean(sums), 0, atol=1e-6)
     assert np.std(sums) > 0.01
 

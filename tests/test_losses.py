@@ -75,7 +75,9 @@ def test_cox_value_and_gradient_do_not_depend_on_the_order_of_patients() -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("values", [(100, -100), (-100, 100), (1e4, -1e4, 0), (-1e4, 0, 1e4), (1e4, 1e4, 1e4), (89, 90, 88)])
+@pytest.mark.parametrize(
+    "values", [(100, -100), (-100, 100), (1e4, -1e4, 0), (-1e4, 0, 1e4), (1e4, 1e4, 1e4), (89, 90, 88)]
+)
 @pytest.mark.parametrize("tied", [True, False])
 def test_cox_stays_finite_and_right_at_extremes(values: tuple[float, ...], dtype: torch.dtype, tied: bool) -> None:
     count = len(values)

@@ -108,7 +108,12 @@ def test_the_card_and_the_json_say_research_use_only(folder: Path) -> None:
 
 def test_the_card_says_what_the_model_takes_and_predicts(folder: Path) -> None:
     card = (folder / "MODEL_CARD.md").read_text()
-    for fact in ("overall survival", "12 patients, 6 events, 2 hospital(s)", "age, sex=m, omics_1, omics_2", "224 px tiles at 0.5"):
+    for fact in (
+        "overall survival",
+        "12 patients, 6 events, 2 hospital(s)",
+        "age, sex=m, omics_1, omics_2",
+        "224 px tiles at 0.5",
+    ):
         assert fact in card
 
 
@@ -117,7 +122,7 @@ def test_altered_tensors_are_refused(folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(PackageError, match="model.safetensors does not belong to model.json .*SHA-256 differs"):
+    with pytest.raises(PackageError, match=r"model\.safetensors does not belong to model\.json .*SHA-256 differs"):
         load_package(folder)
 
 
@@ -147,7 +152,9 @@ def test_text_that_is_not_json_is_refused(folder: Path) -> None:
         load_package(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="packages.py:load_package: model.json has no digest, and its errors are not translated")
+@pytest.mark.xfail(
+    strict=True, reason="packages.py:load_package: model.json has no digest, and its errors are not translated"
+)
 @pytest.mark.parametrize("change", ["a cut-off", "a shape", "a member gone", "a key gone", "a list"])
 def test_an_altered_json_is_refused(folder: Path, change: str) -> None:
     path = folder / "model.json"
@@ -185,7 +192,9 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
         save_package(tmp_path / "file" / "package", package())
 
 
-@pytest.mark.xfail(strict=True, reason="packages.py:_replace_folder deletes the old package before the new one is in place")
+@pytest.mark.xfail(
+    strict=True, reason="packages.py:_replace_folder deletes the old package before the new one is in place"
+)
 def test_a_failed_write_keeps_the_old_package_and_leaves_nothing_behind(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,7 @@ def test_leaving_a_site_out_tests_on_all_of_it_and_trains_on_none_of_it() -> Non
 
 
 def test_one_hospital_cannot_be_left_out() -> None:
-    with pytest.raises(CohortError, match="two hospitals or more; name the column in cohort.site"):
+    with pytest.raises(CohortError, match=r"two hospitals or more; name the column in cohort\.site"):
         make_folds(cohort(sites=1), SITES)
 
 
@@ -109,7 +109,7 @@ def test_a_fixed_table_that_does_not_fit_is_refused(tmp_path: Path, rows: str, m
 
 def test_a_fixed_table_without_its_column_says_which_there_are(tmp_path: Path) -> None:
     (tmp_path / "folds.csv").write_text("patient,fold\n000,a\n")
-    with pytest.raises(CohortError, match="no column 'patient_id' in folds.csv; it has: patient, fold"):
+    with pytest.raises(CohortError, match=r"no column 'patient_id' in folds\.csv; it has: patient, fold"):
         make_folds(cohort(), SplitsSettings(schemes=(FixedSettings(table=tmp_path / "folds.csv"),)))
 
 
@@ -122,7 +122,7 @@ def test_a_fold_without_events_is_refused_with_its_name(tmp_path: Path) -> None:
 
 
 def test_fewer_events_than_folds_is_refused() -> None:
-    with pytest.raises(CohortError, match="5 folds need 5 events.*the cohort has 4 events in 100 patients"):
+    with pytest.raises(CohortError, match=r"5 folds need 5 events.*the cohort has 4 events in 100 patients"):
         make_folds(cohort(events=4), KFOLD)
 
 
@@ -133,7 +133,10 @@ def test_a_cohort_in_which_everyone_had_the_event_can_be_split() -> None:
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        ([Fold("kfold", "0", ("a", "b"), ("c",), ("a", "d"))], r"kfold-0: patient\(s\) a stand in two groups of the fold"),
+        (
+            [Fold("kfold", "0", ("a", "b"), ("c",), ("a", "d"))],
+            r"kfold-0: patient\(s\) a stand in two groups of the fold",
+        ),
         ([Fold("kfold", "0", ("a",), ("a",), ("d",))], r"kfold-0: patient\(s\) a stand in two groups"),
         (
             [Fold("kfold", "0", ("b",), ("c",), ("a",)), Fold("kfold", "1", ("b",), ("c",), ("a",))],
@@ -166,7 +169,10 @@ def test_saved_folds_read_as_they_were(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("scheme,fold,patient_id\nkfold,0,a\n", "no column 'role'"),
-        ("scheme,fold,role,patient_id\nkfold,0,trian,a\n", r"unknown role\(s\) trian; expected train, validation, test"),
+        (
+            "scheme,fold,role,patient_id\nkfold,0,trian,a\n",
+            r"unknown role\(s\) trian; expected train, validation, test",
+        ),
     ],
 )
 def test_saved_folds_that_were_altered_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -175,7 +181,9 @@ def test_saved_folds_that_were_altered_are_refused(tmp_path: Path, text: str, me
         read_folds(tmp_path / "folds.csv")
 
 
-@pytest.mark.xfail(strict=True, reason="splits.py:_sites takes patients whose hospital is blank as a hospital of its own")
+@pytest.mark.xfail(
+    strict=True, reason="splits.py:_sites takes patients whose hospital is blank as a hospital of its own"
+)
 def test_patients_without_a_hospital_are_not_a_hospital() -> None:
     everyone = cohort()
     everyone.site[::4] = ""

@@ -56,9 +56,7 @@ def test_tiles_of_a_slide_full_of_tissue_cover_it_and_none_starts_beyond(
 
 @CASES
 @given(slides(), st.integers(0, 2**32 - 1))
-def test_rows_are_sorted_and_coords_are_the_rounded_grid(
-    case: tuple[SlideGeometry, TilingSettings], seed: int
-) -> None:
+def test_rows_are_sorted_and_coords_are_the_rounded_grid(case: tuple[SlideGeometry, TilingSettings], seed: int) -> None:
     one, tiling = case
     noise = np.random.default_rng(seed).random((40, 30)) < 0.6
     grid = make_grid(one, mask_of(noise), tiling)
@@ -186,7 +184,9 @@ def test_a_slide_without_resolution_is_refused_by_name() -> None:
         make_grid(SlideGeometry(9, 9, (1.0,), None), mask_of(np.ones((1, 1), dtype=bool)), TilingSettings(), "S1")
 
 
-@pytest.mark.xfail(strict=True, reason="tiling._window_share divides whole mask pixels by a fraction of them: up to 1.13")
+@pytest.mark.xfail(
+    strict=True, reason="tiling._window_share divides whole mask pixels by a fraction of them: up to 1.13"
+)
 @pytest.mark.parametrize(("mpp", "pixels"), [(0.504, (2381, 1905)), (0.499, (2220, 2967))])
 def test_a_tile_full_of_tissue_has_share_one_at_any_resolution(mpp: float, pixels: tuple[int, int]) -> None:
     one = geometry(*pixels, (mpp, mpp))

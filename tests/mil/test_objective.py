@@ -78,7 +78,9 @@ def test_cox_curves_of_equal_patients_come_close_to_kaplan_meier() -> None:
 def test_the_cox_loss_is_the_cox_loss() -> None:
     time, event = (torch.from_numpy(values) for values in follow_up())
     logits = torch.randn(len(time), 1)
-    torch.testing.assert_close(CoxObjective().loss(logits, Outcome(event == 1, time)), cox_loss(logits[:, 0], event == 1, time))
+    torch.testing.assert_close(
+        CoxObjective().loss(logits, Outcome(event == 1, time)), cox_loss(logits[:, 0], event == 1, time)
+    )
 
 
 @pytest.mark.parametrize(("day", "expected"), [(0, 0), (10, 0), (10.5, 1), (20, 1), (30, 2), (99, 2)])

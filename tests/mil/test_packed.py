@@ -63,5 +63,3 @@ def test_sums_over_many_rows_do_not_drift() -> None:
     rows = np.random.default_rng(0).random((20_000, 1))
     found = pack([torch.from_numpy(rows).float()]).sums().item()
     assert found == pytest.approx(rows.sum(), rel=1e-5)
-
-

@@ -58,7 +58,9 @@ def test_a_patients_covariates_do_not_change_another_patients_logits() -> None:
     torch.testing.assert_close(model(tiles(), changed).logits[0], model(tiles(), COVARIATES).logits[0], rtol=0, atol=0)
 
 
-@pytest.mark.xfail(strict=True, raises=UserWarning, reason="prognosis.py: nn.Linear(0, 1) warns 'Initializing zero-element tensors'")
+@pytest.mark.xfail(
+    strict=True, raises=UserWarning, reason="prognosis.py: nn.Linear(0, 1) warns 'Initializing zero-element tensors'"
+)
 def test_a_model_without_covariates_is_built_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -13,7 +13,9 @@ from pathoml.mil.projection import fit_projection
 def bags(seed: int = 0, dtype: type = np.float32) -> list[NDArray[np.floating]]:
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(6, 10)) * np.linspace(1, 5, 10)
-    return [(rng.normal(size=(count, 6)) @ mixing + rng.normal(2, 0.3, (count, 10))).astype(dtype) for count in (40, 90, 3)]
+    return [
+        (rng.normal(size=(count, 6)) @ mixing + rng.normal(2, 0.3, (count, 10))).astype(dtype) for count in (40, 90, 3)
+    ]
 
 
 def test_scores_equal_scikit_learns_up_to_sign_and_one_scale() -> None:
@@ -21,7 +23,9 @@ def test_scores_equal_scikit_learns_up_to_sign_and_one_scale() -> None:
     scaler = StandardScaler().fit(tiles)
     pca = PCA(5, svd_solver="full").fit(scaler.transform(tiles))
     new = np.concatenate(bags(seed=1))
-    expected = pca.transform(scaler.transform(new.astype(np.float64))) / pca.transform(scaler.transform(tiles))[:, 0].std()
+    expected = (
+        pca.transform(scaler.transform(new.astype(np.float64))) / pca.transform(scaler.transform(tiles))[:, 0].std()
+    )
     found = fit_projection(bags(), 5).apply(new)
     signs = np.sign((found * expected).sum(axis=0))
     np.testing.assert_allclose(found, expected * signs, atol=2e-4)
@@ -83,7 +87,9 @@ def test_features_of_another_width_are_refused_with_both_widths() -> None:
         fit_projection(bags(), 4).apply(np.zeros((2, 7), np.float32))
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="projection.py:fit_projection: variances[kept[0]] of no component")
+@pytest.mark.xfail(
+    strict=True, raises=IndexError, reason="projection.py:fit_projection: variances[kept[0]] of no component"
+)
 @pytest.mark.parametrize("value", [0.0, 2.5])
 def test_features_without_any_spread_are_refused(value: float) -> None:
     with pytest.raises(PathomlError, match="spread"):

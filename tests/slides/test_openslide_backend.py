@@ -30,7 +30,9 @@ ALLOWED = {"openslide.vendor", "openslide.objective-power"}
 def picture(height: int = 700, width: int = 900) -> np.ndarray:
     """Smooth colours that JPEG keeps well, different everywhere."""
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([60 + columns * 150 / width, 60 + rows * 150 / height, np.full_like(rows, 120)], -1).astype(np.uint8)
+    return np.stack([60 + columns * 150 / width, 60 + rows * 150 / height, np.full_like(rows, 120)], -1).astype(
+        np.uint8
+    )
 
 
 def write_slide(path: Path, *, downsamples: tuple[int, ...] = ()) -> Path:
@@ -223,7 +225,9 @@ def test_no_identifying_property_reaches_the_bag_or_the_ledger(
 
     monkeypatch.setattr(openslide.OpenSlide, "associated_images", property(refuse))
     values = identifying_values(data_dir / CMU)
-    assert {"CPAPERIOCS", "b414003d-95c6-48b0-9369-8010ed517ba7"} & set(values), "the canary slide has lost its canaries"
+    assert {"CPAPERIOCS", "b414003d-95c6-48b0-9369-8010ed517ba7"} & set(values), (
+        "the canary slide has lost its canaries"
+    )
     files = extracted_files(data_dir, tmp_path / "bags")
     assert set(files) == {"canary.h5", "ledger.jsonl"}
     for value in [*values, "CMU-1", "Filename"]:

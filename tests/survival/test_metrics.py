@@ -71,9 +71,7 @@ def test_uno_equals_scikit_survival_at_any_tau(study, risk, share: float) -> Non
     train, test = study
     tau = float(np.quantile(test.time, share))
     expected = concordance_index_ipcw(outcome(train), outcome(test), risk, tau=tau)[0]
-    found = ipcw_metric(
-        test.time, test.event, risk, censoring_survival(train.time, train.event), tau_days=tau
-    )
+    found = ipcw_metric(test.time, test.event, risk, censoring_survival(train.time, train.event), tau_days=tau)
     assert one(found, len(risk)) == pytest.approx(expected, abs=1e-9)
 
 
@@ -82,9 +80,7 @@ def test_the_auc_equals_scikit_survival(study, risk, share: float) -> None:
     train, test = study
     horizon = float(np.quantile(test.time[test.event == 1], share))
     expected = cumulative_dynamic_auc(outcome(train), outcome(test), risk, [horizon])[0][0]
-    found = auc_metric(
-        test.time, test.event, risk, censoring_survival(train.time, train.event), horizon_days=horizon
-    )
+    found = auc_metric(test.time, test.event, risk, censoring_survival(train.time, train.event), horizon_days=horizon)
     assert one(found, len(risk)) == pytest.approx(expected, abs=1e-9)
 
 

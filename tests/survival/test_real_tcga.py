@@ -96,7 +96,6 @@ def test_clinical_and_omics_run_through_cross_validation_without_slides(
     result = evaluate(predictions, EvaluateSettings(bootstraps=200))["schemes"]["fixed"]
     concordance = result["metrics"]["model"]["concordance"]
     assert len(packages) == concordance["folds"] == 5
-    print(concordance["value"])
     assert lowest < concordance["value"] < 0.70
     assert concordance["low"] < concordance["value"] < concordance["high"]
     assert 0.1 < result["metrics"]["model"]["integrated_brier"]["value"] < 0.25

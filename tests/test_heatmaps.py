@@ -1,0 +1,152 @@
+"""Maps: every value where its tile is, and a picture that says what it shows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from pathoml.bags import BagHeader
+from pathoml.heatmaps import STYLES, HeatmapSettings, draw_heatmap, relative_to_average, tile_raster
+
+
+def header(width: int, height: int, side: float, stride: float | None = None) -> BagHeader:
+    stride = side if stride is None else stride
+    return BagHeader(
+        slide_id="S1", slide_fingerprint="a" * 64, slide_digest="b" * 64, width_px=width, height_px=height,
+        slide_mpp=(0.5, 0.5), target_mpp=0.5, mpp_read=(0.5, 0.5), tile_px=224, footprint_level0_px=(side, side),
+        stride_level0_px=(stride, stride), origin_level0_px=(0.0, 0.0), encoder="toy", weights_digest="c" * 64,
+        precision_asked="float32", precision_used="float32", batch_tiles=8, settings_digest="d" * 64, lost_tiles=0,
+        pathoml_version="0.1.0",
+    )  # fmt: skip
+
+
+def grid_of(rows: int, columns: int, share: float = 1.0) -> np.ndarray:
+    every = np.stack(np.mgrid[:rows, :columns], axis=-1).reshape(-1, 2)
+    return every[np.random.default_rng(1).random(len(every)) < share].astype(np.int32)
+
+
+@pytest.mark.parametrize("side", [224.0, 224.4, 451.7])
+@pytest.mark.parametrize("size", [(2220, 2967), (1001, 997), (4800, 3840)])
+def test_every_pixel_holds_the_tile_under_its_centre(size: tuple[int, int], side: float) -> None:
+    width, height = size
+    shape = (round(height / 8), round(width / 8))
+    grid = grid_of(int(-(-height // side)), int(-(-width // side)), share=0.7)
+    values = np.random.default_rng(2).normal(size=len(grid))
+    raster = tile_raster(header(width, height, side), grid, values, shape)
+    lookup = {tuple(where): value for where, value in zip(grid.tolist(), values, strict=True)}
+    y, x = ((np.arange(count) + 0.5) * extent / count for count, extent in zip(shape, (height, width), strict=True))
+    truth = np.array([[lookup.get((int(row // side), int(column // side)), np.nan) for column in x] for row in y])
+    # A centre exactly on an edge may fall to either side.
+    clear = np.ix_(np.abs((y / side) % 1 - 0.5) < 0.499, np.abs((x / side) % 1 - 0.5) < 0.499)
+    np.testing.assert_array_equal(raster[clear], truth[clear])
+    assert np.isnan(truth).any()
+    assert np.isfinite(truth).any()
+
+
+def test_where_tiles_overlap_the_map_is_their_mean_and_nothing_where_none_is() -> None:
+    grid = np.array([[0, 0], [0, 1], [1, 0]], dtype=np.int32)
+    raster = tile_raster(header(400, 400, 200, 100), grid, np.array([1.0, 3.0, 8.0]), (4, 4))
+    nan = np.nan
+    expected = [[1, 2, 3, nan], [4.5, 4, 3, nan], [8, 8, nan, nan], [nan, nan, nan, nan]]
+    np.testing.assert_array_equal(raster, expected)
+
+
+def test_a_tile_that_hangs_over_the_edge_is_painted_to_the_edge() -> None:
+    raster = tile_raster(header(300, 200, 200), np.array([[0, 1]], dtype=np.int32), np.array([5.0]), (2, 3))
+    np.testing.assert_array_equal(raster, [[np.nan, np.nan, 5], [np.nan, np.nan, 5]])
+
+
+def test_the_order_of_tiles_does_not_matter() -> None:
+    grid, values = grid_of(9, 9, 0.6), np.arange(81.0)[: len(grid_of(9, 9, 0.6))]
+    one, other = header(1000, 1000, 224, 112), slice(None, None, -1)
+    np.testing.assert_allclose(
+        tile_raster(one, grid, values, (125, 125)), tile_raster(one, grid[other], values[other], (125, 125))
+    )
+
+
+def test_attention_relative_to_the_average_does_not_depend_on_the_number_of_tiles() -> None:
+    few, many = np.array([0.5, 0.25, 0.25]), np.tile([0.5, 0.25, 0.25], 4) / 4
+    np.testing.assert_allclose(np.tile(relative_to_average(few), 4), relative_to_average(many))
+    assert relative_to_average(many).mean() == pytest.approx(1.0)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved."""
+    seen, save = [], Figure.savefig
+
+    def remember(self: Figure, *args: object, **options: object) -> None:
+        seen.append(self)
+        save(self, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    return seen
+
+
+def draw(path: Path, *, kind: str = "attention", factor: float = 1.0, mpp: float = 4.0) -> np.ndarray:
+    """Draw half of a grey slide covered by a ramp, the rest without tiles."""
+    raster = np.full((150, 200), np.nan)
+    raster[:, :100] = np.linspace(-1, 2, 100) * factor
+    picture = np.full((150, 200, 3), 225, dtype=np.uint8)
+    draw_heatmap(
+        path, picture, raster, kind=kind, caption="slide S1, model M", settings=HeatmapSettings(picture_mpp=mpp)
+    )
+    return imread(path)[..., :3]
+
+
+@pytest.mark.parametrize("kind", list(STYLES))
+def test_the_picture_says_what_it_shows_how_it_was_scaled_and_what_for(
+    tmp_path: Path, figures: list[Figure], kind: str
+) -> None:
+    draw(tmp_path / "map.png", kind=kind)
+    words = " ".join(text.get_text() for text in figures[0].findobj(lambda one: hasattr(one, "get_text")))
+    for part in ("slide S1, model M", STYLES[kind].title, STYLES[kind].label, "research use only"):
+        assert part in words
+    assert "98th percentile" in STYLES[kind].label
+
+
+@pytest.mark.parametrize(("mpp", "label", "length_px"), [(4.0, "200 µm", 50), (8.0, "200 µm", 25), (20.0, "1 mm", 50)])
+def test_the_scale_bar_is_as_long_as_it_says(
+    tmp_path: Path, figures: list[Figure], mpp: float, label: str, length_px: int
+) -> None:
+    draw(tmp_path / "map.png", mpp=mpp)
+    for axis in figures[0].axes[:2]:
+        left, right = axis.lines[0].get_xdata()
+        assert [text.get_text() for text in axis.texts] == [label]
+        assert right - left == pytest.approx(length_px)
+
+
+def test_the_map_colours_the_slide_where_there_are_tiles_and_leaves_the_rest(tmp_path: Path) -> None:
+    image = draw(tmp_path / "map.png")
+    spread = np.ptp(image, axis=-1)
+    overlay, plain = spread[:, image.shape[1] // 2 :], spread[:, : image.shape[1] // 3]
+    assert image.std() > 0.05
+    assert (overlay > 0.15).mean() > 0.1
+    assert (plain > 0.15).mean() < 0.001
+    grey = np.abs(image - 225 / 255).max(axis=-1) < 0.01
+    assert grey[:, image.shape[1] // 2 :].mean() > 0.1, "tissue without tiles keeps its own colour"
+
+
+def test_contributions_are_coloured_symmetrically_about_zero_and_attention_from_zero(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    for kind in ("contribution", "attention"):
+        draw(tmp_path / "map.png", kind=kind)
+    limits = [figure.axes[1].images[-1].get_clim() for figure in figures]
+    assert limits[0][0] == -limits[0][1]
+    assert limits[1][0] == 0
+    assert limits[0][1] == pytest.approx(np.quantile(np.abs(np.linspace(-1, 2, 100)), 0.98), rel=1e-6)
+
+
+def test_the_same_map_gives_the_same_bytes_and_another_others(tmp_path: Path) -> None:
+    for name, kind in (("a", "attention"), ("b", "attention"), ("c", "contribution")):
+        draw(tmp_path / f"{name}.png", kind=kind)
+    first, second, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert first == second != other
+
+
+@pytest.mark.parametrize("factor", [0.0, np.nan], ids=["all zero", "no tile"])
+def test_a_map_of_nothing_is_still_drawn(tmp_path: Path, factor: float) -> None:
+    assert draw(tmp_path / "map.png", factor=factor).size > 0
