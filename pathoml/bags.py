@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,14 @@ from pathoml.units import AnyArray
 
 BAG_FORMAT = "pathoml-bag"
 BAG_VERSION = 1
-_DATASETS = ("features", "coords", "grid", "tissue_share", "flags")
+_DATASETS: dict[str, tuple[tuple[str, ...], int]] = {
+    "features": (("float16", "float32"), 0),
+    "coords": (("int32",), 2),
+    "grid": (("int32",), 2),
+    "tissue_share": (("float32",), 1),
+    "flags": (("uint8",), 1),
+}
+"""Datasets of a bag: number formats and columns (0: any number)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class BagHeader:
         Extent of level 0.
     slide_mpp : tuple of float
         Microns per level-0 pixel in x and y.
+    mpp_from : str
+        ``metadata`` or ``manifest``.
     target_mpp : float
         Resolution asked for.
     mpp_read : tuple of float
@@ -92,6 +103,7 @@ class BagHeader:
     width_px: int
     height_px: int
     slide_mpp: tuple[float, float]
+    mpp_from: str
     target_mpp: float
     mpp_read: tuple[float, float]
     tile_px: int
@@ -163,13 +175,15 @@ def write_bag(path: Path, bag: Bag) -> None:
     arrays = {name: np.ascontiguousarray(getattr(bag, name)) for name in _DATASETS}
     _check_arrays(bag.header.slide_id, arrays)
     image = io.BytesIO()
-    with h5py.File(image, "w") as file:
+    # The newest layout of HDF5 carries checksums of its own structure; texts of fixed length stay inside it.
+    with h5py.File(image, "w", libver="latest") as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-        file.attrs["format"] = BAG_FORMAT
+        file.attrs["format"] = np.bytes_(BAG_FORMAT)
         file.attrs["format_version"] = BAG_VERSION
-        file.attrs["header"] = json.dumps(asdict(bag.header))
-        file.attrs["digests"] = json.dumps({name: array_digest(array) for name, array in arrays.items()})
+        file.attrs["header"] = np.bytes_(json.dumps(asdict(bag.header)))
+        digests = {name: array_digest(array) for name, array in arrays.items()}
+        file.attrs["digests"] = np.bytes_(json.dumps(digests))
         file.attrs["complete"] = True
     write_bytes(path, image.getvalue())
 
@@ -194,12 +208,9 @@ def read_bag(path: Path, *, verify: bool = True) -> Bag:
     BagFormatError
         If the file is missing, not a bag of a known version, incomplete, or altered.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            header, digests = _read_attributes(path, file)
-            arrays = {name: _read_array(path, file, name) for name in _DATASETS}
-    except OSError as error:
-        raise BagFormatError(f"{path.name}: not a readable bag ({error}); extract the slide again") from error
+    with _opened(path) as file:
+        header, digests = _read_attributes(path, file)
+        arrays = {name: _read_array(path, file, name) for name in _DATASETS}
     _check_arrays(path.name, arrays)
     if verify:
         altered = [name for name, array in arrays.items() if array_digest(array) != digests.get(name)]
@@ -228,11 +239,8 @@ def read_bag_header(path: Path) -> BagHeader:
     BagFormatError
         If the file is missing, not a bag of a known version, or incomplete.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            return _read_attributes(path, file)[0]
-    except OSError as error:
-        raise BagFormatError(f"{path.name}: not a readable bag ({error}); extract the slide again") from error
+    with _opened(path) as file:
+        return _read_attributes(path, file)[0]
 
 
 def check_same_features(header: BagHeader, expected: FeatureSpec, what: str) -> None:
@@ -262,15 +270,35 @@ def check_same_features(header: BagHeader, expected: FeatureSpec, what: str) -> 
         raise BagMismatchError(message)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open a bag; whatever a damaged or foreign file makes HDF5 or the decoding say becomes one error."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except BagFormatError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise BagFormatError(f"{path.name}: not a readable bag ({error}); extract the slide again") from error
+
+
 def _read_attributes(path: Path, file: h5py.File) -> tuple[BagHeader, dict[str, str]]:
-    if file.attrs.get("format") != BAG_FORMAT:
-        raise BagFormatError(f"{path.name}: not a pathoml bag; import other layouts with 'pathoml bags import'")
+    if _text(file.attrs.get("format", "")) != BAG_FORMAT:
+        raise BagFormatError(f"{path.name}: not a pathoml bag (its attribute 'format' is not '{BAG_FORMAT}')")
     version = int(file.attrs.get("format_version", 0))
     if version != BAG_VERSION:
         raise BagFormatError(f"{path.name}: bag version {version}, this pathoml reads {BAG_VERSION}; extract it again")
     if not bool(file.attrs.get("complete", False)):
         raise BagFormatError(f"{path.name}: incomplete; extract it again")
-    return header_from_dict(json.loads(file.attrs["header"])), json.loads(file.attrs["digests"])
+    try:
+        header = header_from_dict(json.loads(_text(file.attrs["header"])))
+    except BagFormatError as error:
+        raise BagFormatError(f"{path.name}: {error}") from error
+    return header, json.loads(_text(file.attrs["digests"]))
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def header_from_dict(values: dict[str, Any]) -> BagHeader:
@@ -304,7 +332,7 @@ def header_from_dict(values: dict[str, Any]) -> BagHeader:
 def _read_array(path: Path, file: h5py.File, name: str) -> AnyArray:
     link = file.get(name, getlink=True)
     dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
-    if not isinstance(dataset, h5py.Dataset) or dataset.external is not None:
+    if not isinstance(dataset, h5py.Dataset) or dataset.external is not None or dataset.is_virtual:
         raise BagFormatError(f"{path.name}: no dataset '{name}' inside the file; extract it again")
     if dataset.nbytes > path.stat().st_size:
         raise BagFormatError(f"{path.name}: dataset '{name}' claims {dataset.nbytes} bytes in a smaller file; refused")
@@ -313,9 +341,14 @@ def _read_array(path: Path, file: h5py.File, name: str) -> AnyArray:
 
 
 def _check_arrays(name: str, arrays: dict[str, AnyArray]) -> None:
-    count = len(arrays["features"])
+    for key, (dtypes, columns) in _DATASETS.items():
+        array = arrays[key]
+        fits = array.dtype.name in dtypes and array.ndim == (1 if columns == 1 else 2)
+        if not fits or (columns and array.ndim == 2 and array.shape[1] != columns):
+            expected = f"{' or '.join(dtypes)} with {columns or 'any number of'} column(s)"
+            raise BagFormatError(f"{name}: '{key}' is {array.dtype.name} of shape {array.shape}, expected {expected}")
     lengths = {key: len(array) for key, array in arrays.items()}
-    if count == 0 or set(lengths.values()) != {count} or arrays["features"].ndim != 2:
+    if lengths["features"] == 0 or len(set(lengths.values())) != 1:
         raise BagFormatError(f"{name}: arrays of different or zero length {lengths}")
     if not np.isfinite(arrays["features"]).all():
         remedy = "set extract.feature_dtype: float32" if arrays["features"].dtype == np.float16 else "check the encoder"

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pathoml.errors import CohortError, Problem
 from pathoml.settings import ConfigPath, Settings
-from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
+from pathoml.tables import missing_columns_message, read_text_table
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 _SHOWN_ROWS = 10
@@ -209,6 +209,7 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     problems = [Problem("cohort", missing_columns_message(settings.table, table, name)) for name in absent]
     blocks = {one.name: _matching(table, one.columns) for one in settings.covariates if isinstance(one, BlockCovariate)}
     problems += [Problem("cohort", f"no column matches block '{name}'") for name, found in blocks.items() if not found]
+    problems += _overlaps(columns, blocks)
     if problems:
         raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
     patients, problems = _one_row_a_patient(
@@ -216,7 +217,14 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     )
     time_days = _numbers(patients, settings.time, settings.table.name, problems, blanks_allowed=False)
     negative = time_days < 0
-    _report_rows(problems, settings, patients, settings.time, negative, "negative; times count forward from time zero")
+    _report_rows(
+        problems,
+        settings.table.name,
+        patients,
+        settings.time,
+        negative,
+        "is negative; times count forward from time zero",
+    )
     event = _events(patients, settings, problems)
     covariates = _covariates(patients, settings, blocks, problems)
     if problems:
@@ -239,6 +247,22 @@ def _used_columns(settings: CohortSettings) -> list[str]:
     return list(dict.fromkeys(named))
 
 
+def _overlaps(columns: list[str], blocks: dict[str, list[str]]) -> list[Problem]:
+    """Refuse blocks whose pattern takes in a column that already means something."""
+    taken = dict.fromkeys(columns, "used by itself")
+    problems = []
+    for block, found in blocks.items():
+        for name in found:
+            if name in taken:
+                problems.append(
+                    Problem(
+                        "cohort", f"block '{block}' matches column '{name}', which is {taken[name]}; narrow the pattern"
+                    )
+                )
+            taken.setdefault(name, f"in block '{block}'")
+    return problems[:_SHOWN_ROWS]
+
+
 def _matching(table: pd.DataFrame, pattern: str) -> list[str]:
     return [name for name in table.columns if fnmatchcase(name, pattern)]
 
@@ -248,12 +272,20 @@ def _one_row_a_patient(
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Fold slide rows into patient rows; a patient whose rows disagree is a problem."""
     problems: list[Problem] = []
-    table = table[columns].assign(_row=np.arange(len(table)) + FIRST_DATA_ROW)
-    _report_rows(problems, settings, table, settings.patient_id, table[settings.patient_id] == "", "blank patient id")
+    table = table[columns].assign(_row=table.index)
+    _report_rows(
+        problems,
+        settings.table.name,
+        table,
+        settings.patient_id,
+        table[settings.patient_id] == "",
+        "is a blank patient id",
+    )
     table = table[table[settings.patient_id] != ""]
     distinct = table.drop_duplicates(subset=columns)
     clash = distinct[distinct.duplicated(subset=settings.patient_id, keep=False)]
-    for patient, rows in list(clash.groupby(settings.patient_id, sort=False))[:_SHOWN_ROWS]:
+    clashes = list(clash.groupby(settings.patient_id, sort=False))
+    for patient, rows in clashes[:_SHOWN_ROWS]:
         differing = [name for name in columns if rows[name].nunique() > 1]
         where = f"{settings.table.name}: rows {', '.join(str(row) for row in rows['_row'])}"
         problems.append(
@@ -269,14 +301,13 @@ def _numbers(
     values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
     values[~np.isfinite(values)] = np.nan
     missing = text.str.lower().isin(["", "na", "nan", "n/a", "none", "null"]).to_numpy()
-    for index in np.flatnonzero(np.isnan(values) & ~missing)[:_SHOWN_ROWS]:
-        hint = "; write decimals with a point" if "," in text[index] else ""
-        where = f"{file_name}: row {table['_row'][index]}, column {column}"
-        problems.append(Problem(where, f"'{text[index]}' is not a number{hint}"))
+    wrong = np.isnan(values) & ~missing
+    commas = text[wrong].str.contains(",").any()
+    hint = "; write decimals with a point" if commas else ""
+    _report_rows(problems, file_name, table, column, wrong, f"is not a number{hint}")
     if not blanks_allowed:
-        for index in np.flatnonzero(missing)[:_SHOWN_ROWS]:
-            where = f"{file_name}: row {table['_row'][index]}, column {column}"
-            problems.append(Problem(where, "missing; fill it in or take the patient out of the table"))
+        message = "is missing; fill it in or take the patient out of the table"
+        _report_rows(problems, file_name, table, column, missing, message)
     return values
 
 
@@ -286,7 +317,7 @@ def _events(table: pd.DataFrame, settings: CohortSettings, problems: list[Proble
     codes.update({f"{key}.0": value for key, value in settings.event_codes.items() if key.isdigit()})
     coded = table[settings.event].map(codes)
     known = ", ".join(f"{key} = {'event' if value else 'censored'}" for key, value in settings.event_codes.items())
-    _report_rows(problems, settings, table, settings.event, coded.isna(), f"not in event_codes ({known})")
+    _report_rows(problems, settings.table.name, table, settings.event, coded.isna(), f"is not in event_codes ({known})")
     return np.asarray(coded.fillna(0), dtype=np.int64)
 
 
@@ -306,7 +337,7 @@ def _covariates(
 
 def _report_rows(
     problems: list[Problem],
-    settings: CohortSettings,
+    file_name: str,
     table: pd.DataFrame,
     column: str,
     wrong: "pd.Series[bool] | NDArray[np.bool_]",
@@ -315,11 +346,7 @@ def _report_rows(
     positions = np.flatnonzero(np.asarray(wrong))
     for index in positions[:_SHOWN_ROWS]:
         row, value = table["_row"].iloc[index], table[column].iloc[index]
-        problems.append(Problem(f"{settings.table.name}: row {row}, column {column}", f"'{value}': {message}"))
+        problems.append(Problem(f"{file_name}: row {row}, column {column}", f"'{value}' {message}"))
     if len(positions) > _SHOWN_ROWS:
-        problems.append(
-            Problem(
-                f"{settings.table.name}: column {column}",
-                f"... and {len(positions) - _SHOWN_ROWS} more rows like these",
-            )
-        )
+        more = f"... and {len(positions) - _SHOWN_ROWS} more rows like these"
+        problems.append(Problem(f"{file_name}: column {column}", more))

@@ -86,7 +86,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(source.data, context={"folder": path.parent})
     except ValidationError as error:
-        problems = [_problem(details, source) for details in error.errors()]
+        problems = sorted((_problem(details, source) for details in error.errors()), key=_place)
         raise ConfigError(f"{path.name}: {len(problems)} problem(s)", problems) from error
 
 
@@ -159,6 +159,12 @@ def _problem(details: ErrorDetails, source: YamlSource) -> Problem:
         path = (*path, "kind")
     dotted = ".".join(str(part) for part in path)
     return Problem(source.where(path), f"{dotted}: {_message(details, path)}")
+
+
+def _place(problem: Problem) -> tuple[str, int]:
+    """Sort problems by file, then line."""
+    file_name, _, line = problem.where.rpartition(":")
+    return file_name, int(line) if line.isdigit() else 0
 
 
 def _real_path(loc: tuple[int | str, ...], data: Any) -> Iterator[int | str]:

@@ -249,12 +249,22 @@ def _fit_block(covariate: BlockCovariate, raw: pd.DataFrame) -> FittedBlock:
     values = raw[list(columns)].to_numpy(dtype=np.float64)
     fill, mean, scale = _fill_mean_scale(values)
     standard = (np.where(np.isnan(values), fill, values) - mean) / scale
-    _, singular, axes = np.linalg.svd(standard, full_matrices=False)
-    rank = int((singular > singular[0] * 1e-10).sum()) if singular.size and singular[0] > 0 else 0
-    kept = min(covariate.components, rank)
+    singular, axes = _principal_axes(standard)
+    kept = min(covariate.components, len(axes))
     deviation = singular[:kept] / np.sqrt(len(raw))
     axes = axes[:kept] * np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])[:, None]
     return FittedBlock(covariate.name, columns, fill, mean, scale, axes / deviation[:, None])
+
+
+def _principal_axes(standard: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return singular values and right singular vectors of those that are not 0, by the smaller of the two Gram matrices."""
+    is_wide = standard.shape[1] > len(standard)
+    variances, vectors = np.linalg.eigh(standard @ standard.T if is_wide else standard.T @ standard)
+    order = np.argsort(variances)[::-1]
+    order = order[variances[order] > max(variances.max(initial=0.0), 0.0) * 1e-10]
+    singular = np.sqrt(variances[order])
+    axes = (standard.T @ vectors[:, order] / singular).T if is_wide else vectors[:, order].T
+    return singular, axes
 
 
 def _fill_mean_scale(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -279,4 +289,5 @@ def _part_from_json(part: dict[str, Any]) -> Fitted:
     if kind == "categorical":
         return FittedCategorical(part["column"], tuple(part["levels"]))
     arrays = {name: np.asarray(part[name], dtype=np.float64) for name in ("fill", "mean", "scale", "components")}
+    arrays["components"] = arrays["components"].reshape(-1, len(part["columns"]))
     return FittedBlock(part["name"], tuple(part["columns"]), **arrays)

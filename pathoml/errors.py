@@ -14,6 +14,7 @@ The tree::
     │   ├── DamagedSlideError (ValueError)
     │   ├── MissingMppError (ValueError)
     │   ├── NoTissueError (ValueError)
+    │   ├── BadFeaturesError (ValueError)
     │   └── WorkerLostError (RuntimeError)
     ├── BagError (ValueError)               a feature bag is missing, damaged, or of another kind than asked
     │   ├── BagFormatError
@@ -116,6 +117,12 @@ class NoTissueError(SlideError, ValueError):
     """No tile of the slide holds enough tissue."""
 
     code = "NO_TISSUE"
+
+
+class BadFeaturesError(SlideError, ValueError):
+    """The encoder gave features that are not finite, or too large for the number format of the bag."""
+
+    code = "BAD_FEATURES"
 
 
 class WorkerLostError(SlideError, RuntimeError):

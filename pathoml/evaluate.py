@@ -104,6 +104,7 @@ def evaluate(predictions: Predictions, settings: EvaluateSettings) -> dict[str, 
     """
     if not (predictions.table["role"] == "test").any():
         raise InputError("the predictions hold no test patients, so there is nothing to judge")
+    predictions = _in_patient_order(predictions)
     horizons = settings.horizons_days or _event_quartiles(predictions)
     schemes = {
         name: _evaluate_scheme(predictions.select(scheme=name), horizons, settings)
@@ -143,6 +144,17 @@ def fold_mean_concordance(time_days: FloatArray, event: IntArray, risk: FloatArr
         rows = names == name
         values.append(harrell_metric(time_days[rows], event[rows], risk[rows])(np.ones((1, int(rows.sum()))))[0])
     return float(np.nanmean(values))
+
+
+def _in_patient_order(predictions: Predictions) -> Predictions:
+    """Sort by patient, so that the rows of all models and their shared draws belong to the same patients."""
+    order = np.argsort(predictions.table["patient_id"].to_numpy(dtype=str), kind="stable")
+    table = predictions.table.iloc[order].reset_index(drop=True)
+    for key, rows in table[table["role"] == "test"].groupby(["scheme", "fold"]):
+        tested = [tuple(one["patient_id"]) for _, one in rows.groupby("model")]
+        if len(set(tested)) > 1:
+            raise InputError(f"predictions of {key[0]} fold {key[1]}: the models are tested on different patients")
+    return Predictions(table, predictions.curve_days, predictions.survival[order])
 
 
 def _evaluate_scheme(predictions: Predictions, horizons: Sequence[float], settings: EvaluateSettings) -> dict[str, Any]:
@@ -203,10 +215,17 @@ def _metrics(test: Predictions, fold: _FoldData, horizons: Sequence[float]) -> d
     for horizon in horizons:
         metrics[f"auc_{horizon:.0f}d"] = auc_metric(fold.time_days, fold.event, risk, censoring, horizon_days=horizon)
     within = test.curve_days <= end
-    metrics["integrated_brier"] = brier_metric(
-        fold.time_days, fold.event, test.survival[:, within], test.curve_days[within], censoring
-    )
+    if within.sum() >= 2:
+        survival, days = test.survival[:, within], test.curve_days[within]
+        metrics["integrated_brier"] = brier_metric(fold.time_days, fold.event, survival, days, censoring)
+    else:
+        metrics["integrated_brier"] = _undefined
     return metrics
+
+
+def _undefined(counts: FloatArray) -> FloatArray:
+    """Stand for a metric that a fold's follow-up is too short for."""
+    return np.full(len(counts), np.nan)
 
 
 def _estimate(values: FloatArray) -> Estimate:

@@ -23,8 +23,9 @@ from pathoml.cohort import SlideEntry
 from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import EncoderSettings
-from pathoml.errors import BagError, DamagedSlideError, SlideError, WorkerLostError
+from pathoml.errors import BadFeaturesError, BagError, DamagedSlideError, SlideError, WorkerLostError
 from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.files import append_line, make_folder
 from pathoml.progress import Progress, silent
 from pathoml.provenance import pathoml_version
 from pathoml.slides import Slide, open_slide, slide_digest, slide_fingerprint
@@ -107,7 +108,7 @@ def extract_archive(
             todo.append(entry)
     progress("extract", len(outcomes), len(entries))
     if todo:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for outcome in _extract_all(todo, recipe, folder, device):
             outcomes[outcome.slide_id] = outcome
             _append_to_ledger(folder / "ledger.jsonl", outcome)
@@ -153,6 +154,7 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
             width_px=geometry.width_px,
             height_px=geometry.height_px,
             slide_mpp=geometry.checked_mpp(entry.slide_id),
+            mpp_from="metadata" if entry.mpp is None else "manifest",
             target_mpp=recipe.tiling.target_mpp,
             mpp_read=grid.plan.mpp_read,
             tile_px=recipe.tiling.tile_px,
@@ -171,7 +173,13 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
     flags = grid.flags[kept] | np.where(focus < recipe.extract.min_focus, TileFlag.OUT_OF_FOCUS, TileFlag.NONE).astype(
         np.uint8
     )
-    stored = features.astype(recipe.extract.feature_dtype)
+    with np.errstate(over="ignore"):  # what overflows is refused by the check below, with its remedy
+        stored = features.astype(recipe.extract.feature_dtype)
+    if not np.isfinite(stored).all():
+        remedy = "set extract.feature_dtype: float32" if np.isfinite(features).all() else "check the encoder"
+        raise BadFeaturesError(
+            f"{entry.path.name}: features hold NaN or infinity as {recipe.extract.feature_dtype}; {remedy}"
+        )
     return Bag(header, stored, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], flags)
 
 
@@ -226,8 +234,11 @@ def _valid_tiles(entry: SlideEntry, path: Path, recipe: Recipe) -> int:
     except BagError as error:
         logger.warning("extracting slide %s again: %s", entry.slide_id, error)
         return 0
+    same_mpp = (
+        bag.header.mpp_from == "metadata" if entry.mpp is None else bag.header.slide_mpp == (entry.mpp, entry.mpp)
+    )
     same = bag.header.settings_digest == recipe.digest and bag.header.slide_fingerprint == slide_fingerprint(entry.path)
-    if not same or (entry.mpp is not None and bag.header.slide_mpp != (entry.mpp, entry.mpp)):
+    if not same or not same_mpp:
         logger.info("extracting slide %s again: the slide or the settings changed", entry.slide_id)
         return 0
     return len(bag.features)
@@ -236,10 +247,13 @@ def _valid_tiles(entry: SlideEntry, path: Path, recipe: Recipe) -> int:
 def _extract_all(todo: Sequence[SlideEntry], recipe: Recipe, folder: Path, device: str) -> Iterator[SlideOutcome]:
     if recipe.extract.workers == 0:
         for entry in todo:
+            threads = torch.get_num_threads()
             try:
                 yield _extract_and_write(entry, recipe, folder, device)
             except SlideError as error:
                 yield SlideOutcome(entry.slide_id, "failed", error.code, str(error))
+            finally:
+                torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")
     workers = min(recipe.extract.workers, len(todo))
@@ -272,9 +286,7 @@ def _outcome_of(future: Future[SlideOutcome], entry: SlideEntry) -> SlideOutcome
 
 def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: str) -> SlideOutcome:
     started = time.monotonic()
-    if recipe.extract.workers:
-        torch.set_num_threads(recipe.extract.threads_per_worker)
-        cv2.setNumThreads(1)
+    torch.set_num_threads(recipe.extract.threads_per_worker)
     bag = extract_slide(entry, recipe, _worker_encoder(recipe.encoder, recipe.extract.precision, device), device=device)
     write_bag(folder / f"{entry.slide_id}.h5", bag)
     return SlideOutcome(entry.slide_id, "done", tiles=len(bag.features), seconds=round(time.monotonic() - started, 3))
@@ -289,5 +301,4 @@ def _worker_encoder(settings: EncoderSettings, precision: str, device: str) -> E
 
 
 def _append_to_ledger(path: Path, outcome: SlideOutcome) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(outcome)) + "\n")
+    append_line(path, json.dumps(asdict(outcome)))

@@ -36,7 +36,10 @@ class ExtractSettings(Settings):
         json_schema_extra=NOT_IN_HASH,
     )
     threads_per_worker: int = Field(
-        1, ge=1, le=256, description="CPU threads of the encoder in each process.", json_schema_extra=NOT_IN_HASH
+        1,
+        ge=1,
+        le=256,
+        description="CPU threads of the encoder in each process; their number changes the last bits of features.",
     )
     slide_timeout_s: float = Field(
         7200, gt=0, description="A slide that takes longer is given up.", json_schema_extra=NOT_IN_HASH

@@ -99,6 +99,49 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Parameters
+    ----------
+    path : Path
+        May exist already.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made ({error.strerror}); choose another output folder") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file.
+
+    Parameters
+    ----------
+    path : Path
+        Made if missing.
+    line : str
+        Without its end.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another output folder"
+        ) from error
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file.
 

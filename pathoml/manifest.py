@@ -10,7 +10,7 @@ import pandas as pd
 from pathoml.cohort import Cohort, SlideEntry, SlidesSettings, take_rows
 from pathoml.errors import CohortError, Problem
 from pathoml.slides.base import MPP_RANGE
-from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
+from pathoml.tables import missing_columns_message, read_text_table
 
 _REQUIRED = ("slide_id", "path", "patient_id")
 
@@ -44,8 +44,8 @@ def read_manifest(settings: SlidesSettings) -> tuple[SlideEntry, ...]:
     problems: list[Problem] = []
     folder = settings.folder or settings.manifest.parent
     entries = tuple(
-        _entry(name, index + FIRST_DATA_ROW, row, folder, problems)
-        for index, row in enumerate(table.to_dict("records"))
+        _entry(name, number, row, folder, problems)
+        for number, row in zip(table.index, table.to_dict("records"), strict=True)
     )
     problems += _double_ids(name, entries)
     if problems:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,11 +19,12 @@ from torch import as_tensor
 from pathoml.bags import FeatureSpec
 from pathoml.covariates import CovariateTransform, transform_from_json
 from pathoml.errors import OutputError, PackageError
+from pathoml.files import write_bytes
 from pathoml.mil.objective import Objective, objective_from_json
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection
 from pathoml.mil.settings import Aggregator
-from pathoml.provenance import RESEARCH_USE_ONLY
+from pathoml.provenance import RESEARCH_USE_ONLY, digest_of
 from pathoml.units import AnyArray
 
 PACKAGE_FORMAT = "pathoml-package"
@@ -125,6 +125,7 @@ def save_package(folder: Path, package: Package) -> None:
         "summary": package.summary,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
+    description["description_sha256"] = digest_of(description)
     text = json.dumps(description, indent=1, allow_nan=False)
     _replace_folder(folder, {_TENSORS: tensors, _JSON: text.encode(), _CARD: _card(package).encode()})
 
@@ -147,34 +148,16 @@ def load_package(folder: Path) -> Package:
     PackageError
         If it is not a package of a known version, or a file was altered.
     """
+    description = _read_description(folder)
     try:
-        description = json.loads((folder / _JSON).read_text(encoding="utf-8"))
         tensors = (folder / _TENSORS).read_bytes()
-    except (OSError, ValueError) as error:
-        raise PackageError(f"{folder}: not a model package ({error})") from error
-    if description.get("format") != PACKAGE_FORMAT or description.get("format_version") != PACKAGE_VERSION:
-        raise PackageError(
-            f"{folder}: format {description.get('format')} version {description.get('format_version')}, this pathoml reads"
-            f" {PACKAGE_FORMAT} version {PACKAGE_VERSION}"
-        )
-    if hashlib.sha256(tensors).hexdigest() != description["tensors_sha256"]:
-        raise PackageError(
-            f"{folder}: {_TENSORS} does not belong to {_JSON} (its SHA-256 differs); get the package again"
-        )
-    try:
-        arrays = load_arrays(tensors)
-    except SafetensorError as error:
-        raise PackageError(f"{folder}: {_TENSORS} cannot be read ({error})") from error
-    spec = description["feature_spec"]
-    return Package(
-        members=tuple(
-            _member_from_json(one, f"members.{index}.", arrays) for index, one in enumerate(description["members"])
-        ),
-        feature_spec=None if spec is None else FeatureSpec(**spec),
-        recipe=description["recipe"],
-        curve_days=tuple(description["curve_days"]),
-        summary=description["summary"],
-    )
+        if hashlib.sha256(tensors).hexdigest() != description["tensors_sha256"]:
+            raise PackageError(
+                f"{folder}: {_TENSORS} does not belong to {_JSON} (its SHA-256 differs); get the package again"
+            )
+        return _package_from_json(description, load_arrays(tensors))
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise PackageError(f"{folder}: cannot be read as a package ({error}); get it again") from error
 
 
 def join_packages(packages: list[Package]) -> Package:
@@ -193,6 +176,37 @@ def join_packages(packages: list[Package]) -> Package:
     first = packages[0]
     members = tuple(member for package in packages for member in package.members)
     return Package(members, first.feature_spec, first.recipe, first.curve_days, first.summary)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """Read model.json and refuse it if it is of another version or was altered."""
+    try:
+        description = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PackageError(f"{folder}: not a model package ({error})") from error
+    if not isinstance(description, dict) or description.get("format") != PACKAGE_FORMAT:
+        raise PackageError(f"{folder}: not a model package ({_JSON} does not say '{PACKAGE_FORMAT}')")
+    version = description.get("format_version")
+    if version != PACKAGE_VERSION:
+        raise PackageError(
+            f"{folder}: package version {version}, this pathoml reads {PACKAGE_FORMAT} version {PACKAGE_VERSION}"
+        )
+    stated = description.pop("description_sha256", None)
+    if digest_of(description) != stated:
+        raise PackageError(f"{folder}: {_JSON} was altered (its SHA-256 differs); get the package again")
+    return description
+
+
+def _package_from_json(description: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Package:
+    spec = description["feature_spec"]
+    members = enumerate(description["members"])
+    return Package(
+        members=tuple(_member_from_json(one, f"members.{index}.", arrays) for index, one in members),
+        feature_spec=None if spec is None else FeatureSpec(**spec),
+        recipe=description["recipe"],
+        curve_days=tuple(description["curve_days"]),
+        summary=description["summary"],
+    )
 
 
 def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -237,20 +251,24 @@ def _member_from_json(values: Mapping[str, Any], prefix: str, arrays: Mapping[st
 
 
 def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Put a finished folder in the place of an older one; a failure leaves the older one as it was."""
+    fresh: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         for name, content in files.items():
-            with (fresh / name).open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
+            write_bytes(fresh / name, content)
         fresh.chmod(0o755)
+        old = fresh.with_suffix(".old")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _card(package: Package) -> str:

@@ -1,7 +1,7 @@
 """The frozen base of every settings class."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationInfo
 
@@ -42,10 +42,16 @@ def result_settings(settings: Settings) -> dict[str, Any]:
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("in_hash") is False:
             continue
-        value = getattr(settings, name)
-        if not isinstance(value, Path):
-            plain[name] = _plain(value)
+        if not _holds_path(field.annotation):
+            plain[name] = _plain(getattr(settings, name))
     return plain
+
+
+def _holds_path(annotation: object) -> bool:
+    """Tell whether a field is a path, optional or not, set or not."""
+    return annotation is Path or any(
+        _holds_path(part) for part in get_args(annotation) if isinstance(part, type) or get_args(part)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -54,5 +60,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value if not isinstance(item, Path)]
+        return [_plain(item) for item in value]
     return value

@@ -1,5 +1,6 @@
 """Who trains and who tests: folds of whole patients, made once, saved, checked."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from pathoml.cohort import Cohort
 from pathoml.errors import CohortError, Problem
 from pathoml.files import write_text
+from pathoml.provenance import digest_of
 from pathoml.settings import ConfigPath, Settings
 from pathoml.tables import missing_columns_message, read_text_table
 from pathoml.units import IntArray
@@ -37,7 +39,9 @@ class FixedSettings(Settings):
     """Folds as a table says."""
 
     kind: Literal["fixed"] = "fixed"
-    table: ConfigPath = Field(description="Table with columns patient_id and fold (in which the patient is tested).")
+    table: ConfigPath = Field(
+        description="Table with columns patient_id and fold (which tests them); rows of others are ignored."
+    )
 
 
 Scheme = Annotated[KFoldSettings | LeaveOneSiteOutSettings | FixedSettings, Field(discriminator="kind")]
@@ -82,8 +86,14 @@ class Fold:
 
     @property
     def key(self) -> str:
-        """Scheme and name, as used for folder names and messages."""
+        """Scheme and name, for messages and tables."""
         return f"{self.scheme}-{self.name}"
+
+    @property
+    def folder_name(self) -> str:
+        """The key as a file name: characters that could lead elsewhere are replaced, and a digest keeps names apart."""
+        safe = re.sub(r"[^A-Za-z0-9_-]", "_", self.key)
+        return safe if safe == self.key else f"{safe}-{digest_of(self.key)[:8]}"
 
 
 def make_folds(cohort: Cohort, settings: SplitsSettings) -> tuple[Fold, ...]:
@@ -225,6 +235,11 @@ def _sites(cohort: Cohort) -> dict[str, IntArray]:
     sites = sorted(set(cohort.site))
     if len(sites) < 2:
         raise CohortError("leave_one_site_out needs two hospitals or more; name the column in cohort.site")
+    if "" in sites:
+        blank = cohort.patient_id[cohort.site == ""]
+        raise CohortError(
+            f"leave_one_site_out: {len(blank)} patient(s) have no hospital ({', '.join(blank[:5])}); fill it in"
+        )
     return {str(site): np.flatnonzero(cohort.site == site) for site in sites}
 
 
@@ -238,6 +253,13 @@ def _fixed(cohort: Cohort, path: Path) -> dict[str, IntArray]:
         raise CohortError(
             f"{path.name}: patient(s) {', '.join(double[:5])} stand in more than one row; each is tested once"
         )
+    known = set(cohort.patient_id)
+    untested = sorted(known - set(table["patient_id"]))
+    if untested:
+        raise CohortError(
+            f"{path.name}: {len(untested)} patient(s) of the cohort are in no fold: {', '.join(untested[:5])}"
+        )
+    table = table[table["patient_id"].isin(known)]
     groups = {str(name): cohort.rows_of(rows["patient_id"]) for name, rows in table.groupby("fold", sort=True)}
     if len(groups) < 2:
         raise CohortError(f"{path.name}: needs two folds or more, found {len(groups)}")

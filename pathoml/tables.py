@@ -2,12 +2,14 @@
 
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import pandas as pd
 
 from pathoml.errors import CohortError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_SEMICOLONS = "{}: separated by semicolons; save it with commas (.csv) or tabs (.tsv)"
 FIRST_DATA_ROW = 2
 """Row number, as a spreadsheet shows it, of the first row below the header."""
 
@@ -23,7 +25,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        String columns; names and cells stripped of surrounding blanks.
+        String columns; names and cells stripped of surrounding blanks. The index is the row as a spreadsheet counts.
 
     Raises
     ------
@@ -32,13 +34,13 @@ def read_text_table(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise CohortError(f"{path}: no such table")
-    table = _read_parquet(path) if path.suffix == ".parquet" else _read_delimited(path)
-    table.columns = [str(name).strip() for name in table.columns]
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_delimited(path)
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
     twice = sorted(set(table.columns[table.columns.duplicated()]))
     if twice:
         raise CohortError(f"{path.name}: column name(s) {', '.join(twice)} stand more than once; rename them")
     if len(table.columns) == 1 and ";" in table.columns[0]:
-        raise CohortError(f"{path.name}: separated by semicolons; save it with commas (.csv) or tabs (.tsv)")
+        raise CohortError(_SEMICOLONS.format(path.name))
     if table.empty:
         raise CohortError(f"{path.name}: the table has no rows")
     return table
@@ -67,26 +69,50 @@ def missing_columns_message(path: Path, table: pd.DataFrame, column: str) -> str
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    table = pd.read_parquet(path)
-    text = {name: column.map(_cell_text) for name, column in table.items()}
-    return pd.DataFrame(text)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise CohortError(f"{path.name}: cannot be read as a table: {error}") from error
+    text = {name: column.astype(object).map(_cell_text) for name, column in table.items()}
+    return pd.DataFrame(text).set_axis(pd.RangeIndex(FIRST_DATA_ROW, len(table) + FIRST_DATA_ROW), axis=0)
 
 
 def _cell_text(value: object) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value).strip()  # noqa: PLR0124 - NaN
+    return "" if pd.isna(value) else str(value).strip()  # type: ignore[call-overload]
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        return stream.readline()
 
 
 def _read_delimited(path: Path) -> pd.DataFrame:
-    suffixes = [suffix for suffix in path.suffixes if suffix in _SEPARATORS]
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() in _SEPARATORS]
     if not suffixes:
         raise CohortError(f"{path.name}: not a .csv, .tsv or .parquet table")
-    compression: Literal["zip"] | None = "zip" if path.suffix == ".zip" else None
+    compression: Literal["zip"] | None = "zip" if path.suffix.lower() == ".zip" else None
     try:
-        table: pd.DataFrame = pd.read_csv(
-            path, sep=_SEPARATORS[suffixes[0]], dtype=str, keep_default_na=False, encoding="utf-8-sig", compression=compression,
+        # The header is read as a row like any other, so that pandas neither renames double columns nor takes the
+        # first cell of too long a row for an index.
+        cells = pd.read_csv(
+            path,
+            sep=_SEPARATORS[suffixes[0]],
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            compression=compression,
             skipinitialspace=True,
-        )  # fmt: skip
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            skip_blank_lines=False,
+        )
+    except pd.errors.ParserError as error:
+        if ";" in _first_line(path):
+            raise CohortError(_SEMICOLONS.format(path.name)) from error
+        message = f"{path.name}: a row has more cells than the header ({error}); put quotes around cells that hold the separator"
+        raise CohortError(message) from error
+    except (UnicodeDecodeError, pd.errors.EmptyDataError, BadZipFile) as error:
         raise CohortError(f"{path.name}: cannot be read as a table: {error}") from error
-    stripped: pd.DataFrame = table.apply(lambda column: column.str.strip())
-    return stripped
+    stripped = cells.fillna("").apply(lambda column: column.str.strip())
+    table: pd.DataFrame = stripped.iloc[1:].set_axis(stripped.iloc[0].tolist(), axis=1)
+    table = table.set_axis(pd.RangeIndex(FIRST_DATA_ROW, len(table) + FIRST_DATA_ROW), axis=0)
+    return table[(table != "").any(axis=1)]

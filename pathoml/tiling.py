@@ -212,22 +212,20 @@ def _window_share(
     table = np.zeros((mask_rows + 1, mask_columns + 1))
     table[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
     scale_x, scale_y = mask_columns / geometry.width_px, mask_rows / geometry.height_px
-    left, right = _edges(x, footprint[0], scale_x, mask_columns)
-    top, bottom = _edges(y, footprint[1], scale_y, mask_rows)
-    inside = (
-        table[np.ix_(bottom, right)]
-        - table[np.ix_(top, right)]
-        - table[np.ix_(bottom, left)]
-        + table[np.ix_(top, left)]
-    )
+    left, right = _at(x * scale_x, mask_columns), _at((x + footprint[0]) * scale_x, mask_columns)
+    top, bottom = _at(y * scale_y, mask_rows), _at((y + footprint[1]) * scale_y, mask_rows)
+    inside = (bottom - top) @ table @ (right - left).T
     # Against the whole tile, not only its part on the slide: overhang is background.
     share: FloatArray = inside / (footprint[0] * scale_x * footprint[1] * scale_y)
-    return share
+    return np.clip(share, 0, 1)
 
 
-def _edges(
-    start: FloatArray, footprint_px: float, scale: float, limit: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    first = np.clip(np.rint(start * scale), 0, limit).astype(np.int64)
-    last = np.clip(np.rint((start + footprint_px) * scale), 0, limit).astype(np.int64)
-    return first, last
+def _at(position: FloatArray, limit: int) -> FloatArray:
+    """Return the weights that read a table of ``limit + 1`` entries at fractional positions, shape (positions, limit + 1)."""
+    clipped = np.clip(position, 0, limit)
+    lower = np.minimum(np.floor(clipped), limit - 1).astype(np.int64)
+    weights = np.zeros((len(position), limit + 1))
+    rows = np.arange(len(position))
+    weights[rows, lower] = 1 - (clipped - lower)
+    weights[rows, lower + 1] = clipped - lower
+    return weights

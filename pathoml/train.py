@@ -233,7 +233,7 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     Package
         With one member.
     """
-    folder = plan.folder / fold.key
+    folder = plan.folder / fold.folder_name
     groups = [fold.key, fold.train, fold.validation]
     digest = digest_of(
         [data.digest, groups, result_settings(plan.model), result_settings(plan.train), plan.template.summary]
@@ -242,8 +242,13 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     if saved is not None:
         return saved
     member, history = fit_member(data, fold, plan.model, plan.train, device=plan.device)
+    # Times at which single patients had their event stay here: curves are given on the package's grid only.
+    member = replace(member, objective=member.objective.on_grid(np.asarray(plan.template.curve_days, dtype=np.float64)))
     package = replace(plan.template, members=(member,), summary={**plan.template.summary, "training_digest": digest})
-    write_text(folder.with_suffix(".jsonl"), "".join(json.dumps({"fold": fold.key, **row}) + "\n" for row in history))
+    write_text(
+        folder.with_name(f"{folder.name}.jsonl"),
+        "".join(json.dumps({"fold": fold.key, **row}) + "\n" for row in history),
+    )
     save_package(folder, package)
     return package
 
@@ -406,7 +411,7 @@ def _start_covariates(
     """Start covariates at the fold's Cox fit, bins at their observed hazard; a random start can leave age with the wrong sign."""
     cox = fit_cox(design, time_days, event, ridge=settings.covariate_ridge)
     with torch.no_grad():
-        model.covariates.weight.copy_(torch.from_numpy(cox.coefficients[None, :]))
+        model.covariate_weight.copy_(torch.from_numpy(cox.coefficients))
         if objective.out > 1:
             outcome = Outcome(torch.from_numpy(event == 1), torch.from_numpy(time_days))
             model.bias.copy_(_marginal_logits(objective, outcome))
@@ -435,7 +440,7 @@ def _calibrate(draft: Member, data: TrainingData, fold: Fold) -> Member:
     time_days, event = _follow_up(data.cohort, fitted_on)
     objective = draft.objective.calibrated(logits, time_days, event)
     risk = objective.risk(logits)
-    shift = draft.covariates.apply(patients.covariates) @ draft.model.covariates.weight.detach().numpy()[0].astype(
+    shift = draft.covariates.apply(patients.covariates) @ draft.model.covariate_weight.detach().numpy().astype(
         np.float64
     )
     slide_part = logits - shift[:, None] - draft.model.bias.detach().numpy().astype(np.float64)

@@ -15,7 +15,7 @@ from pathoml.errors import ConfigError, Problem
 KeyPath = tuple[str | int, ...]
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 20
-_SCALAR_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "timestamp")}
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "timestamp", "map", "seq")}
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def read_yaml(path: Path) -> YamlSource:
         raise ConfigError(f"{path.name}:{line}: not valid YAML: {error.problem}") from error
     except YAMLError as error:
         raise ConfigError(f"{path.name}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path.name}: nested deeper than {_MAX_DEPTH} levels") from error
     if not isinstance(root, MappingNode):
         raise ConfigError(
             f"{path.name}:1: expected 'key: value' lines, found {'nothing' if root is None else 'something else'}"
@@ -104,8 +106,18 @@ def read_scalar(text: str) -> Any:
     Any
         The plain value.
     """
-    root = YAML(typ="safe", pure=True).compose(text)
-    return None if root is None else _Builder("--set").value(root, (), 0)
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+    except (YAMLError, RecursionError) as error:
+        raise ConfigError(
+            f"--set ...={text}: not a YAML value ({type(error).__name__}); put quotes around text"
+        ) from error
+    if root is None:
+        return None
+    builder = _Builder("--set")
+    value = builder.value(root, (), 0)
+    builder.raise_problems()
+    return value
 
 
 class _Builder:
@@ -120,9 +132,12 @@ class _Builder:
     def build(self, root: MappingNode) -> YamlSource:
         self._lines[()] = f"{self._file_name}:1"
         data = self.value(root, (), 0)
+        self.raise_problems()
+        return YamlSource(data, self._lines)
+
+    def raise_problems(self) -> None:
         if self._problems:
             raise ConfigError(f"{self._file_name}: {len(self._problems)} problem(s)", self._problems)
-        return YamlSource(data, self._lines)
 
     def value(self, node: Node, path: KeyPath, depth: int) -> Any:
         if depth > _MAX_DEPTH:
@@ -131,11 +146,14 @@ class _Builder:
             self._refuse(node, "anchors and aliases (&name, *name) are not allowed; write the value out")
             return None
         self._seen.add(id(node))
+        if str(node.tag) not in _TAGS:
+            self._refuse(node, f"the tag {node.tag} is not allowed; put quotes around text")
+            return None
         if isinstance(node, MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, SequenceNode):
             return [self._item(item, (*path, index), depth) for index, item in enumerate(node.value)]
-        return self._scalar(node)
+        return self._scalar(node) if isinstance(node, ScalarNode) else None
 
     def _item(self, node: Node, path: KeyPath, depth: int) -> Any:
         self._lines[path] = self._where(node)
@@ -151,14 +169,13 @@ class _Builder:
             data[key] = self.value(value_node, (*path, key), depth + 1)
         return data
 
-    def _scalar(self, node: Node) -> Any:
-        tag = str(node.tag)
-        if not isinstance(node, ScalarNode) or tag not in _SCALAR_TAGS:
-            self._refuse(
-                node, f"the tag or value kind {tag.rsplit(':', 1)[-1]!r} is not allowed; put quotes around text"
-            )
+    def _scalar(self, node: ScalarNode) -> Any:
+        kind = str(node.tag).rsplit(":", 1)[-1]
+        try:
+            return _construct(node, kind)
+        except ValueError as error:
+            self._refuse(node, f"not a valid {kind} ({error}); put quotes around text")
             return None
-        return _construct(node, tag.rsplit(":", 1)[-1])
 
     def _where(self, node: Node) -> str:
         return f"{self._file_name}:{node.start_mark.line + 1}"

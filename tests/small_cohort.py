@@ -34,7 +34,9 @@ class FinishedRun:
 def write_config(folder: Path) -> Path:
     path = folder / "study.yaml"
     head = DEMO_CONFIG.split("splits:")[0]
-    path.write_text(f"{head}splits:{SMALL_SPLITS}train:\n  max_epochs: 30\nevaluate:\n  bootstraps: 100\nheatmap:\n  slides: 2\n")
+    path.write_text(
+        f"{head}splits:{SMALL_SPLITS}train:\n  max_epochs: 30\nevaluate:\n  bootstraps: 100\nheatmap:\n  slides: 2\n"
+    )
     return path
 
 

@@ -31,7 +31,7 @@ ARRAYS = ("features", "coords", "grid", "tissue_share", "flags")
 def bag(tiles: int = 12, dtype: str = "float16", seed: int = 0) -> Bag:
     header = BagHeader(
         slide_id="S1", slide_fingerprint="a" * 64, slide_digest="b" * 64, width_px=9000, height_px=8000,
-        slide_mpp=(0.499, 0.501), target_mpp=0.5, mpp_read=(0.499, 0.501), tile_px=224,
+        slide_mpp=(0.499, 0.501), mpp_from="metadata", target_mpp=0.5, mpp_read=(0.499, 0.501), tile_px=224,
         footprint_level0_px=(224.1, 224.2), stride_level0_px=(1 / 3, 0.1), origin_level0_px=(0.0, 0.0),
         encoder="toy", weights_digest="c" * 64, precision_asked="float32", precision_used="float32", batch_tiles=8,
         settings_digest="d" * 64, lost_tiles=1, pathoml_version="0.1.0",
@@ -172,9 +172,6 @@ def flip_metadata(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bags.read_bag lets RuntimeError and JSONDecodeError out; header has no checksum"
-)
 def test_any_flipped_bit_of_the_metadata_is_harmless_or_refused(path: Path) -> None:
     assert flip_metadata(path) == []
 
@@ -184,9 +181,6 @@ def read_or_refuse(path: Path) -> None:
         read_bag(path)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="HDF5 walks a damaged heap of variable-length text for ever; write fixed-length text"
-)
 def test_no_flipped_bit_in_the_heap_of_texts_makes_reading_hang(path: Path) -> None:
     """The size of the heap's free space is altered, as one flipped bit can; the read runs where it can be ended."""
     content = bytearray(path.read_bytes())
@@ -219,10 +213,10 @@ def test_a_bag_that_says_it_is_incomplete_is_refused(path: Path) -> None:
         read_bag_header(path)
 
 
-def test_foreign_hdf5_is_refused_with_the_way_in(tmp_path: Path) -> None:
+def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "clam.h5", "w") as file:
         file["features"] = np.zeros((3, 4))
-    with pytest.raises(BagFormatError, match=r"clam\.h5: not a pathoml bag; .*pathoml bags import"):
+    with pytest.raises(BagFormatError, match=r"clam\.h5: not a pathoml bag \(its attribute 'format'"):
         read_bag(tmp_path / "clam.h5")
 
 

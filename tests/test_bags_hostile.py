@@ -24,7 +24,7 @@ BAG_WRITE_KILLS = runpy.run_path(str(Path(__file__).with_name("counts.py")))["BA
 def header(**changes: str | float) -> BagHeader:
     values = {
         "slide_id": "S1", "slide_fingerprint": "a" * 64, "slide_digest": "b" * 64, "width_px": 9000, "height_px": 8000,
-        "slide_mpp": (0.5, 0.5), "target_mpp": 0.5, "mpp_read": (0.5, 0.5), "tile_px": 224,
+        "slide_mpp": (0.5, 0.5), "mpp_from": "metadata", "target_mpp": 0.5, "mpp_read": (0.5, 0.5), "tile_px": 224,
         "footprint_level0_px": (224.0, 224.0), "stride_level0_px": (224.0, 224.0), "origin_level0_px": (0.0, 0.0),
         "encoder": "toy", "weights_digest": "c" * 64, "precision_asked": "float32", "precision_used": "float32",
         "batch_tiles": 8, "settings_digest": "d" * 64, "lost_tiles": 0, "pathoml_version": "0.1.0",
@@ -78,7 +78,6 @@ def test_features_that_are_not_in_the_file_itself_are_refused(path: Path, make: 
         read_bag(path, verify=False)
 
 
-@pytest.mark.xfail(strict=True, reason="bags._read_array follows virtual datasets into other files of this machine")
 def test_a_virtual_dataset_is_refused(path: Path) -> None:
     with h5py.File(path.with_name("secret.h5"), "w") as other:
         other["features"] = np.ones((12, 16), np.float16)
@@ -98,10 +97,7 @@ def test_a_dataset_larger_than_its_file_is_refused_unread(path: Path, shape: tup
 @pytest.mark.parametrize(
     "value",
     [
-        pytest.param(
-            np.float16(1),
-            marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="bags._check_arrays: len() of a scalar"),
-        ),
+        np.float16(1),
         np.zeros((12, 2, 2), np.float16),
         np.zeros(12, np.float16),
     ],
@@ -109,11 +105,10 @@ def test_a_dataset_larger_than_its_file_is_refused_unread(path: Path, shape: tup
 )
 def test_features_that_are_no_table_are_refused(path: Path, value: np.ndarray) -> None:
     replace_features(path, lambda file: file.create_dataset("features", data=value))
-    with pytest.raises(BagFormatError, match="arrays of different or zero length"):
+    with pytest.raises(BagFormatError, match=r"'features' is float16 of shape .* expected float16 or float32"):
         read_bag(path, verify=False)
 
 
-@pytest.mark.xfail(strict=True, reason="bags._check_arrays judges neither the dtype nor the columns of what it reads")
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -134,7 +129,6 @@ def test_arrays_of_another_kind_are_refused(path: Path, name: str, value: np.nda
         read_bag(path, verify=False)
 
 
-@pytest.mark.xfail(strict=True, reason="bags._read_attributes lets KeyError and ValueError out")
 @pytest.mark.parametrize(
     ("name", "value"),
     [("header", "{"), ("header", None), ("header", "[]"), ("digests", None), ("format_version", "one")],
@@ -162,12 +156,12 @@ def test_broken_attributes_are_refused(path: Path, name: str, value: str | None)
 )
 def test_a_bag_of_other_features_is_refused_with_the_difference(change: dict[str, str | float], named: str) -> None:
     with pytest.raises(BagMismatchError, match=f"bag of slide S1: {named}.*extract it with the same settings"):
-        check_same_features(header(**change), header(), "the model")
+        check_same_features(header(**change), header().feature_spec, "the model")
 
 
 def test_bags_of_different_slides_have_the_same_kind_of_features() -> None:
     other = header(slide_id="S2", slide_fingerprint="9" * 64, width_px=1, lost_tiles=7, mpp_read=(0.499, 0.499))
-    check_same_features(other, header(), "the model")
+    check_same_features(other, header().feature_spec, "the model")
 
 
 def write_for_ever(path: Path, ready: Connection) -> None:
@@ -218,6 +212,6 @@ def test_the_header_is_plain_json_that_other_tools_can_read(path: Path) -> None:
     with h5py.File(path, "r") as file:
         values = json.loads(file.attrs["header"])
         assert file["features"].chunks is None, "contiguous"
-        assert (file.attrs["format"], file.attrs["complete"]) == ("pathoml-bag", True)
+        assert (file.attrs["format"], file.attrs["complete"]) == (b"pathoml-bag", True)
     assert values["slide_id"] == "S1"
     assert values["slide_mpp"] == [0.5, 0.5]

@@ -133,9 +133,6 @@ def test_json_gives_the_very_same_transform_back() -> None:
     assert same(transform, again, table(seed=2))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="covariates.py:_part_from_json: components of shape (0, n) come back as (0,)"
-)
 def test_json_gives_back_a_block_without_components() -> None:
     raw = pd.DataFrame({"a_rna": [1.0, 1.0], "b_rna": [2.0, 2.0]})
     transform = fit_covariates((GENES,), raw)

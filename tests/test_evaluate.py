@@ -197,9 +197,6 @@ def test_predictions_without_test_patients_are_refused() -> None:
         evaluate(given.select(role="train"), SETTINGS)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="evaluate.py:_samples: outcomes of the first model's rows are laid beside other models' risks"
-)
 def test_the_order_of_rows_does_not_matter() -> None:
     given = predictions()
     order = np.random.default_rng(0).permutation(len(given.table))
@@ -211,9 +208,6 @@ def test_the_order_of_rows_does_not_matter() -> None:
         assert first == pytest.approx(second, abs=1e-12)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="evaluate.py:_metrics: fewer than two times within training follow-up are not looked for"
-)
 @pytest.mark.parametrize("days", [(5000.0, 6000.0), (100.0, 6000.0)])
 def test_a_curve_grid_beyond_follow_up_leaves_the_brier_score_undefined(days: tuple[float, ...]) -> None:
     given = predictions()

@@ -15,7 +15,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
-from pathoml.errors import BagFormatError, DamagedSlideError, EncoderError, OutputError
+from pathoml.errors import DamagedSlideError, EncoderError, OutputError
 from pathoml.extract import extract_archive, extract_slide
 from pathoml.extract_settings import ExtractSettings, Recipe, recipe_from_json
 from pathoml.slides import open_slide
@@ -169,10 +169,7 @@ def test_an_encoder_that_takes_other_tiles_stops_everything_before_work(
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
-@pytest.mark.parametrize(("factor", "remedy"), [(np.nan, "check the encoder|float32"), (1e6, "feature_dtype: float32")])
-@pytest.mark.xfail(
-    strict=True, raises=BagFormatError, reason="extract._extract_all lets a BagError of one slide stop all"
-)
+@pytest.mark.parametrize(("factor", "remedy"), [(np.nan, "check the encoder"), (1e6, "feature_dtype: float32")])
 def test_features_that_cannot_be_kept_cost_their_slide_and_not_the_archive(
     slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, remedy: str
 ) -> None:
@@ -181,16 +178,13 @@ def test_features_that_cannot_be_kept_cost_their_slide_and_not_the_archive(
     entries = [dataclasses.replace(entry(slide), slide_id=name) for name in ("wild", "tame")]
     outcomes = extract_archive(entries, recipe(feature_dtype="float16"), tmp_path)
     assert [one.status for one in outcomes] == ["failed", "done"]
-    assert remedy.rsplit("|", maxsplit=1)[-1] in outcomes[0].message
+    assert remedy in outcomes[0].message
     assert len(read_bag(tmp_path / "tame.h5").features) == outcomes[1].tiles
 
 
-@pytest.mark.xfail(
-    strict=True, raises=NotADirectoryError, reason="extract_archive makes its folder without OutputError"
-)
 def test_a_folder_that_cannot_be_made_is_an_output_error(slide: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         extract_archive([entry(slide)], recipe(), tmp_path / "file" / "bags")
 
 
@@ -203,7 +197,7 @@ def test_a_recipe_survives_json_with_its_digest() -> None:
 
 
 def test_the_digest_of_a_recipe_changes_with_what_decides_the_result_alone() -> None:
-    same = [recipe(), recipe(workers=5), recipe(threads_per_worker=3), recipe(slide_timeout_s=1)]
+    same = [recipe(), recipe(workers=5), recipe(slide_timeout_s=1)]
     other = [recipe(batch_tiles=3), recipe(precision="bfloat16"), recipe(tiling=TilingSettings(overlap=0.1))]
     assert len({one.digest for one in same}) == 1
     assert len({one.digest for one in [*same, *other]}) == 4

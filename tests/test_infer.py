@@ -21,7 +21,7 @@ from pathoml.mil.settings import AbmilSettings, MeanPoolSettings
 from pathoml.packages import Member, Package
 
 HEADER = BagHeader(
-    "slide", "f" * 64, "d" * 64, 1000, 1000, (0.5, 0.5), 0.5, (0.5, 0.5), 224, (224.0, 224.0), (224.0, 224.0), (0.0, 0.0),
+    "slide", "f" * 64, "d" * 64, 1000, 1000, (0.5, 0.5), "metadata", 0.5, (0.5, 0.5), 224, (224.0, 224.0), (224.0, 224.0), (0.0, 0.0),
     "lite0", "w" * 64, "float32", "float32", 8, "s" * 64, 0, "0.1.0",
 )  # fmt: skip
 DAYS = np.linspace(10, 1000, 7)
@@ -49,7 +49,7 @@ def member(aggregator: Any = None, *, bins: int = 1, seed: int = 0) -> Member:
     objective: Any = CoxObjective() if bins == 1 else DiscreteObjective(edges)
     draft = Member("kfold-0", aggregator, model, projection, transform, objective, 0.0, 1.0, 0.0, (0.0,) * bins)
     logits = predict_logits(draft, someone)
-    shift = transform.apply(someone.covariates) @ model.covariates.weight.detach().numpy()[0]
+    shift = transform.apply(someone.covariates) @ model.covariate_weight.detach().numpy()
     objective = objective.calibrated(logits, np.linspace(20, 900, 12), np.tile([1, 0], 6))
     risk = objective.risk(logits)
     return replace(

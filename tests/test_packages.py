@@ -129,15 +129,15 @@ def test_altered_tensors_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(PackageError, match=f"not a model package.*{name}"):
+    with pytest.raises(PackageError, match=f"(not a model package|cannot be read as a package).*{name}"):
         load_package(folder)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format pathoml-package version 2, this pathoml reads pathoml-package version 1"),
-        ({"format": "other"}, "format other version 1"),
+        ({"format_version": 2}, "package version 2, this pathoml reads pathoml-package version 1"),
+        ({"format": "other"}, "does not say 'pathoml-package'"),
     ],
 )
 def test_another_format_or_version_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -152,9 +152,6 @@ def test_text_that_is_not_json_is_refused(folder: Path) -> None:
         load_package(folder)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="packages.py:load_package: model.json has no digest, and its errors are not translated"
-)
 @pytest.mark.parametrize("change", ["a cut-off", "a shape", "a member gone", "a key gone", "a list"])
 def test_an_altered_json_is_refused(folder: Path, change: str) -> None:
     path = folder / "model.json"
@@ -192,9 +189,6 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> N
         save_package(tmp_path / "file" / "package", package())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="packages.py:_replace_folder deletes the old package before the new one is in place"
-)
 def test_a_failed_write_keeps_the_old_package_and_leaves_nothing_behind(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

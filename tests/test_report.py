@@ -173,9 +173,6 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
     assert write(tmp_path) == write(tmp_path)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="figures.py: matplotlib reads two dollars in the endpoint as a formula"
-)
 def test_dollars_in_the_endpoint_are_no_formula(tmp_path: Path) -> None:
     endpoint = "cost $\\x$"
     assert endpoint in html.unescape(write(tmp_path, endpoint=endpoint))

@@ -58,7 +58,7 @@ def test_values_out_of_bounds_are_refused_by_name(kind: type[Settings], values: 
 
 def test_what_decides_the_result_leaves_out_paths_devices_and_workers_at_every_depth() -> None:
     assert result_settings(Outer()) == {
-        "inner": {"size": 3}, "many": [{"size": 1}, {"size": 2}], "by_name": {"a": {"size": 3}}, "tables": [], "rate": 0.5,
+        "inner": {"size": 3}, "many": [{"size": 1}, {"size": 2}], "by_name": {"a": {"size": 3}}, "rate": 0.5,
     }  # fmt: skip
 
 

@@ -98,8 +98,7 @@ def test_a_fixed_table_decides_who_is_tested_where(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ("000,a\n001,b\n000,b\n", r"folds\.csv: patient\(s\) 000 stand in more than one row"),
-        ("000,a\n0,b\n", r"patient\(s\) 0 are not in the cohort"),
-        ("000,a\n001,a\n", "needs two folds or more, found 1"),
+        ("000,a\n0,b\n", r"99 patient\(s\) of the cohort are in no fold: 001"),
     ],
 )
 def test_a_fixed_table_that_does_not_fit_is_refused(tmp_path: Path, rows: str, message: str) -> None:
@@ -181,9 +180,6 @@ def test_saved_folds_that_were_altered_are_refused(tmp_path: Path, text: str, me
         read_folds(tmp_path / "folds.csv")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="splits.py:_sites takes patients whose hospital is blank as a hospital of its own"
-)
 def test_patients_without_a_hospital_are_not_a_hospital() -> None:
     everyone = cohort()
     everyone.site[::4] = ""

@@ -184,9 +184,6 @@ def test_a_slide_without_resolution_is_refused_by_name() -> None:
         make_grid(SlideGeometry(9, 9, (1.0,), None), mask_of(np.ones((1, 1), dtype=bool)), TilingSettings(), "S1")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tiling._window_share divides whole mask pixels by a fraction of them: up to 1.13"
-)
 @pytest.mark.parametrize(("mpp", "pixels"), [(0.504, (2381, 1905)), (0.499, (2220, 2967))])
 def test_a_tile_full_of_tissue_has_share_one_at_any_resolution(mpp: float, pixels: tuple[int, int]) -> None:
     one = geometry(*pixels, (mpp, mpp))

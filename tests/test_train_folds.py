@@ -100,7 +100,6 @@ def test_a_pure_noise_cohort_is_not_predicted_better_than_by_chance(tmp_path: Pa
     assert fold_mean_concordance(*columns, table["fold"].tolist()) == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.xfail(strict=True, reason="train.py:fit_fold: with_suffix cuts a hospital's name at its last dot")
 def test_hospitals_with_dots_in_their_names_keep_their_own_history(tmp_path: Path) -> None:
     everything = data(60)
     for site in ("St. Mary", "St. John"):
@@ -109,7 +108,6 @@ def test_hospitals_with_dots_in_their_names_keep_their_own_history(tmp_path: Pat
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="train.py:fit_fold: a hospital's name is used as a path as it stands")
 def test_a_hospitals_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     everything = data(60)
     fold = replace(one_fold(everything), scheme="leave_one_site_out", name="a/../../../outside")

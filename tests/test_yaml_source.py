@@ -62,8 +62,8 @@ def test_a_key_that_is_not_there_stands_at_its_nearest_ancestor(tmp_path: Path) 
     [
         ("a: &x {b: 1}\nc: *x\n", r"a\.yaml:1: anchors and aliases .* are not allowed"),
         ("a: &x {b: 1}\nc: {<<: *x}\n", "anchors and aliases"),
-        ("a: !secret word\n", r"a\.yaml:1: the tag or value kind '!secret' is not allowed"),
-        ("a: !!binary aGk=\n", "'binary' is not allowed"),
+        ("a: !secret word\n", r"a\.yaml:1: the tag !secret is not allowed"),
+        ("a: !!binary aGk=\n", "the tag tag:yaml.org,2002:binary is not allowed"),
         ("a: 1\nb: 2\na: 3\n", r"a\.yaml:3: key 'a' stands twice"),
         ("- 1\n- 2\n", "expected 'key: value' lines, found something else"),
         ("", "expected 'key: value' lines, found nothing"),
@@ -78,21 +78,18 @@ def test_what_configurations_must_not_hold_is_refused_with_its_line(tmp_path: Pa
         read(tmp_path, text)
 
 
-@pytest.mark.xfail(strict=True, reason="yaml_source.py:_Builder.value checks the tag of scalars only")
 @pytest.mark.parametrize("text", ["a: !foo {b: 1}\n", "a: !!python/object/apply:os.system [ls]\n", "a: !!set {b}\n"])
 def test_a_tag_on_a_list_or_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="not allowed"):
         read(tmp_path, text)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="yaml_source.py:_construct lets int()'s error through")
 @pytest.mark.parametrize("value", ["!!int abc", "!!float abc", "9" * 5000])
 def test_a_number_that_cannot_be_built_is_a_configuration_error(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"a\.yaml:1"):
         read(tmp_path, f"a: {value}\n")
 
 
-@pytest.mark.xfail(strict=True, raises=RecursionError, reason="yaml_source.py:read_yaml does not catch RecursionError")
 def test_thousands_of_brackets_are_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nested deeper"):
         read(tmp_path, "a: " + "[" * 3000 + "]" * 3000)
@@ -134,7 +131,6 @@ def test_a_set_option_reads_its_value_as_a_file_would(text: str, value: object) 
     assert read_scalar(text) == value
 
 
-@pytest.mark.xfail(strict=True, reason="yaml_source.py:read_scalar lets parser errors out and drops refused things")
 @pytest.mark.parametrize("text", ["[", "!!python/name:os.system x", "{a: 1, a: 2}", "[&x 1, *x]"])
 def test_a_set_option_refuses_what_a_file_refuses(text: str) -> None:
     with pytest.raises(ConfigError, match="--set"):

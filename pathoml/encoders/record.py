@@ -61,7 +61,7 @@ class Encoder:
         EncoderError
             If either differs.
         """
-        if tile_px != self.tile_px or abs(target_mpp / self.mpp - 1) > 0.02:
+        if tile_px != self.tile_px or abs(target_mpp / self.mpp - 1) > 0.02 + 1e-9:
             raise EncoderError(
                 f"encoder {self.name} takes {self.tile_px} px tiles at {self.mpp} mpp, tiling makes {tile_px} px at {target_mpp};"
                 f" set tiling.tile_px: {self.tile_px} and tiling.target_mpp: {self.mpp}"

@@ -107,6 +107,21 @@ class Objective(ABC):
         """
 
     @abstractmethod
+    def on_grid(self, curve_days: FloatArray) -> "Objective":
+        """Return an objective that keeps of its curves only their values at some times.
+
+        Parameters
+        ----------
+        curve_days : ndarray of float64, shape (times,)
+            Ascending.
+
+        Returns
+        -------
+        Objective
+            With the same survival curves at those times.
+        """
+
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values for `objective_from_json`.
 
@@ -152,6 +167,12 @@ class CoxObjective(Objective):
         """Return the objective with Breslow's baseline hazard of these patients."""
         return CoxObjective(breslow_hazard(time_days, event, logits[:, 0]))
 
+    def on_grid(self, curve_days: FloatArray) -> "CoxObjective":
+        """Return the objective with the baseline hazard at those times only."""
+        if self.hazard is None:
+            return self
+        return CoxObjective(StepFunction(curve_days, self.hazard.at(curve_days), 0.0))
+
     def to_json(self) -> dict[str, Any]:
         """Return the baseline hazard's steps."""
         steps = (
@@ -192,6 +213,10 @@ class DiscreteObjective(Objective):
 
     def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "DiscreteObjective":
         """Return itself: the bins' hazards are the survival curves already."""
+        return self
+
+    def on_grid(self, curve_days: FloatArray) -> "DiscreteObjective":
+        """Return itself: it holds nothing but edges."""
         return self
 
     def to_json(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class PrognosisModel(nn.Module):
         super().__init__()
         self.shape = shape
         self.slides = _build_aggregator(aggregator, shape) if shape.tile_dim else None
-        self.covariates = nn.Linear(shape.covariate_dim, 1, bias=False)
+        self.covariate_weight = nn.Parameter(torch.zeros(shape.covariate_dim))
         # The level of a log hazard cannot be learnt from Cox's loss; the level of a bin's logit can.
         self.bias = nn.Parameter(torch.zeros(shape.out), requires_grad=shape.out > 1)
 
@@ -65,7 +65,7 @@ class PrognosisModel(nn.Module):
         BagOutput
             The covariates shift all logits of a patient alike; contributions are the slides' part.
         """
-        shift = self.covariates(covariates) + self.bias
+        shift = (covariates @ self.covariate_weight)[:, None] + self.bias
         if self.slides is None:
             return BagOutput(shift, None, None, {})
         output: BagOutput = self.slides(tiles)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pathoml.errors import BagMismatchError
+from pathoml.errors import BagFormatError, BagMismatchError
 from pathoml.units import AnyArray, FloatArray
 
 
@@ -68,6 +68,11 @@ def fit_projection(bags: Iterable[AnyArray], components: int) -> TileProjection:
     -------
     TileProjection
         Signs fixed, so that the same tiles give the same projection.
+
+    Raises
+    ------
+    BagFormatError
+        If all tiles have the same features.
     """
     count, total, products = 0, np.zeros(0), np.zeros((0, 0))
     for features in bags:
@@ -83,6 +88,8 @@ def fit_projection(bags: Iterable[AnyArray], components: int) -> TileProjection:
     scale = np.where(deviation > 1e-6 * np.maximum(1.0, np.abs(mean)), deviation, 1.0)
     variances, axes = np.linalg.eigh(covariance / np.outer(scale, scale))
     kept = np.argsort(variances)[::-1][: min(components, int((variances > 1e-9).sum()))]
+    if len(kept) == 0:
+        raise BagFormatError(f"the features of {count} training tiles have no spread; was the encoder given pictures?")
     directions = axes[:, kept].T
     signs = np.sign(directions[np.arange(len(kept)), np.abs(directions).argmax(axis=1)])
     return TileProjection(mean, scale, directions * signs[:, None] / np.sqrt(variances[kept[0]]))

@@ -151,7 +151,7 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     chosen = _slides_to_draw(study)
     drawn = []
     for done, (entry, caption, fold) in enumerate(chosen, start=1):
-        package = load_package(study.folder.members / fold)
+        package = load_package(study.folder.members / fold.folder_name)
         drawn += draw_slide_maps(study, entry, package, caption, context.device)
         context.progress("heatmaps", done, len(chosen))
     write_json(study.folder.heatmap_index, [[caption, path.name] for caption, path in drawn])
@@ -320,14 +320,15 @@ def _curve_days(last: float) -> tuple[float, ...]:
     return tuple(float(day) for day in np.linspace(0, math.ceil(last), _CURVE_POINTS + 1)[1:])
 
 
-def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, str]]:
-    """Return slides with caption and fold key: test patients by standardised risk, the extremes of both ends."""
+def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
+    """Return slides with caption and fold: test patients by standardised risk, the extremes of both ends."""
     table = read_predictions(study.folder.predictions).table
     scheme = table["scheme"].iloc[0]
     table = table[(table["model"] == MODEL) & (table["role"] == "test") & (table["scheme"] == scheme)].copy()
     members: dict[str, Member] = {}
-    for fold in table["fold"].unique():
-        members[fold] = load_package(study.folder.members / f"{scheme}-{fold}").members[0]
+    folds = {fold.name: fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme}
+    for name, fold in folds.items():
+        members[name] = load_package(study.folder.members / fold.folder_name).members[0]
     table["standard"] = [
         (risk - members[fold].risk_centre) / members[fold].risk_scale
         for risk, fold in zip(table["risk"], table["fold"], strict=True)
@@ -343,7 +344,7 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, str]]:
         entry = next(entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present)
         outcome = f"{'event' if row.event else 'censored'} at {row.time_days:.0f} days"
         caption = f"Slide {entry.slide_id}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
-        chosen.append((entry, caption, f"{scheme}-{row.fold}"))
+        chosen.append((entry, caption, folds[str(row.fold)]))
     return chosen
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 _COLOURS = {"low": "#2166ac", "high": "#b2182b"}
 _DAYS_PER_YEAR = 365.25
+_PLAIN_TEXT: Any = {"text.parse_math": False}
 
 
 def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str) -> str:
@@ -29,6 +30,11 @@ def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str)
     str
         SVG.
     """
+    with rc_context(_PLAIN_TEXT):
+        return _svg(_kaplan_meier(groups, title, endpoint))
+
+
+def _kaplan_meier(groups: Mapping[str, Any], title: str, endpoint: str) -> Figure:
     figure = Figure(figsize=(4.6, 3.7), layout="constrained")
     axis = figure.subplots()
     for name, curve in groups["curves"].items():
@@ -41,7 +47,7 @@ def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str)
     axis.legend(fontsize=7, frameon=False, loc="upper right")
     _numbers_at_risk(axis, groups)
     _plain(axis)
-    return _svg(figure)
+    return figure
 
 
 def concordance_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

@@ -121,8 +121,12 @@ class OpenSlideSlide(Slide):
 
 
 def _open_handle(path: Path) -> openslide.OpenSlide:
-    if not path.is_file():
+    if not path.exists():
         raise SlideNotFoundError(f"{path.name}: no such file; correct the manifest's column path")
+    if not path.is_file():
+        raise UnreadableSlideError(
+            f"{path.name}: a folder or something else that is no file; name the slide's file itself"
+        )
     if path.stat().st_size == 0:
         raise UnreadableSlideError(f"{path.name}: the file is empty (0 bytes); copy it again from its source")
     try:

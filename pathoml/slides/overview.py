@@ -1,14 +1,19 @@
 """The whole slide at low resolution, read in strips so that a slide without a pyramid fits in memory."""
 
+import logging
 import math
 
 import cv2
 import numpy as np
 
+from pathoml.errors import DamagedSlideError
 from pathoml.slides.base import Slide
 from pathoml.units import RgbImage
 
+logger = logging.getLogger(__name__)
+
 _STRIP_PIXELS = 32_000_000
+_PIECE_PX = 256
 
 
 def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
@@ -30,8 +35,6 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
     ------
     MissingMppError
         If the slide's resolution is unknown.
-    DamagedSlideError
-        If it cannot be decoded.
     """
     geometry = slide.geometry
     mpp_x, mpp_y = geometry.checked_mpp(slide.path.name)
@@ -46,9 +49,28 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
         last = min(rows, first + strip_rows)
         top, bottom = round(first * row_height), round(last * row_height)
         size = (math.ceil(geometry.width_px / downsample), max(1, round((bottom - top) / downsample)))
-        strip = slide.read_region((0, top), level, size).pixels
+        strip = _read_strip(slide, top, level, size)
         picture[first:last] = cv2.resize(strip, (columns, last - first), interpolation=cv2.INTER_AREA)
     return picture
+
+
+def _read_strip(slide: Slide, top: int, level: int, size: tuple[int, int]) -> RgbImage:
+    """Read a strip; where it is damaged, read it in pieces and leave those that cannot be read white."""
+    try:
+        return slide.read_region((0, top), level, size).pixels
+    except DamagedSlideError as error:
+        logger.warning("reading the overview in pieces: %s", error)
+    downsample = slide.geometry.level_downsamples[level]
+    strip = np.full((size[1], size[0], 3), 255, dtype=np.uint8)
+    for y in range(0, size[1], _PIECE_PX):
+        for x in range(0, size[0], _PIECE_PX):
+            width, height = min(_PIECE_PX, size[0] - x), min(_PIECE_PX, size[1] - y)
+            corner = (round(x * downsample), top + round(y * downsample))
+            try:
+                strip[y : y + height, x : x + width] = slide.read_region(corner, level, (width, height)).pixels
+            except DamagedSlideError as error:
+                logger.warning("left white in the overview: %s", error)
+    return strip
 
 
 def _level_for(downsamples: tuple[float, ...], wanted: float) -> int:

@@ -87,9 +87,6 @@ def test_features_of_another_width_are_refused_with_both_widths() -> None:
         fit_projection(bags(), 4).apply(np.zeros((2, 7), np.float32))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=IndexError, reason="projection.py:fit_projection: variances[kept[0]] of no component"
-)
 @pytest.mark.parametrize("value", [0.0, 2.5])
 def test_features_without_any_spread_are_refused(value: float) -> None:
     with pytest.raises(PathomlError, match="spread"):

@@ -116,9 +116,6 @@ def test_odd_sizes_cover_the_slide(tmp_path: Path, size: tuple[int, int]) -> Non
     np.testing.assert_allclose(seen.astype(int), 90, atol=3)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=DamagedSlideError, reason="one damaged tile of a slide without pyramid loses the whole picture"
-)
 def test_a_damaged_tile_leaves_a_hole_and_not_a_lost_slide() -> None:
     class Damaged(ArraySlide):
         def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
