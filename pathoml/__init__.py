@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathoml.bags import Bag, read_bag, write_bag
     from pathoml.cohort import Cohort, read_cohort
     from pathoml.config import Config, load_config
+    from pathoml.cross_validation import cross_validate
     from pathoml.errors import PathomlError
     from pathoml.extract import extract_archive, extract_slide
     from pathoml.heatmaps import draw_heatmap, tile_raster
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pathoml.pipeline.running import run
     from pathoml.predictions import Predictions, read_predictions
     from pathoml.slides import Slide, open_slide
-    from pathoml.train import cross_validate
 
 _HOMES = {
     "Bag": "bags",
@@ -32,7 +32,7 @@ _HOMES = {
     "Predictions": "predictions",
     "Slide": "slides",
     "check": "pipeline.checking",
-    "cross_validate": "train",
+    "cross_validate": "cross_validation",
     "demo": "pipeline.demo",
     "draw_heatmap": "heatmaps",
     "extract_archive": "extract",

@@ -1,40 +1,30 @@
-"""Fitting: one local update, one loop with early stopping around it, one cross-validation around that."""
+"""Fitting: one local update, and one loop with early stopping around it."""
 
 import copy
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from pathoml.cohort import BlockCovariate, Cohort, Covariate
+from pathoml.cohort import Cohort, Covariate
 from pathoml.covariates import CovariateTransform, fit_covariates
-from pathoml.errors import PackageError
-from pathoml.files import write_text
-from pathoml.infer import predict_logits, predict_member, risk_groups
-from pathoml.mil.objective import CoxObjective, Objective, Outcome, fit_objective
+from pathoml.infer import predict_logits
+from pathoml.mil.objective import Objective, Outcome, fit_objective
 from pathoml.mil.packed import Packed, pack
 from pathoml.mil.patients import PatientFeatures, Patients, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection, fit_projection
 from pathoml.mil.settings import ModelSettings
-from pathoml.packages import Member, Package, load_package, save_package
-from pathoml.predictions import Predictions, join_predictions
-from pathoml.progress import Progress, silent
+from pathoml.packages import Member
 from pathoml.provenance import array_digest, digest_of
 from pathoml.settings import result_settings
-from pathoml.splits import ROLES, Fold
+from pathoml.splits import Fold
 from pathoml.survival import fit_cox
 from pathoml.train_settings import TrainSettings
 from pathoml.units import FloatArray, IntArray
-
-MODEL, CLINICAL = "model", "clinical"
-"""Names in the predictions table: the model that was asked for, and the Cox model on clinical covariates alone."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +52,6 @@ class TrainingData:
         outcome = [array_digest(self.cohort.time_days), array_digest(self.cohort.event), list(self.cohort.patient_id)]
         tiles = None if self.features is None else self.features.digest
         return digest_of([table, outcome, tiles, [result_settings(one) for one in self.covariates]])
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """How every fold is fitted and where its model goes.
-
-    Parameters
-    ----------
-    model : ModelSettings
-        What the model is made of.
-    train : TrainSettings
-        How it is fitted.
-    template : Package
-        What each fold's package says besides its member.
-    folder : Path
-        Where the folds' packages go.
-    device : str
-        ``cpu`` or ``cuda``.
-    """
-
-    model: ModelSettings
-    train: TrainSettings
-    template: Package
-    folder: Path
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -202,7 +167,7 @@ def fit_member(
     train = select_patients(data.cohort, data.features, fold.train)
     projection = None if train.features is None else fit_projection(train.features, model_settings.tile_components)
     transform = fit_covariates(data.covariates, train.covariates)
-    time_days, event = _follow_up(data.cohort, fold.train)
+    time_days, event = follow_up(data.cohort, fold.train)
     objective = fit_objective(settings.loss, time_days, event)
     torch.manual_seed(settings.seed)
     model = _start_model(projection, transform, objective, model_settings)
@@ -214,119 +179,6 @@ def fit_member(
         fold.key, model_settings.aggregator, model.to("cpu").eval(), projection, transform, objective, 0.0, 1.0, 0.0, ()
     )
     return _calibrate(draft, data, fold), history
-
-
-def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
-    """Fit a fold's model and save it, or take the saved one if it was fitted on the same data with the same settings.
-
-    Parameters
-    ----------
-    data : TrainingData
-        The cohort.
-    fold : Fold
-        Who trains and who decides when to stop.
-    plan : FitPlan
-        How, and where to.
-
-    Returns
-    -------
-    Package
-        With one member.
-    """
-    folder = plan.folder / fold.folder_name
-    groups = [fold.key, fold.train, fold.validation]
-    digest = digest_of(
-        [data.digest, groups, result_settings(plan.model), result_settings(plan.train), plan.template.summary]
-    )
-    saved = _saved_fold(folder, digest)
-    if saved is not None:
-        return saved
-    member, history = fit_member(data, fold, plan.model, plan.train, device=plan.device)
-    # Times at which single patients had their event stay here: curves are given on the package's grid only.
-    member = replace(member, objective=member.objective.on_grid(np.asarray(plan.template.curve_days, dtype=np.float64)))
-    package = replace(plan.template, members=(member,), summary={**plan.template.summary, "training_digest": digest})
-    write_text(
-        folder.with_name(f"{folder.name}.jsonl"),
-        "".join(json.dumps({"fold": fold.key, **row}) + "\n" for row in history),
-    )
-    save_package(folder, package)
-    return package
-
-
-def cross_validate(
-    data: TrainingData, folds: Sequence[Fold], plan: FitPlan, *, progress: Progress = silent
-) -> tuple[dict[str, Package], Predictions]:
-    """Fit one model a fold and predict its patients; beside it the Cox model on clinical covariates.
-
-    Parameters
-    ----------
-    data : TrainingData
-        The cohort.
-    folds : sequence of Fold
-        Of one scheme or several.
-    plan : FitPlan
-        How, and where the folds' packages go; those already there are not fitted again.
-    progress : Progress, optional
-        Told after every fold.
-
-    Returns
-    -------
-    tuple of dict and Predictions
-        Fold key to its package; predictions of train, validation and test patients of every fold.
-    """
-    days = np.asarray(plan.template.curve_days, dtype=np.float64)
-    packages: dict[str, Package] = {}
-    parts: list[Predictions] = []
-    progress("train", 0, len(folds))
-    for done, fold in enumerate(folds, start=1):
-        packages[fold.key] = fit_fold(data, fold, plan)
-        for role in ROLES:
-            patients = select_patients(data.cohort, data.features, getattr(fold, role))
-            table, survival = predict_member(packages[fold.key].members[0], patients, days)
-            parts.append(_with_outcome(table, survival, days, data.cohort, (MODEL, fold, role, plan.train.seed)))
-        parts += fit_clinical(data, fold, plan.train, days)
-        progress("train", done, len(folds))
-    return packages, join_predictions(parts)
-
-
-def fit_clinical(data: TrainingData, fold: Fold, settings: TrainSettings, curve_days: FloatArray) -> list[Predictions]:
-    """Fit the model that every other is compared with: ridge Cox on clinical covariates, blocks left out.
-
-    It is fitted on training and validation patients, since it needs no early stopping.
-
-    Parameters
-    ----------
-    data : TrainingData
-        The cohort.
-    fold : Fold
-        Who trains and who is tested.
-    settings : TrainSettings
-        The ridge penalty.
-    curve_days : ndarray of float64, shape (times,)
-        When survival is wanted.
-
-    Returns
-    -------
-    list of Predictions
-        One for each role.
-    """
-    fitted_on = (*fold.train, *fold.validation)
-    rows = data.cohort.covariates.iloc[data.cohort.rows_of(fitted_on)]
-    clinical = tuple(one for one in data.covariates if not isinstance(one, BlockCovariate))
-    transform = fit_covariates(clinical, rows)
-    time_days, event = _follow_up(data.cohort, fitted_on)
-    cox = fit_cox(transform.apply(rows), time_days, event, ridge=settings.covariate_ridge)
-    log_hazard = cox.log_hazard(transform.apply(rows))
-    objective = CoxObjective().calibrated(log_hazard[:, None], time_days, event)
-    parts = []
-    for role in ROLES:
-        names = getattr(fold, role)
-        risk = cox.log_hazard(transform.apply(data.cohort.covariates.iloc[data.cohort.rows_of(names)]))
-        groups = risk_groups(risk, float(np.median(log_hazard)))
-        table = pd.DataFrame({"patient_id": names, "risk": risk, "risk_group": groups})
-        survival = objective.survival(risk[:, None], curve_days)
-        parts.append(_with_outcome(table, survival, curve_days, data.cohort, (CLINICAL, fold, role, settings.seed)))
-    return parts
 
 
 class _BatchMaker:
@@ -341,7 +193,7 @@ class _BatchMaker:
         bags = [torch.zeros((0, 0))] * len(patients.patient_id)
         if patients.features is not None and self._projection is not None:
             bags = [torch.from_numpy(self._projection.apply(features)) for features in patients.features]
-        time_days, event = _follow_up(self._cohort, patients.patient_id)
+        time_days, event = follow_up(self._cohort, patients.patient_id)
         tiles = pack(bags)
         return Batch(
             Packed(tiles.values.to(self._device), tiles.offsets.to(self._device)),
@@ -437,7 +289,7 @@ def _calibrate(draft: Member, data: TrainingData, fold: Fold) -> Member:
     fitted_on = (*fold.train, *fold.validation)
     patients = select_patients(data.cohort, data.features, fitted_on)
     logits = predict_logits(draft, patients)
-    time_days, event = _follow_up(data.cohort, fitted_on)
+    time_days, event = follow_up(data.cohort, fitted_on)
     objective = draft.objective.calibrated(logits, time_days, event)
     risk = objective.risk(logits)
     shift = draft.covariates.apply(patients.covariates) @ draft.model.covariate_weight.detach().numpy().astype(
@@ -454,28 +306,20 @@ def _calibrate(draft: Member, data: TrainingData, fold: Fold) -> Member:
     )
 
 
-def _follow_up(cohort: Cohort, patient_ids: Sequence[str]) -> tuple[FloatArray, IntArray]:
+def follow_up(cohort: Cohort, patient_ids: Sequence[str]) -> tuple[FloatArray, IntArray]:
+    """Return time and event of some patients.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    patient_ids : sequence of str
+        Who.
+
+    Returns
+    -------
+    tuple of ndarray
+        Days, and 1 event or 0 censored, in the order given.
+    """
     rows = cohort.rows_of(patient_ids)
     return cohort.time_days[rows], cohort.event[rows]
-
-
-def _with_outcome(
-    table: pd.DataFrame, survival: FloatArray, days: FloatArray, cohort: Cohort, label: tuple[str, Fold, str, int]
-) -> Predictions:
-    model, fold, role, seed = label
-    rows = cohort.rows_of(table["patient_id"])
-    table = table.assign(
-        model=model, scheme=fold.scheme, fold=fold.name, role=role, site=cohort.site[rows], endpoint=cohort.endpoint,
-        repeat=0, seed=seed, time_days=cohort.time_days[rows], event=cohort.event[rows],
-    )  # fmt: skip
-    return Predictions(table, days, survival)
-
-
-def _saved_fold(folder: Path, digest: str) -> Package | None:
-    if not folder.is_dir():
-        return None
-    try:
-        package = load_package(folder)
-    except PackageError:
-        return None
-    return package if package.summary.get("training_digest") == digest else None

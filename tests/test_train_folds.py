@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pathoml import train
+from pathoml import cross_validation
 from pathoml.cohort import BlockCovariate
+from pathoml.cross_validation import FitPlan, cross_validate, fit_fold
 from pathoml.evaluate import fold_mean_concordance
 from pathoml.splits import KFoldSettings, SplitsSettings, make_folds
-from pathoml.train import FitPlan, cross_validate, fit_fold, fit_member
+from pathoml.train import fit_member
 from tests.planted import ABMIL, AGE, MEAN, QUICK, TEMPLATE, altered, data, one_fold, saved
 
 
@@ -35,7 +36,7 @@ def test_a_saved_fold_is_taken_without_fitting_again(tmp_path: Path, monkeypatch
     everything = data(60)
     fold = one_fold(everything)
     first = fit_fold(everything, fold, plan(tmp_path))
-    monkeypatch.setattr(train, "fit_member", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr(cross_validation, "fit_member", lambda *_, **__: pytest.fail("fitted again"))
     again = fit_fold(everything, fold, plan(tmp_path))
     assert saved(again.members[0], tmp_path / "b") == saved(first.members[0], tmp_path / "a")
 
@@ -58,7 +59,9 @@ def test_a_saved_fold_is_fitted_again_when_anything_changed(
     else:
         (tmp_path / fold.key / "model.safetensors").write_bytes(b"")
     calls = []
-    monkeypatch.setattr(train, "fit_member", lambda *values, **more: calls.append(1) or fit_member(*values, **more))
+    monkeypatch.setattr(
+        cross_validation, "fit_member", lambda *values, **more: calls.append(1) or fit_member(*values, **more)
+    )
     fit_fold(everything, fold, how)
     assert calls == [1]
 

@@ -11,9 +11,9 @@ class AbmilSettings(Settings):
     """Gated attention over tiles (Ilse 2018)."""
 
     kind: Literal["abmil"] = "abmil"
-    hidden_dim: int = Field(16, ge=1, le=4096, description="Width of the tile embedding.")
+    hidden_dim: int = Field(32, ge=1, le=4096, description="Width of the tile embedding.")
     attention_dim: int = Field(16, ge=1, le=4096, description="Width of the attention branch.")
-    dropout: float = Field(0.25, ge=0, lt=1, description="Share of embedding units dropped in training.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Share of embedding units dropped in training.")
 
 
 class MeanPoolSettings(Settings):

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from pathoml.config import load_config
+from pathoml.cross_validation import CLINICAL, MODEL
 from pathoml.evaluate import fold_mean_concordance
 from pathoml.files import write_text
 from pathoml.pipeline.running import RunResult, run
 from pathoml.pipeline.stages import StageContext
 from pathoml.predictions import read_predictions
 from pathoml.testing import DEMO_DESIGN, DEMO_SEED, CohortDesign, make_cohort
-from pathoml.train import CLINICAL, MODEL
 
 DEMO_CONFIG = """\
 # The configuration of 'pathoml demo'. Everything that is not written here has its default;
@@ -36,6 +36,8 @@ splits:
   schemes:
     - {kind: kfold, folds: 5}
     - {kind: leave_one_site_out}
+model:
+  tile_components: 6  # a cohort of 96 patients bears few
 """
 
 

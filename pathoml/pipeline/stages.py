@@ -11,6 +11,7 @@ import pandas as pd
 
 from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
+from pathoml.cross_validation import MODEL, FitPlan, cross_validate
 from pathoml.encoders.build import build_encoder
 from pathoml.errors import InputError
 from pathoml.evaluate import evaluate
@@ -29,7 +30,7 @@ from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
 from pathoml.slides import open_slide, whole_slide_image
 from pathoml.splits import Fold, check_folds, make_folds, read_folds, write_folds
-from pathoml.train import MODEL, FitPlan, TrainingData, cross_validate
+from pathoml.train import TrainingData
 
 _CURVE_POINTS = 60
 

@@ -11,12 +11,13 @@ import torch
 
 from pathoml.cohort import BlockCovariate, Cohort, CohortSettings, NumericCovariate, read_cohort
 from pathoml.covariates import fit_covariates
+from pathoml.cross_validation import FitPlan, cross_validate
 from pathoml.evaluate import EvaluateSettings, evaluate, fold_mean_concordance
 from pathoml.mil.settings import MeanPoolSettings, ModelSettings
 from pathoml.packages import Package
 from pathoml.splits import Fold, check_folds
 from pathoml.survival import fit_cox
-from pathoml.train import FitPlan, TrainingData, cross_validate
+from pathoml.train import TrainingData
 from pathoml.train_settings import TrainSettings
 
 CLINICAL = (NumericCovariate(column="age"), NumericCovariate(column="is_female"))
