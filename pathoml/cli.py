@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathoml.pipeline.stages import StageContext
     from pathoml.progress import Progress
 
-DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 3
+SOME_FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 3
+_TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     help="From whole-slide images and a survival table to a prognostic model. Research use only.",
@@ -46,16 +47,19 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's way of pressing Ctrl-C
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(WRONG_INPUT)
+        code = WRONG_INPUT
     except PathomlError as error:
         _say(str(error), error=True)
-        sys.exit(WRONG_INPUT)
+        code = WRONG_INPUT
     except (KeyboardInterrupt, click.Abort):
+        code = _TYPER_INTERRUPTED
+    if code == _TYPER_INTERRUPTED:
         _say("interrupted; the same command goes on where it stopped", error=True)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: object) -> None:

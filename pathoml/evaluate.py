@@ -34,7 +34,7 @@ class EvaluateSettings(Settings):
     horizons_days: tuple[float, ...] = Field(
         (), description="Times of the time-dependent AUC (days); none given: quartiles of the cohort's event times."
     )
-    bootstraps: int = Field(1000, ge=100, le=100_000, description="Bootstrap samples.")
+    bootstraps: int = Field(5000, ge=100, le=100_000, description="Bootstrap samples.")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
 
 
@@ -273,7 +273,7 @@ def _risk_groups(test: Predictions) -> dict[str, Any]:
             "at_risk": [int((time_days[rows] >= tick).sum()) for tick in ticks],
         }
     return {
-        "cutoff": "median risk of each fold's training patients",
+        "cutoff": "median risk of the patients that fitted each fold's model (train and validation)",
         "log_rank": statistic,
         "p_value": p_value,
         "at_risk_days": ticks.tolist(),

@@ -51,11 +51,11 @@ class Member:
     objective : Objective
         What its logits mean, with survival curves.
     risk_centre, risk_scale : float
-        Mean and standard deviation of its risk over its training patients.
+        Mean and standard deviation of its risk over its training and validation patients.
     risk_cutoff : float
-        Median risk of its training patients: above is the high-risk group.
+        Median risk of the same patients: above is the high-risk group.
     slide_centre : tuple of float, of length out
-        Mean over its training patients of the slides' share of the logits; contributions are counted from it.
+        Mean over the same patients of the slides' share of the logits; contributions are counted from it.
     """
 
     fold: str

@@ -1,7 +1,6 @@
 """The whole slide at low resolution, read in strips so that a slide without a pyramid fits in memory."""
 
 import logging
-import math
 
 import cv2
 import numpy as np
@@ -48,7 +47,7 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
     for first in range(0, rows, strip_rows):
         last = min(rows, first + strip_rows)
         top, bottom = round(first * row_height), round(last * row_height)
-        size = (math.ceil(geometry.width_px / downsample), max(1, round((bottom - top) / downsample)))
+        size = (max(1, round(geometry.width_px / downsample)), max(1, round((bottom - top) / downsample)))
         strip = _read_strip(slide, top, level, size)
         picture[first:last] = cv2.resize(strip, (columns, last - first), interpolation=cv2.INTER_AREA)
     return picture

@@ -128,3 +128,10 @@ def test_a_damaged_tile_leaves_a_hole_and_not_a_lost_slide() -> None:
     seen = whole_slide_image(Damaged([image]), mpp=8.0)
     assert (seen == 90).mean() > 0.5
     assert seen[15, 15].mean() > 200, "a hole is background"
+
+
+def test_a_level_whose_width_does_not_divide_fills_the_picture_to_its_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    dark = [np.full((1600, 1609, 3), 60, dtype=np.uint8), np.full((100, 100, 3), 60, dtype=np.uint8)]
+    slide = ArraySlide(dark)
+    slide._geometry = SlideGeometry(1609, 1600, (1.0, 16.02), (0.25, 0.25))
+    assert whole_slide_image(slide, mpp=4.0).max() == 60
