@@ -10,3 +10,6 @@ BAG_WRITE_KILLS = 20
 
 BIT_FLIPS = 40
 """Bytes of a bag that are altered, one at a time."""
+
+SHUFFLES = 5
+"""Deals of shuffled survival against which the demo's maps are held, for each evaluation seed."""

@@ -13,14 +13,14 @@ from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorica
 from pathoml.errors import CohortError, InputError, PackageError, Problem
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract_settings import recipe_from_json
-from pathoml.heatmaps import HeatmapSettings, draw_heatmap, relative_to_average, tile_raster
-from pathoml.infer import predict_package, score_tiles
+from pathoml.heatmaps import HeatmapSettings
+from pathoml.infer import predict_package
 from pathoml.manifest import read_manifest
 from pathoml.mil.patients import Patients
 from pathoml.packages import Package, load_package
+from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.stages import StageContext
 from pathoml.predictions import Predictions, write_predictions
-from pathoml.slides import open_slide, whole_slide_image
 from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
 from pathoml.units import AnyArray
 
@@ -124,18 +124,9 @@ def draw_maps(
     for entry, outcome in zip(entries, outcomes, strict=True):
         if outcome.status == "failed":
             continue
-        bag = read_bag(request.output / "bags" / f"{entry.slide_id}.h5")
-        scores = score_tiles(package.members, package, bag, device=context.device)
-        with open_slide(entry.path, mpp=entry.mpp) as slide:
-            picture = whole_slide_image(slide, settings.picture_mpp)
-        for kind in settings.kinds:
-            values = scores.contribution if kind == "contribution" else scores.attention
-            if values is not None:
-                raster = tile_raster(bag.header, bag.grid, relative_to_average(values), picture.shape[:2])
-                path = request.output / "heatmaps" / f"{entry.slide_id}_{kind}.png"
-                caption = f"Slide {entry.slide_id}, mean of {len(package.members)} model(s)"
-                draw_heatmap(path, picture, raster, kind=kind, caption=caption, settings=settings)
-                drawn.append(path)
+        caption = f"Slide {entry.slide_id}, mean of {len(package.members)} model(s)"
+        one = MapRequest(entry, request.output / "bags", package, caption, request.output / "heatmaps")
+        drawn += [path for _, path in draw_maps_of_slide(one, settings, device=context.device)]
     return drawn, outcomes
 
 

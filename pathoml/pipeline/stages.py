@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
 from pathoml.cross_validation import MODEL, FitPlan, cross_validate
 from pathoml.encoders.build import build_encoder
@@ -17,18 +16,17 @@ from pathoml.errors import InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.files import write_json, write_text
-from pathoml.heatmaps import STYLES, draw_heatmap, relative_to_average, tile_raster
-from pathoml.infer import score_tiles
+from pathoml.heatmaps import STYLES
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.pipeline.checking import cohort_facts
+from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.study import RunFolder, Study, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
 from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
-from pathoml.slides import open_slide, whole_slide_image
 from pathoml.splits import Fold, check_folds, make_folds, read_folds, write_folds
 from pathoml.train import TrainingData
 
@@ -150,54 +148,14 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     if study.config.slides is None or study.config.heatmap.slides == 0:
         return []
     chosen = _slides_to_draw(study)
-    drawn = []
+    drawn: list[tuple[str, Path]] = []
     for done, (entry, caption, fold) in enumerate(chosen, start=1):
         package = load_package(study.folder.members / fold.folder_name)
-        drawn += draw_slide_maps(study, entry, package, caption, context.device)
+        request = MapRequest(entry, study.config.slides.bags, package, caption, study.folder.heatmaps)
+        maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
+        drawn += [(f"{caption}: {STYLES[kind].title.lower()}", path) for kind, path in maps]
         context.progress("heatmaps", done, len(chosen))
     write_json(study.folder.heatmap_index, [[caption, path.name] for caption, path in drawn])
-    return drawn
-
-
-def draw_slide_maps(
-    study: Study, entry: SlideEntry, package: Package, caption: str, device: str
-) -> list[tuple[str, Path]]:
-    """Draw every kind of map of one slide.
-
-    Parameters
-    ----------
-    study : Study
-        Whose settings and bags are used.
-    entry : SlideEntry
-        The slide.
-    package : Package
-        The model.
-    caption : str
-        Shown on the picture.
-    device : str
-        ``cpu`` or ``cuda``.
-
-    Returns
-    -------
-    list of (str, Path)
-        Caption and PNG.
-    """
-    settings = study.config.heatmap
-    if study.config.slides is None:
-        raise InputError("the study has no slides, so there is no map to draw")
-    bag = read_bag(study.config.slides.bags / f"{entry.slide_id}.h5")
-    scores = score_tiles(package.members, package, bag, device=device)
-    with open_slide(entry.path, mpp=entry.mpp) as slide:
-        picture = whole_slide_image(slide, settings.picture_mpp)
-    drawn = []
-    for kind in settings.kinds:
-        values = scores.contribution if kind == "contribution" else scores.attention
-        if values is None:
-            continue
-        raster = tile_raster(bag.header, bag.grid, relative_to_average(values), picture.shape[:2])
-        path = study.folder.heatmaps / f"{entry.slide_id}_{kind}.png"
-        draw_heatmap(path, picture, raster, kind=kind, caption=caption, settings=settings)
-        drawn.append((f"{caption}: {STYLES[kind].title.lower()}", path))
     return drawn
 
 

@@ -1,0 +1,79 @@
+"""The maps of one slide: scores of its tiles, laid on its picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathoml.bags import read_bag
+from pathoml.cohort import SlideEntry
+from pathoml.heatmaps import HeatmapSettings, MapKind, draw_heatmap, relative_to_average, tile_raster
+from pathoml.infer import score_tiles
+from pathoml.packages import Package
+from pathoml.slides import open_slide, whole_slide_image
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """One slide and the model that looks at it.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+        The slide.
+    bags : Path
+        Folder of its bag.
+    package : Package
+        The model; its members are averaged.
+    caption : str
+        Shown on the pictures.
+    folder : Path
+        Where the pictures go.
+    """
+
+    entry: SlideEntry
+    bags: Path
+    package: Package
+    caption: str
+    folder: Path
+
+
+def draw_maps_of_slide(
+    request: MapRequest, settings: HeatmapSettings, *, device: str = "cpu"
+) -> list[tuple[MapKind, Path]]:
+    """Draw every kind of map that the model gives.
+
+    Parameters
+    ----------
+    request : MapRequest
+        Slide and model.
+    settings : HeatmapSettings
+        Which maps, and how.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    list of (str, Path)
+        Kind and PNG, ``<slide_id>_<kind>.png``.
+
+    Raises
+    ------
+    BagMismatchError
+        If the bag was made with other settings than the model's.
+    PackageError
+        If the model takes no slides.
+    """
+    entry = request.entry
+    bag = read_bag(request.bags / f"{entry.slide_id}.h5")
+    scores = score_tiles(request.package.members, request.package, bag, device=device)
+    with open_slide(entry.path, mpp=entry.mpp) as slide:
+        picture = whole_slide_image(slide, settings.picture_mpp)
+    drawn: list[tuple[MapKind, Path]] = []
+    for kind in settings.kinds:
+        values = scores.contribution if kind == "contribution" else scores.attention
+        if values is None:
+            continue
+        raster = tile_raster(bag.header, bag.grid, relative_to_average(values), picture.shape[:2])
+        path = request.folder / f"{entry.slide_id}_{kind}.png"
+        draw_heatmap(path, picture, raster, kind=kind, caption=request.caption, settings=settings)
+        drawn.append((kind, path))
+    return drawn
