@@ -222,7 +222,7 @@ def heatmap(
     device: Device = "auto",
 ) -> None:
     """Draw what each tile of slides adds to the risk, and where the model looks."""
-    from pathoml.heatmaps import HeatmapSettings
+    from pathoml.heatmap_settings import HeatmapSettings
     from pathoml.pipeline.predicting import PredictRequest, draw_maps
 
     request = PredictRequest(package, tuple(slides or ()), output, encoder_weights=encoder_weights)

@@ -11,9 +11,9 @@ from pydantic_core import ErrorDetails
 from pathoml.cohort import CohortSettings, SlidesSettings
 from pathoml.encoders.settings import EncoderSettings, Lite0Settings
 from pathoml.errors import ConfigError, Problem
-from pathoml.evaluate import EvaluateSettings
+from pathoml.evaluate_settings import EvaluateSettings
 from pathoml.extract_settings import ExtractSettings, Recipe
-from pathoml.heatmaps import HeatmapSettings
+from pathoml.heatmap_settings import HeatmapSettings
 from pathoml.mil.settings import ModelSettings
 from pathoml.provenance import settings_digest
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings

@@ -22,7 +22,7 @@ from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of
 from pathoml.settings import result_settings
 from pathoml.splits import ROLES, Fold
-from pathoml.survival import fit_cox
+from pathoml.survival.baselines import fit_cox
 from pathoml.train import TrainingData, fit_member, follow_up
 from pathoml.train_settings import TrainSettings
 from pathoml.units import FloatArray

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from pathoml.errors import InputError
+from pathoml.evaluate_settings import EvaluateSettings
 from pathoml.predictions import Predictions
 from pathoml.provenance import RESEARCH_USE_ONLY
-from pathoml.settings import Settings
 from pathoml.survival import (
     Metric,
     auc_metric,
@@ -26,16 +25,6 @@ from pathoml.survival.metrics import restricted_days
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 CONDITION = "intervals: 95 %, bootstrap over test patients within folds, conditional on the fitted models"
-
-
-class EvaluateSettings(Settings):
-    """How predictions are judged."""
-
-    horizons_days: tuple[float, ...] = Field(
-        (), description="Times of the time-dependent AUC (days); none given: quartiles of the cohort's event times."
-    )
-    bootstraps: int = Field(5000, ge=100, le=100_000, description="Bootstrap samples.")
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
 
 
 @dataclass(frozen=True)

@@ -2,35 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pathoml.bags import BagHeader
 from pathoml.files import atomic_path
+from pathoml.heatmap_settings import HeatmapSettings, MapKind
 from pathoml.provenance import RESEARCH_USE_ONLY
-from pathoml.settings import Settings
 from pathoml.units import FloatArray, RgbImage
 
-MapKind = Literal["contribution", "attention"]
 _SCALE_BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-
-
-class HeatmapSettings(Settings):
-    """Which maps are drawn, and how."""
-
-    slides: int = Field(
-        8, ge=0, description="Slides drawn by 'run': half of the highest, half of the lowest risk among test patients."
-    )
-    kinds: tuple[MapKind, ...] = Field(
-        ("contribution", "attention"), min_length=1, description="Maps drawn of each slide."
-    )
-    picture_mpp: float = Field(4.0, ge=0.5, le=64, description="Microns per pixel of the slide under the map.")
-    opacity: float = Field(0.55, gt=0, le=1, description="Opacity of the map.")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathoml.packages import Member
 from pathoml.provenance import array_digest, digest_of
 from pathoml.settings import result_settings
 from pathoml.splits import Fold
-from pathoml.survival import fit_cox
+from pathoml.survival.baselines import fit_cox
 from pathoml.train_settings import TrainSettings
 from pathoml.units import FloatArray, IntArray
 

@@ -12,7 +12,7 @@ from pathoml.infer import predict_logits
 from pathoml.mil.objective import Outcome
 from pathoml.mil.patients import select_patients
 from pathoml.mil.settings import AbmilSettings, ModelSettings
-from pathoml.survival import fit_cox
+from pathoml.survival.baselines import fit_cox
 from pathoml.train import fit_member
 from pathoml.train_settings import CoxLossSettings, DiscreteLossSettings, TrainSettings
 from tests.planted import ABMIL, MEAN, QUICK, altered, concordance, data, one_fold, saved

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
-from pathoml.heatmaps import HeatmapSettings, MapKind, draw_heatmap, relative_to_average, tile_raster
+from pathoml.heatmap_settings import HeatmapSettings, MapKind
+from pathoml.heatmaps import draw_heatmap, relative_to_average, tile_raster
 from pathoml.infer import score_tiles
 from pathoml.packages import Package
 from pathoml.slides import open_slide, whole_slide_image

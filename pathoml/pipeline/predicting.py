@@ -13,7 +13,7 @@ from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorica
 from pathoml.errors import CohortError, InputError, PackageError, Problem
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract_settings import recipe_from_json
-from pathoml.heatmaps import HeatmapSettings
+from pathoml.heatmap_settings import HeatmapSettings
 from pathoml.infer import predict_package
 from pathoml.manifest import read_manifest
 from pathoml.mil.patients import Patients

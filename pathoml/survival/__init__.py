@@ -1,6 +1,8 @@
-"""Survival statistics on plain arrays: estimators, metrics with bootstrap, baselines. No torch."""
+"""Survival statistics on plain arrays: estimators and metrics with bootstrap. No torch.
 
-from pathoml.survival.baselines import CoxModel, fit_cox
+Baselines are imported from `pathoml.survival.baselines`, since scikit-survival takes a second to load.
+"""
+
 from pathoml.survival.curves import (
     StepFunction,
     breslow_hazard,
@@ -19,7 +21,6 @@ from pathoml.survival.metrics import (
 )
 
 __all__ = [
-    "CoxModel",
     "Metric",
     "StepFunction",
     "auc_metric",
@@ -30,7 +31,6 @@ __all__ = [
     "discrete_risk",
     "discrete_survival",
     "event_bins",
-    "fit_cox",
     "harrell_metric",
     "ipcw_metric",
     "kaplan_meier",

@@ -6,7 +6,7 @@ import pytest
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
-from pathoml.survival import fit_cox
+from pathoml.survival.baselines import fit_cox
 
 
 def untied(everyone):

@@ -16,7 +16,7 @@ from pathoml.evaluate import EvaluateSettings, evaluate, fold_mean_concordance
 from pathoml.mil.settings import MeanPoolSettings, ModelSettings
 from pathoml.packages import Package
 from pathoml.splits import Fold, check_folds
-from pathoml.survival import fit_cox
+from pathoml.survival.baselines import fit_cox
 from pathoml.train import TrainingData
 from pathoml.train_settings import TrainSettings
 

@@ -1,0 +1,15 @@
+"""Settings of evaluation; quick to load."""
+
+from pydantic import Field
+
+from pathoml.settings import Settings
+
+
+class EvaluateSettings(Settings):
+    """How predictions are judged."""
+
+    horizons_days: tuple[float, ...] = Field(
+        (), description="Times of the time-dependent AUC (days); none given: quartiles of the cohort's event times."
+    )
+    bootstraps: int = Field(5000, ge=100, le=100_000, description="Bootstrap samples.")
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")

@@ -1,0 +1,22 @@
+"""Settings of heatmaps; quick to load."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pathoml.settings import Settings
+
+MapKind = Literal["contribution", "attention"]
+
+
+class HeatmapSettings(Settings):
+    """Which maps are drawn, and how."""
+
+    slides: int = Field(
+        8, ge=0, description="Slides drawn by 'run': half of the highest, half of the lowest risk among test patients."
+    )
+    kinds: tuple[MapKind, ...] = Field(
+        ("contribution", "attention"), min_length=1, description="Maps drawn of each slide."
+    )
+    picture_mpp: float = Field(4.0, ge=0.5, le=64, description="Microns per pixel of the slide under the map.")
+    opacity: float = Field(0.55, gt=0, le=1, description="Opacity of the map.")
