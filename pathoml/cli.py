@@ -42,7 +42,7 @@ def main() -> None:
     """Run the command line and turn what goes wrong into a message and an exit code."""
     import click
 
-    from pathoml.errors import PathomlError
+    from pathoml.errors import OutputError, PathomlError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's way of pressing Ctrl-C
@@ -51,6 +51,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = WRONG_INPUT
+    except OutputError as error:
+        _say(f"{error}\nwhat was finished is kept; the same command goes on", error=True)
+        code = INTERRUPTED
     except PathomlError as error:
         _say(str(error), error=True)
         code = WRONG_INPUT
@@ -160,15 +163,15 @@ def train(config: ConfigPath, overrides: Overrides = None) -> None:
 def evaluate(run_folder: RunPath) -> None:
     """Judge a run's predictions on its test patients."""
     from pathoml.pipeline.stages import evaluate_stage
-    from pathoml.pipeline.study import open_run
+    from pathoml.pipeline.study import RunFolder, run_config
 
-    study = open_run(run_folder)
-    for name, scheme in evaluate_stage(study)["schemes"].items():
+    config = run_config(run_folder)
+    for name, scheme in evaluate_stage(config)["schemes"].items():
         for model, metrics in scheme["metrics"].items():
             _table(f"{name}: {model}", [(metric, _interval(value)) for metric, value in metrics.items()])
         for pair, metrics in scheme["differences"].items():
             _table(f"{name}: {pair}", [(metric, _interval(value)) for metric, value in metrics.items()])
-    _say(f"written to {study.folder.evaluation}; research use only")
+    _say(f"written to {RunFolder(run_folder).evaluation}; research use only")
 
 
 @app.command()
@@ -267,7 +270,7 @@ def slide_info(slides: Annotated[list[Path], typer.Argument(help="Slides.")]) ->
         raise typer.Exit(SOME_FAILED)
 
 
-Mpp = Annotated[float, typer.Option(help="Microns per pixel.")]
+Mpp = Annotated[float, typer.Option(help="Microns per pixel.", min=0.05)]
 
 
 @slide_app.command("thumbnail")

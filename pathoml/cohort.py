@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pathoml.errors import CohortError, Problem
 from pathoml.settings import ConfigPath, Settings
-from pathoml.tables import missing_columns_message, read_text_table
+from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 _SHOWN_ROWS = 10
@@ -209,7 +209,7 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     problems = [Problem("cohort", missing_columns_message(settings.table, table, name)) for name in absent]
     blocks = {one.name: _matching(table, one.columns) for one in settings.covariates if isinstance(one, BlockCovariate)}
     problems += [Problem("cohort", f"no column matches block '{name}'") for name, found in blocks.items() if not found]
-    problems += _overlaps(columns, blocks)
+    problems += _overlaps(columns, blocks) + _reserved(settings)
     if problems:
         raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
     patients, problems = _one_row_a_patient(
@@ -230,7 +230,7 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     if problems:
         raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
     site = patients[settings.site] if settings.site else pd.Series([""] * len(patients))
-    return Cohort(
+    cohort = Cohort(
         patient_id=patients[settings.patient_id].to_numpy(dtype=str),
         time_days=time_days * DAYS_PER_UNIT[settings.time_unit],
         event=event,
@@ -238,6 +238,7 @@ def read_cohort(settings: CohortSettings) -> Cohort:
         covariates=covariates,
         endpoint=settings.endpoint,
     )
+    return replace(cohort, warnings=_doubtful(cohort, settings))
 
 
 def _used_columns(settings: CohortSettings) -> list[str]:
@@ -261,6 +262,38 @@ def _overlaps(columns: list[str], blocks: dict[str, list[str]]) -> list[Problem]
                 )
             taken.setdefault(name, f"in block '{block}'")
     return problems[:_SHOWN_ROWS]
+
+
+def _reserved(settings: CohortSettings) -> list[Problem]:
+    """Refuse covariates that are the id or the outcome, and the same covariate twice."""
+    meaning = {settings.patient_id: "the patient's id", settings.time: "the outcome", settings.event: "the outcome"}
+    problems, seen = [], set()
+    for covariate in settings.covariates:
+        name = covariate.name if isinstance(covariate, BlockCovariate) else covariate.column
+        if not isinstance(covariate, BlockCovariate) and name in meaning:
+            problems.append(
+                Problem("cohort.covariates", f"column '{name}' is {meaning[name]}; it cannot predict itself")
+            )
+        if name in seen:
+            problems.append(Problem("cohort.covariates", f"'{name}' is listed twice"))
+        seen.add(name)
+    return problems
+
+
+def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
+    """Warn of what is allowed and is seldom meant."""
+    warnings = []
+    for name, column in cohort.covariates.items():
+        blank = column.isna() | (column == "")
+        if blank.mean() > 0.5:
+            warnings.append(Problem(f"column {name}", f"blank for {blank.mean():.0%} of the patients"))
+        elif column[~blank].nunique() == 1:
+            warnings.append(Problem(f"column {name}", "the same for all patients; it cannot tell them apart"))
+    median = float(np.median(cohort.time_days))
+    if median < 30:
+        message = f"median follow-up is {median:.0f} days; is {settings.time_unit} the right time_unit?"
+        warnings.append(Problem(f"column {settings.time}", message))
+    return tuple(warnings[:_SHOWN_ROWS])
 
 
 def _matching(table: pd.DataFrame, pattern: str) -> list[str]:
@@ -298,9 +331,7 @@ def _numbers(
     table: pd.DataFrame, column: str, file_name: str, problems: list[Problem], *, blanks_allowed: bool
 ) -> FloatArray:
     text = table[column]
-    values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
-    values[~np.isfinite(values)] = np.nan
-    missing = text.str.lower().isin(["", "na", "nan", "n/a", "none", "null"]).to_numpy()
+    values, missing = parse_numbers(text)
     wrong = np.isnan(values) & ~missing
     commas = text[wrong].str.contains(",").any()
     hint = "; write decimals with a point" if commas else ""

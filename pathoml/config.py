@@ -71,7 +71,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Returns
     -------
     Config
-        Frozen, all paths absolute or relative to the working directory as the configuration's own path is.
+        Frozen, all paths absolute.
 
     Raises
     ------

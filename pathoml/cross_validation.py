@@ -19,7 +19,7 @@ from pathoml.mil.settings import ModelSettings
 from pathoml.packages import Package, load_package, save_package
 from pathoml.predictions import Predictions, join_predictions
 from pathoml.progress import Progress, silent
-from pathoml.provenance import digest_of
+from pathoml.provenance import digest_of, pathoml_version
 from pathoml.settings import result_settings
 from pathoml.splits import ROLES, Fold
 from pathoml.survival.baselines import fit_cox
@@ -75,8 +75,9 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     """
     folder = plan.folder / fold.folder_name
     groups = [fold.key, fold.train, fold.validation]
+    settings = [result_settings(plan.model), result_settings(plan.train)]
     digest = digest_of(
-        [data.digest, groups, result_settings(plan.model), result_settings(plan.train), plan.template.summary]
+        [data.digest, groups, settings, plan.template.recipe, list(plan.template.curve_days), pathoml_version()]
     )
     saved = _saved_fold(folder, digest)
     if saved is not None:

@@ -1,6 +1,6 @@
 """Settings of evaluation; quick to load."""
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from pathoml.settings import Settings
 
@@ -8,7 +8,7 @@ from pathoml.settings import Settings
 class EvaluateSettings(Settings):
     """How predictions are judged."""
 
-    horizons_days: tuple[float, ...] = Field(
+    horizons_days: tuple[PositiveFloat, ...] = Field(
         (), description="Times of the time-dependent AUC (days); none given: quartiles of the cohort's event times."
     )
     bootstraps: int = Field(5000, ge=100, le=100_000, description="Bootstrap samples.")

@@ -23,7 +23,15 @@ from pathoml.cohort import SlideEntry
 from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import EncoderSettings
-from pathoml.errors import BadFeaturesError, BagError, DamagedSlideError, SlideError, WorkerLostError
+from pathoml.errors import (
+    BadFeaturesError,
+    BagError,
+    DamagedSlideError,
+    PathomlError,
+    SlideError,
+    UnreadableSlideError,
+    WorkerLostError,
+)
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.files import append_line, make_folder
 from pathoml.progress import Progress, silent
@@ -231,13 +239,14 @@ def _valid_tiles(entry: SlideEntry, path: Path, recipe: Recipe) -> int:
         return 0
     try:
         bag = read_bag(path)
-    except BagError as error:
+        fingerprint = slide_fingerprint(entry.path)
+    except (BagError, OSError) as error:
         logger.warning("extracting slide %s again: %s", entry.slide_id, error)
         return 0
     same_mpp = (
         bag.header.mpp_from == "metadata" if entry.mpp is None else bag.header.slide_mpp == (entry.mpp, entry.mpp)
     )
-    same = bag.header.settings_digest == recipe.digest and bag.header.slide_fingerprint == slide_fingerprint(entry.path)
+    same = bag.header.settings_digest == recipe.digest and bag.header.slide_fingerprint == fingerprint
     if not same or not same_mpp:
         logger.info("extracting slide %s again: the slide or the settings changed", entry.slide_id)
         return 0
@@ -287,7 +296,15 @@ def _outcome_of(future: Future[SlideOutcome], entry: SlideEntry) -> SlideOutcome
 def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: str) -> SlideOutcome:
     started = time.monotonic()
     torch.set_num_threads(recipe.extract.threads_per_worker)
-    bag = extract_slide(entry, recipe, _worker_encoder(recipe.encoder, recipe.extract.precision, device), device=device)
+    encoder = _worker_encoder(recipe.encoder, recipe.extract.precision, device)
+    try:
+        bag = extract_slide(entry, recipe, encoder, device=device)
+    except OSError as error:
+        if isinstance(error, PathomlError):
+            raise
+        raise UnreadableSlideError(
+            f"{entry.path.name}: cannot be read ({error}); is the share there, are you allowed to?"
+        ) from error
     write_bag(folder / f"{entry.slide_id}.h5", bag)
     return SlideOutcome(entry.slide_id, "done", tiles=len(bag.features), seconds=round(time.monotonic() - started, 3))
 
@@ -295,6 +312,9 @@ def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: 
 @lru_cache(maxsize=1)
 def _worker_encoder(settings: EncoderSettings, precision: str, device: str) -> Encoder:
     """Build the encoder once in each worker process."""
+    if precision == "float32":
+        # Without this a GPU rounds the inputs of convolutions to 10 bits and still calls it float32.
+        torch.backends.cudnn.allow_tf32 = False
     encoder = build_encoder(settings)
     encoder.module.to(device=device, dtype=_PRECISIONS[precision])
     return encoder

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import patheffects
+from matplotlib import patheffects, rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -43,8 +43,8 @@ class MapStyle:
 STYLES: dict[str, MapStyle] = {
     "contribution": MapStyle(
         "What each tile adds to the risk",
-        "contribution to risk if all tiles were like this one\n"
-        "(training SDs; red raises, blue lowers; colours end at the 98th percentile of size)",
+        "contribution to the risk, times the number of tiles\n"
+        "(training SDs; logits for time bins; red raises, blue lowers; colours end at the 98th percentile)",
         "RdBu_r",
         signed=True,
     ),
@@ -110,7 +110,13 @@ def draw_heatmap(
     settings : HeatmapSettings
         Resolution and opacity.
     """
-    style = STYLES[kind]
+    with rc_context({"text.parse_math": False}):  # a dollar in a name is a dollar
+        figure = _figure(picture, raster, STYLES[kind], caption, settings)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": "pathoml"})
+
+
+def _figure(picture: RgbImage, raster: FloatArray, style: MapStyle, caption: str, settings: HeatmapSettings) -> Figure:
     rows, columns = raster.shape
     width = 11.0
     height = min(14.0, max(3.4, 0.42 * width * rows / columns + 1.3))
@@ -133,8 +139,7 @@ def draw_heatmap(
     plain.set_title(caption, fontsize=9)
     overlay.set_title(style.title, fontsize=9)
     figure.supxlabel(RESEARCH_USE_ONLY, fontsize=7, color="0.35")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": "pathoml"})
+    return figure
 
 
 def relative_to_average(values: FloatArray) -> FloatArray:

@@ -27,8 +27,8 @@ class TileScores:
     attention : ndarray of float64, shape (tiles,), or None
         Weight of each tile; sums to 1 over the slide. None where the aggregator has none.
     contribution : ndarray of float64, shape (tiles,)
-        What each tile adds to the slide's log hazard, in standard deviations of the training patients' risk, counted
-        from the average training patient: positive raises the risk. For time bins, the mean over bins.
+        What each tile adds to the slide's share of the risk, counted from the average training patient: positive
+        raises it. In standard deviations of the training patients' log hazard; for time bins, mean logits.
     """
 
     attention: FloatArray | None
@@ -122,6 +122,11 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
         cutoffs.append((member.risk_cutoff - member.risk_centre) / member.risk_scale)
         curves.append(member.objective.survival(logits, days))
     risk = np.mean(risks, axis=0)
+    if not np.isfinite(risk).all():
+        unknown = [name for name, value in zip(patients.patient_id, risk, strict=True) if not np.isfinite(value)]
+        raise PackageError(
+            f"the risk of patient(s) {', '.join(unknown[:5])} is not a finite number; check their covariates"
+        )
     count = len(patients.patient_id)
     table = pd.DataFrame(
         {

@@ -39,7 +39,7 @@ class Member:
     Parameters
     ----------
     fold : str
-        Which fold's training patients it was fitted on.
+        A digest that tells the fold; not its name, which may be a hospital's.
     aggregator : AbmilSettings or MeanPoolSettings
         Its aggregator.
     model : PrognosisModel
@@ -262,7 +262,12 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
         old = fresh.with_suffix(".old")
         if folder.exists():
             folder.rename(old)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error

@@ -35,15 +35,25 @@ def pathoml_version() -> str:
     return importlib.metadata.version("pathoml")
 
 
-def environment() -> dict[str, str]:
-    """Return the versions that results depend on.
+def environment(device: str = "cpu") -> dict[str, str]:
+    """Return the versions that results depend on, and the device.
+
+    Parameters
+    ----------
+    device : str, optional
+        Where networks ran.
 
     Returns
     -------
     dict of str to str
         Package name to version; Python and the processor kind among them. No host, user or path.
     """
-    versions = {"pathoml": pathoml_version(), "python": platform.python_version(), "machine": platform.machine()}
+    versions = {
+        "pathoml": pathoml_version(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": device,
+    }
     for name in _RECORDED_PACKAGES:
         versions[name] = importlib.metadata.version(name)
     return versions

@@ -11,7 +11,7 @@ NOT_IN_HASH: dict[str, JsonValue] = {"in_hash": False}
 
 def _from_config_folder(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder")
-    return path if folder is None else Path(folder) / path
+    return path if folder is None else Path(folder).absolute() / path
 
 
 ConfigPath = Annotated[Path, AfterValidator(_from_config_folder)]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from pathoml.cohort import Cohort
@@ -62,6 +62,14 @@ class SplitsSettings(Settings):
         description="Share of the training patients set aside for early stopping, stratified by event.",
     )
     seed: int = Field(0, ge=0, description="Seed of every random choice of patients.")
+
+    @field_validator("schemes")
+    @classmethod
+    def _each_once(cls, schemes: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
+        kinds = [scheme.kind for scheme in schemes]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("each kind of scheme can stand once")
+        return schemes
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Literal
 from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
 
 from pathoml.errors import CohortError
+from pathoml.units import BoolArray, FloatArray
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _SEMICOLONS = "{}: separated by semicolons; save it with commas (.csv) or tabs (.tsv)"
@@ -44,6 +46,26 @@ def read_text_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise CohortError(f"{path.name}: the table has no rows")
     return table
+
+
+def parse_numbers(text: "pd.Series[str]") -> tuple[FloatArray, BoolArray]:
+    """Read cells as numbers.
+
+    Parameters
+    ----------
+    text : Series of str
+        Cells.
+
+    Returns
+    -------
+    tuple of ndarray
+        Float64 with NaN where there is no finite number; True where the cell says that it is missing (blank, NA, nan,
+        n/a, none, null).
+    """
+    values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    values[~np.isfinite(values)] = np.nan
+    missing = text.str.lower().isin(["", "na", "nan", "n/a", "none", "null"]).to_numpy(dtype=bool)
+    return values, missing
 
 
 def missing_columns_message(path: Path, table: pd.DataFrame, column: str) -> str:
@@ -89,7 +111,7 @@ def _first_line(path: Path) -> str:
 def _read_delimited(path: Path) -> pd.DataFrame:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() in _SEPARATORS]
     if not suffixes:
-        raise CohortError(f"{path.name}: not a .csv, .tsv or .parquet table")
+        raise CohortError(f"{path.name}: not a .csv, .tsv or .parquet table; save a spreadsheet as 'CSV UTF-8'")
     compression: Literal["zip"] | None = "zip" if path.suffix.lower() == ".zip" else None
     try:
         # The header is read as a row like any other, so that pandas neither renames double columns nor takes the
@@ -110,7 +132,11 @@ def _read_delimited(path: Path) -> pd.DataFrame:
             raise CohortError(_SEMICOLONS.format(path.name)) from error
         message = f"{path.name}: a row has more cells than the header ({error}); put quotes around cells that hold the separator"
         raise CohortError(message) from error
-    except (UnicodeDecodeError, pd.errors.EmptyDataError, BadZipFile) as error:
+    except UnicodeDecodeError as error:
+        raise CohortError(
+            f"{path.name}: cannot be read as a table: not UTF-8 text ({error}); save it as 'CSV UTF-8'"
+        ) from error
+    except (pd.errors.EmptyDataError, BadZipFile) as error:
         raise CohortError(f"{path.name}: cannot be read as a table: {error}") from error
     stripped = cells.fillna("").apply(lambda column: column.str.strip())
     table: pd.DataFrame = stripped.iloc[1:].set_axis(stripped.iloc[0].tolist(), axis=1)

@@ -143,8 +143,8 @@ def fit_member(
 ) -> tuple[Member, list[dict[str, float]]]:
     """Fit one model on a fold's training patients, stopping early on its validation patients.
 
-    Transforms of tiles and covariates, time bins and the risk cut-off come from training patients only. The test
-    patients are not looked at.
+    Transforms of tiles and covariates and time bins come from training patients, centre, scale and cut-off of the risk
+    and the baseline hazard from training and validation patients. The test patients are not looked at.
 
     Parameters
     ----------
@@ -175,9 +175,9 @@ def fit_member(
     batch_of = _BatchMaker(data.cohort, projection, transform, device)
     validation = batch_of(select_patients(data.cohort, data.features, fold.validation))
     history = _fit_until_no_better(model.to(device), batch_of(train), validation, objective, settings)
-    draft = Member(
-        fold.key, model_settings.aggregator, model.to("cpu").eval(), projection, transform, objective, 0.0, 1.0, 0.0, ()
-    )
+    fitted = model.to("cpu").eval()
+    name = digest_of(fold.key)[:8]
+    draft = Member(name, model_settings.aggregator, fitted, projection, transform, objective, 0.0, 1.0, 0.0, ())
     return _calibrate(draft, data, fold), history
 
 

@@ -175,6 +175,9 @@ def test_a_killed_writer_leaves_the_old_bag_the_new_one_or_none(tmp_path: Path) 
     """The moment of the kill is drawn from the time that one bag takes; every second round starts from nothing."""
     path, dice, seen = tmp_path / "S1.h5", random.Random(5), []
     expected = [bag(seed, tiles=2000).features for seed in (1, 2)]
+    started = time.monotonic()
+    write_bag(path, bag(1, tiles=2000))
+    one_write_s = time.monotonic() - started
     fork = multiprocessing.get_context("fork")
     for round_ in range(BAG_WRITE_KILLS):
         if round_ % 2:
@@ -183,7 +186,7 @@ def test_a_killed_writer_leaves_the_old_bag_the_new_one_or_none(tmp_path: Path) 
         child = fork.Process(target=write_for_ever, args=(path, theirs))
         child.start()
         ours.recv()
-        time.sleep(dice.uniform(0, 0.02))
+        time.sleep(dice.uniform(0, 2 * one_write_s))
         child.kill()
         child.join()
         seen.append(path.exists())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pathoml.losses import cox_loss, discrete_hazard_loss
 from pathoml.survival import StepFunction, breslow_hazard, cox_survival, discrete_risk, discrete_survival, event_bins
+from pathoml.survival.discrete import coarse_ceiling
 from pathoml.train_settings import DiscreteLossSettings, Loss
 from pathoml.units import FloatArray, IntArray
 
@@ -242,7 +243,9 @@ def fit_objective(loss: Loss, time_days: FloatArray, event: IntArray) -> Objecti
         Ready for training.
     """
     if isinstance(loss, DiscreteLossSettings):
-        return DiscreteObjective(event_bins(time_days, event, loss.bins))
+        # The edges travel with the model: coarse ones tell of no single patient.
+        edges = [coarse_ceiling(float(edge)) for edge in event_bins(time_days, event, loss.bins)]
+        return DiscreteObjective(np.unique(edges))
     return CoxObjective()
 
 

@@ -47,10 +47,11 @@ class Packed(NamedTuple):
             With the same offsets.
         """
         bag = self.bag_of_row
-        columns = self.values.shape[1]
-        start = self.values.new_full((len(self.offsets) - 1, columns), -torch.inf)
-        highest = start.scatter_reduce(0, bag[:, None].expand(-1, columns), self.values.detach(), "amax")
-        weights = Packed(torch.exp(self.values - highest[bag]), self.offsets)
+        values = self.values.to(torch.promote_types(self.values.dtype, torch.float32))
+        columns = values.shape[1]
+        start = values.new_full((len(self.offsets) - 1, columns), -torch.inf)
+        highest = start.scatter_reduce(0, bag[:, None].expand(-1, columns), values.detach(), "amax")
+        weights = Packed(torch.exp(values - highest[bag]), self.offsets)
         return Packed(weights.values / weights.sums()[bag], self.offsets)
 
 

@@ -83,7 +83,7 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
     """
     present = set(slide_ids)
     of_patient: dict[str, AnyArray] = {}
-    digests: list[str] = []
+    digests: list[list[str]] = []
     spec: FeatureSpec | None = None
     for patient in cohort.patient_id.tolist():
         parts = []
@@ -94,7 +94,7 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
             spec = spec or bag.header.feature_spec
             check_same_features(bag.header, spec, "the cohort's first bag")
             parts.append(bag.features)
-            digests.append(array_digest(bag.features))
+            digests.append([patient, entry.slide_id, array_digest(bag.features)])
         if parts:
             of_patient[patient] = np.concatenate(parts)
     if spec is None:

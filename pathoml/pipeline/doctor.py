@@ -62,6 +62,8 @@ def resolve_device(asked: str) -> str:
 
     from pathoml.errors import InputError
 
+    if asked not in {"auto", "cpu", "cuda"}:
+        raise InputError(f"device '{asked}' is not one of auto, cpu, cuda")
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
         raise InputError(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pathoml.bags import read_bag_header
 from pathoml.config import Config
-from pathoml.errors import SlideError
+from pathoml.errors import BagError, SlideError
 from pathoml.pipeline.study import Study, open_study
 from pathoml.slides import open_slide
 from pathoml.tiles import tissue_grid
@@ -59,7 +60,7 @@ def plan(config: Config) -> Plan:
 
 
 def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
-    todo = [entry for entry in study.entries if not (bags / f"{entry.slide_id}.h5").is_file()]
+    todo = [entry for entry in study.entries if not _has_bag(bags / f"{entry.slide_id}.h5", study.config.recipe.digest)]
     facts = [("Slides", f"{len(study.entries)}, of which {len(todo)} have no bag yet")]
     if not todo:
         return facts
@@ -86,6 +87,14 @@ def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
             ),
         ]
     return facts
+
+
+def _has_bag(path: Path, recipe_digest: str) -> bool:
+    """Tell whether a bag made with the same settings is there; its checksums are left to the run."""
+    try:
+        return path.is_file() and read_bag_header(path).settings_digest == recipe_digest
+    except BagError:
+        return False
 
 
 def _tiles_per_second(ledger: Path) -> tuple[float, str]:

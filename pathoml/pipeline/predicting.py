@@ -1,5 +1,6 @@
 """A package and new slides or patients -> predictions and maps."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathoml.packages import Package, load_package
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.stages import StageContext
 from pathoml.predictions import Predictions, write_predictions
-from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, read_text_table
+from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_numbers, read_text_table
 from pathoml.units import AnyArray
 
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -173,8 +174,8 @@ def read_covariates(request: PredictRequest, transform: CovariateTransform, pati
     table = _patient_rows(request.table, patient_ids, columns)
     problems: list[Problem] = []
     for name in numbers:
-        values = pd.to_numeric(table[name].replace("", np.nan), errors="coerce")
-        for index in np.flatnonzero(values.isna().to_numpy() & (table[name] != "").to_numpy())[:10]:
+        values, missing = parse_numbers(table[name])
+        for index in np.flatnonzero(np.isnan(values) & ~missing)[:10]:
             where = f"{request.table.name}: patient {patient_ids[index]}, column {name}"
             problems += [Problem(where, f"'{table[name].iloc[index]}' is not a number")]
         table[name] = values
@@ -206,6 +207,8 @@ def _table_patients(request: PredictRequest, package: Package) -> Patients:
     if "patient_id" not in table.columns:
         raise CohortError(missing_columns_message(request.table, table, "patient_id"))
     names = tuple(dict.fromkeys(table["patient_id"]))
+    if "" in names:
+        raise CohortError(f"{request.table.name}: row {table.index[table['patient_id'] == ''][0]}: blank patient_id")
     return Patients(names, None, read_covariates(request, package.members[0].covariates, names))
 
 
@@ -244,7 +247,7 @@ def _entries(inputs: Sequence[Path]) -> list[SlideEntry]:
             entries += read_manifest(SlidesSettings(manifest=path))
         else:
             entries.append(SlideEntry(path.stem, path, path.stem, None, FIRST_DATA_ROW + len(entries)))
-    double = [entry.slide_id for entry in entries if sum(other.slide_id == entry.slide_id for other in entries) > 1]
+    double = [name for name, count in Counter(entry.slide_id for entry in entries).items() if count > 1]
     if double:
         raise CohortError(f"slide id {double[0]} is given twice; list the slides in a manifest with unique slide_id")
     return entries

@@ -6,6 +6,7 @@ from typing import Any
 
 from pathoml.config import Config
 from pathoml.extract import SlideOutcome
+from pathoml.pipeline.doctor import resolve_device
 from pathoml.pipeline.stages import (
     StageContext,
     evaluate_stage,
@@ -42,7 +43,7 @@ class RunResult:
     failed: tuple[SlideOutcome, ...]
 
 
-def run(config: Config, context: StageContext = StageContext()) -> RunResult:  # noqa: B008 - frozen
+def run(config: Config, context: StageContext | None = None) -> RunResult:
     """Take a study from slides and table to the report; what is done already is not done again.
 
     Parameters
@@ -50,7 +51,7 @@ def run(config: Config, context: StageContext = StageContext()) -> RunResult:  #
     config : Config
         All settings.
     context : StageContext, optional
-        Device and listener.
+        Device and listener; by default the device that the configuration names, and nobody.
 
     Returns
     -------
@@ -62,10 +63,11 @@ def run(config: Config, context: StageContext = StageContext()) -> RunResult:  #
     InputError
         If the configuration, the table or the slides cannot be used.
     """
+    context = context or StageContext(resolve_device(config.device))
     study = open_study(config)
     outcomes = extract_stage(study, context) if config.slides is not None else []
     study = train_stage(study, context)
-    evaluation = evaluate_stage(study)
+    evaluation = evaluate_stage(config)
     heatmaps = heatmap_stage(study, context)
     report = report_stage(study)
     failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import SlideEntry
+from pathoml.config import Config
 from pathoml.cross_validation import MODEL, FitPlan, cross_validate
 from pathoml.encoders.build import build_encoder
-from pathoml.errors import InputError
+from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import SlideOutcome, extract_archive
-from pathoml.files import write_json, write_text
+from pathoml.files import file_digest, write_json, write_text
 from pathoml.heatmaps import STYLES
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
@@ -28,6 +29,7 @@ from pathoml.provenance import digest_of, environment, pathoml_version
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
 from pathoml.splits import Fold, check_folds, make_folds, read_folds, write_folds
+from pathoml.survival.discrete import coarse_ceiling
 from pathoml.train import TrainingData
 
 _CURVE_POINTS = 60
@@ -100,9 +102,9 @@ def train_stage(study: Study, context: StageContext) -> Study:
     """
     data, study = _training_data(study)
     folder = study.folder
-    write_json(folder.config, study.config.model_dump(mode="json"))
-    write_json(folder.environment, environment())
+    write_json(folder.environment, environment(context.device))
     folds = _saved_or_new_folds(study)
+    write_json(folder.config, study.config.model_dump(mode="json"))
     template = _template(study, data)
     fit_plan = FitPlan(study.config.model, study.config.train, template, folder.members, context.device)
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
@@ -112,21 +114,23 @@ def train_stage(study: Study, context: StageContext) -> Study:
     return study
 
 
-def evaluate_stage(study: Study) -> dict[str, Any]:
+def evaluate_stage(config: Config) -> dict[str, Any]:
     """Judge the saved predictions.
 
     Parameters
     ----------
-    study : Study
-        After training.
+    config : Config
+        Of a study after training.
 
     Returns
     -------
     dict
         What `evaluation.json` holds.
     """
-    evaluation = evaluate(read_predictions(study.folder.predictions), study.config.evaluate)
-    write_json(study.folder.evaluation, evaluation)
+    folder = RunFolder(config.output)
+    evaluation = evaluate(read_predictions(folder.predictions), config.evaluate)
+    evaluation["predictions_sha256"] = file_digest(folder.predictions)
+    write_json(folder.evaluation, evaluation)
     return evaluation
 
 
@@ -145,17 +149,21 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     list of (str, Path)
         Caption and PNG.
     """
-    if study.config.slides is None or study.config.heatmap.slides == 0:
-        return []
-    chosen = _slides_to_draw(study)
+    chosen = _slides_to_draw(study) if study.config.slides is not None and study.config.heatmap.slides else []
+    bags = study.config.slides.bags if study.config.slides is not None else Path()
     drawn: list[tuple[str, Path]] = []
     for done, (entry, caption, fold) in enumerate(chosen, start=1):
         package = load_package(study.folder.members / fold.folder_name)
-        request = MapRequest(entry, study.config.slides.bags, package, caption, study.folder.heatmaps)
+        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps)
         maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
         drawn += [(f"{caption}: {STYLES[kind].title.lower()}", path) for kind, path in maps]
         context.progress("heatmaps", done, len(chosen))
-    write_json(study.folder.heatmap_index, [[caption, path.name] for caption, path in drawn])
+    if drawn or study.folder.heatmaps.is_dir():
+        write_json(study.folder.heatmap_index, [[caption, path.name] for caption, path in drawn])
+        kept = {path for _, path in drawn}
+        for old in study.folder.heatmaps.glob("*.png"):
+            if old not in kept:
+                old.unlink()
     return drawn
 
 
@@ -175,6 +183,9 @@ def report_stage(study: Study) -> Path:
     folder = study.folder
     if not folder.evaluation.is_file():
         raise InputError(f"{folder.root}: no evaluation there; run 'pathoml evaluate' first")
+    evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    if evaluation.get("predictions_sha256") != file_digest(folder.predictions):
+        raise InputError(f"{folder.root}: the evaluation is not of these predictions; run 'pathoml evaluate' again")
     facts = list(cohort_facts(study))
     package = load_package(folder.package)
     if package.feature_spec is not None:
@@ -186,9 +197,9 @@ def report_stage(study: Study) -> Path:
         endpoint=study.cohort.endpoint,
         facts=facts,
         warnings=[*(str(warning) for warning in study.cohort.warnings), *_slide_warnings(folder)],
-        evaluation=json.loads(folder.evaluation.read_text(encoding="utf-8")),
+        evaluation=evaluation,
         heatmaps=_drawn_heatmaps(folder),
-        provenance=[("Configuration digest", study.config.digest), *environment().items()],
+        provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
         settings=json.dumps(result_settings(study.config), indent=2),
     )
     write_report(folder.report, page)
@@ -224,6 +235,12 @@ def _training_data(study: Study) -> tuple[TrainingData, Study]:
     features = None
     if study.config.slides is not None:
         features = load_features(study.cohort, study.config.slides.bags, sorted(_slides_with_bags(study)))
+        if features.spec.settings_digest != study.config.recipe.digest:
+            raise BagMismatchError(
+                "the bags were made with other settings than the configuration's; run 'pathoml extract'"
+            )
+    elif not study.config.cohort.covariates:
+        raise InputError("the study names neither slides nor covariates, so there is nothing to predict from")
     return TrainingData(study.cohort, features, study.config.cohort.covariates), study
 
 
@@ -257,7 +274,7 @@ def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
 
 def _template(study: Study, data: TrainingData) -> Package:
     cohort = study.cohort
-    last = float(cohort.time_days.max())
+    last = coarse_ceiling(float(cohort.time_days.max()))
     summary: dict[str, Any] = {
         "endpoint": cohort.endpoint,
         "patients": len(cohort),
@@ -276,7 +293,7 @@ def _template(study: Study, data: TrainingData) -> Package:
 
 
 def _curve_days(last: float) -> tuple[float, ...]:
-    return tuple(float(day) for day in np.linspace(0, math.ceil(last), _CURVE_POINTS + 1)[1:])
+    return tuple(float(day) for day in np.linspace(0, last, _CURVE_POINTS + 1)[1:])
 
 
 def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
@@ -302,7 +319,9 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
     for row in extremes.itertuples():
         entry = next(entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present)
         outcome = f"{'event' if row.event else 'censored'} at {row.time_days:.0f} days"
-        caption = f"Slide {entry.slide_id}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
+        slides = len(study.cohort.slides[str(row.patient_id)])
+        alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
+        caption = f"Slide {entry.slide_id}{alone}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
         chosen.append((entry, caption, folds[str(row.fold)]))
     return chosen
 
@@ -313,6 +332,12 @@ def _slide_warnings(folder: RunFolder) -> list[str]:
     table = pd.read_csv(folder.slides, dtype=str, keep_default_na=False)
     failed = table[table["has_bag"] != "True"]
     return [f"Slide {row.slide_id} was left out: {row.code}: {row.message}" for row in failed.itertuples()]
+
+
+def _environment_of(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return the versions that the run was made with, which need not be those of today."""
+    recorded = json.loads(folder.environment.read_text(encoding="utf-8"))
+    return [(str(name), str(value)) for name, value in recorded.items()]
 
 
 def _drawn_heatmaps(folder: RunFolder) -> list[tuple[str, Path]]:

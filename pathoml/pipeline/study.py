@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from pathoml.cohort import Cohort, SlideEntry, read_cohort, take_rows
 from pathoml.config import Config
@@ -142,6 +143,39 @@ def open_study(config: Config) -> Study:
     return Study(config, cohort, entries)
 
 
+def run_config(root: Path) -> Config:
+    """Read the configuration that a run was made with.
+
+    Parameters
+    ----------
+    root : Path
+        A run folder, after training.
+
+    Returns
+    -------
+    Config
+        With the folder given as its output.
+
+    Raises
+    ------
+    InputError
+        If it is not a run folder.
+    """
+    path = RunFolder(root).config
+    if not path.is_file():
+        raise InputError(
+            f"{root}: not a run folder (no {path.name}); give the folder that the configuration names as output"
+        )
+    try:
+        config = Config.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        message = (
+            f"{path}: not the configuration of a run by this version of pathoml ({error.error_count()} differences)"
+        )
+        raise InputError(message) from error
+    return config.model_copy(update={"output": root})
+
+
 def open_run(root: Path) -> Study:
     """Read the study that a run folder belongs to.
 
@@ -154,19 +188,8 @@ def open_run(root: Path) -> Study:
     -------
     Study
         With the configuration that the run was made with.
-
-    Raises
-    ------
-    InputError
-        If it is not a run folder.
     """
-    path = RunFolder(root).config
-    if not path.is_file():
-        raise InputError(
-            f"{root}: not a run folder (no {path.name}); give the folder that the configuration names as output"
-        )
-    config = Config.model_validate_json(path.read_text(encoding="utf-8"))
-    return open_study(config.model_copy(update={"output": root}))
+    return open_study(run_config(root))
 
 
 def keep_patients(cohort: Cohort, patient_ids: Sequence[str], reason: str) -> Cohort:

@@ -1,5 +1,7 @@
 """Time in bins: edges from training events, and what a model's hazard logits say about survival."""
 
+import math
+
 import numpy as np
 
 from pathoml.units import FloatArray, IntArray
@@ -26,6 +28,30 @@ def event_bins(time_days: FloatArray, event: IntArray, bins: int) -> FloatArray:
     inner = np.quantile(time_days[event == 1], np.linspace(0, 1, bins + 1)[1:-1])
     end = max(float(time_days.max()), np.nextafter(0.0, 1.0))
     return np.unique(np.concatenate([[0.0], inner[(inner > 0) & (inner < end)], [end]]))
+
+
+def coarse_ceiling(days: float) -> float:
+    """Round a time up to two significant digits, so that it tells of no single patient.
+
+    Parameters
+    ----------
+    days : float
+        Positive.
+
+    Returns
+    -------
+    float
+        At least as long.
+
+    Examples
+    --------
+    >>> coarse_ceiling(2931.0)
+    3000.0
+    """
+    if days <= 0:
+        return days
+    step = 10.0 ** (math.floor(math.log10(days)) - 1)
+    return math.ceil(days / step - 1e-9) * step
 
 
 def discrete_survival(logits: FloatArray, edges: FloatArray, curve_days: FloatArray) -> FloatArray:

@@ -15,10 +15,10 @@ from pathoml.survival import (
     breslow_hazard,
     censoring_survival,
     cox_survival,
-    fit_cox,
     kaplan_meier,
     log_rank,
 )
+from pathoml.survival.baselines import fit_cox
 
 TOLERANCE = {"rtol": 0, "atol": 1e-9}
 

@@ -20,10 +20,10 @@ from pathoml.survival import (
     brier_metric,
     censoring_survival,
     cox_survival,
-    fit_cox,
     harrell_metric,
     ipcw_metric,
 )
+from pathoml.survival.baselines import fit_cox
 from pathoml.survival.metrics import restricted_days
 
 
