@@ -33,6 +33,8 @@ class GatedAbmil(nn.Module):
         self.gate = nn.Linear(settings.hidden_dim, settings.attention_dim)
         self.score = nn.Linear(settings.attention_dim, 1)
         self.head = nn.Linear(settings.hidden_dim, out, bias=False)
+        # Before training the slides say nothing: the model starts as the covariates' and maps start blank.
+        nn.init.zeros_(self.head.weight)
 
     def forward(self, tiles: Packed) -> BagOutput:
         """Score bags.

@@ -23,6 +23,7 @@ class MeanPool(nn.Module):
         super().__init__()
         self.settings = settings
         self.head = nn.Linear(tile_dim, out, bias=False)
+        nn.init.zeros_(self.head.weight)  # as in GatedAbmil: before training the slides say nothing
 
     def forward(self, tiles: Packed) -> BagOutput:
         """Score bags.

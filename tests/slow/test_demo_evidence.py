@@ -78,6 +78,7 @@ def shuffled_map_quality(folder: Path, seed: int) -> dict[str, float]:
             "splits.schemes=[{kind: kfold, folds: 5}]",
             "heatmap.slides=0",
             "evaluate.bootstraps=100",
+            f"train.seed={deal}",
         ]
         run(load_config(folder / "demo.yaml", overrides), StageContext())
         deals.append(map_quality(folder, f"run_shuffled_{deal}"))
