@@ -19,6 +19,7 @@ from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection
 from pathoml.mil.settings import AbmilSettings, MeanPoolSettings
 from pathoml.packages import Member, Package
+from tests.trained import as_if_trained
 
 HEADER = BagHeader(
     "slide", "f" * 64, "d" * 64, 1000, 1000, (0.5, 0.5), "metadata", 0.5, (0.5, 0.5), 224,
@@ -45,7 +46,7 @@ def member(aggregator: Any = None, *, bins: int = 1, seed: int = 0) -> Member:
         fit_covariates((NumericCovariate(column="age"),), someone.covariates),
         fit_projection(someone.features or (), 4),
     )
-    model = PrognosisModel(aggregator, ModelShape(4, 1, bins)).eval()
+    model = as_if_trained(PrognosisModel(aggregator, ModelShape(4, 1, bins))).eval()
     edges = np.linspace(0, 1000, bins + 1)
     objective: Any = CoxObjective() if bins == 1 else DiscreteObjective(edges)
     draft = Member("kfold-0", aggregator, model, projection, transform, objective, 0.0, 1.0, 0.0, (0.0,) * bins)

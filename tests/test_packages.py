@@ -21,6 +21,7 @@ from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection
 from pathoml.mil.settings import AbmilSettings, MeanPoolSettings
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
+from tests.trained import as_if_trained
 
 NAMES = tuple(f"TCGA-AA-{i:04d}" for i in range(12))
 SPEC = FeatureSpec("lite0", "w" * 64, 0.5, 224, "float32", "s" * 64)
@@ -49,7 +50,7 @@ def member(kind: str, seed: int = 0) -> Member:
     aggregator: Any = MeanPoolSettings()
     if kind == "cox":
         objective, aggregator = CoxObjective().calibrated(rng.normal(size=(12, 1)), time, event), AbmilSettings()
-    model = PrognosisModel(aggregator, ModelShape(4, len(transform.names), objective.out)).eval()
+    model = as_if_trained(PrognosisModel(aggregator, ModelShape(4, len(transform.names), objective.out))).eval()
     numbers = {"risk_centre": 0.1 / 3, "risk_scale": 1.7, "risk_cutoff": 0.2, "slide_centre": (0.3,) * objective.out}
     return Member("kfold-0", aggregator, model, projection, transform, objective, **numbers)
 

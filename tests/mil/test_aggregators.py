@@ -8,6 +8,7 @@ from pathoml.mil.abmil import GatedAbmil
 from pathoml.mil.mean_pool import MeanPool
 from pathoml.mil.packed import BagOutput, pack
 from pathoml.mil.settings import AbmilSettings, MeanPoolSettings
+from tests.trained import as_if_trained
 
 DIM = 6
 
@@ -31,7 +32,12 @@ class AggregatorContract:
     @pytest.fixture(params=[1, 4], ids=["hazard", "bins"])
     def model(self, request: pytest.FixtureRequest) -> nn.Module:
         torch.manual_seed(0)
-        return self.build(request.param).eval()
+        return as_if_trained(self.build(request.param)).eval()
+
+    def test_before_training_the_slides_say_nothing(self) -> None:
+        output = self.build(3)(pack([bag(9), bag(4)]))
+        assert (output.logits == 0).all()
+        assert (output.contributions.values == 0).all()
 
     def test_other_bags_do_not_change_a_bags_output(self, model: nn.Module) -> None:
         bags = [bag(50, 1, 30.0), bag(7), bag(0), bag(1, 2)]
@@ -104,7 +110,7 @@ class TestGatedAbmil(AggregatorContract):
 
     def test_logits_equal_ilse_equation_9(self) -> None:
         torch.manual_seed(0)
-        model, tiles = self.build(1).eval(), bag(20)
+        model, tiles = as_if_trained(self.build(1)).eval(), bag(20)
         hidden = torch.relu(tiles @ model.embed[0].weight.T + model.embed[0].bias)
         gated = torch.tanh(model.attend(hidden)) * torch.sigmoid(model.gate(hidden))
         weights = torch.softmax(gated @ model.score.weight.T, dim=0)
@@ -119,5 +125,5 @@ class TestMeanPool(AggregatorContract):
 
     def test_logits_are_those_of_the_mean_tile(self) -> None:
         torch.manual_seed(0)
-        model = self.build(2)
+        model = as_if_trained(self.build(2))
         close(model(pack([bag(20)])).logits, bag(20).mean(dim=0, keepdim=True) @ model.head.weight.T)

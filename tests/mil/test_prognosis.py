@@ -9,6 +9,7 @@ from torch import Tensor
 from pathoml.mil.packed import Packed, pack
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.settings import AbmilSettings, Aggregator, MeanPoolSettings
+from tests.trained import as_if_trained
 
 AGGREGATORS = [MeanPoolSettings(), AbmilSettings(hidden_dim=4, attention_dim=4)]
 COVARIATES = torch.tensor([[1.0, 2.0], [-3.0, 0.5]])
@@ -21,7 +22,7 @@ def tiles() -> Packed:
 
 def build(aggregator: Aggregator, out: int, tile_dim: int = 3) -> PrognosisModel:
     torch.manual_seed(0)
-    return PrognosisModel(aggregator, ModelShape(tile_dim, 2, out)).eval()
+    return as_if_trained(PrognosisModel(aggregator, ModelShape(tile_dim, 2, out))).eval()
 
 
 def shift(model: PrognosisModel) -> Tensor:
