@@ -1,0 +1,33 @@
+"""What the package imports is what it says it needs."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def imported() -> set[str]:
+    names: set[str] = set()
+    for path in (ROOT / "pathoml").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names.add(node.module.split(".")[0])
+    return {name for name in names if name not in sys.stdlib_module_names and name != "pathoml"}
+
+
+def test_every_import_belongs_to_a_package_named_in_the_dependencies():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = {re.split(r"[<>=!\[ ]", one)[0].lower().replace("_", "-") for one in settings["project"]["dependencies"]}
+    homes = importlib.metadata.packages_distributions()
+    strangers = [
+        name
+        for name in sorted(imported())
+        if not {home.lower().replace("_", "-") for home in homes.get(name, [])} & declared
+    ]
+    assert strangers == []
