@@ -79,10 +79,8 @@ def demo(
     with _context(device) as context:
         result = run_demo(folder, context)
     _say_run(result.run)
-    _table(
-        "Concordance on test patients (0.5 = guessing)",
-        [(name, f"{value:.3f}") for name, value in result.concordance.items()],
-    )
+    _say(f"oracle (the hazard that the cohort was drawn with) on the same patients: {result.oracle_concordance:.3f}")
+    _say("with this few patients chance can put a model above the oracle")
 
 
 @app.command()
@@ -211,7 +209,10 @@ def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
     request = PredictRequest(package, tuple(slides or ()), output, table, impute_covariates, encoder_weights)
     with _context(device) as context:
         predictions, outcomes = run_predict(request, context)
-    _table("Risk (0 = average training patient, in SD)", _risk_rows(predictions.table))
+    _table(
+        "Risk (0 = average training patient, in SD; high = above the training patients' median)",
+        _risk_rows(predictions.table),
+    )
     _say(f"predictions: {output / 'predictions.csv'}; research use only")
     _say_outcomes(outcomes)
 
@@ -336,6 +337,10 @@ def _progress() -> Iterator["Progress"]:
     from rich import progress as rich_progress
     from rich.console import Console
 
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _say_quarters
+        return
     columns = (
         rich_progress.TextColumn("{task.description:<12}"),
         rich_progress.BarColumn(),
@@ -344,7 +349,7 @@ def _progress() -> Iterator["Progress"]:
         rich_progress.TextColumn("left:"),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
+    with rich_progress.Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
         def listen(stage: str, done: int, total: int) -> None:
@@ -353,6 +358,12 @@ def _progress() -> Iterator["Progress"]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield listen
+
+
+def _say_quarters(stage: str, done: int, total: int) -> None:
+    """Write a line for each quarter of a stage, where nobody watches a bar."""
+    if done == 0 or done * 4 // max(1, total) > (done - 1) * 4 // max(1, total):
+        _say(f"{stage}: {done} of {total}", error=True)
 
 
 def _say(text: str, *, error: bool = False) -> None:
@@ -387,6 +398,10 @@ def _say_run(result: "RunResult") -> None:
     _say(f"heatmaps:      {result.folder.heatmaps} ({len(result.heatmaps)} pictures)")
     _say(f"model package: {result.folder.package}")
     _say(f"predictions:   {result.folder.predictions}")
+    name, scheme = next(iter(result.evaluation["schemes"].items()))
+    rows = [(model, _interval(metrics["concordance"])) for model, metrics in scheme["metrics"].items()]
+    rows += [(pair, _interval(metrics["concordance"])) for pair, metrics in scheme["differences"].items()]
+    _table(f"Concordance on test patients, {name} (0.5 = guessing)", rows)
     _say("research use only")
     for outcome in result.failed:
         _say(f"slide {outcome.slide_id} was left out: {outcome.code}: {outcome.message}", error=True)

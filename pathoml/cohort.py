@@ -348,7 +348,14 @@ def _events(table: pd.DataFrame, settings: CohortSettings, problems: list[Proble
     codes.update({f"{key}.0": value for key, value in settings.event_codes.items() if key.isdigit()})
     coded = table[settings.event].map(codes)
     known = ", ".join(f"{key} = {'event' if value else 'censored'}" for key, value in settings.event_codes.items())
-    _report_rows(problems, settings.table.name, table, settings.event, coded.isna(), f"is not in event_codes ({known})")
+    _report_rows(
+        problems,
+        settings.table.name,
+        table,
+        settings.event,
+        coded.isna(),
+        f"is not in event_codes ({known}); set cohort.event_codes to what the column holds",
+    )
     return np.asarray(coded.fillna(0), dtype=np.int64)
 
 

@@ -286,7 +286,9 @@ def _inner_split(cohort: Cohort, rest: IntArray, settings: SplitsSettings) -> tu
     try:
         train, validation = next(splitter.split(rest, cohort.event[rest]))
     except ValueError as error:
+        events = int(cohort.event[rest].sum())
         raise CohortError(
-            f"too few patients ({len(rest)}) to set {settings.validation_share:.0%} aside for early stopping: {error}"
+            f"of {len(rest)} training patients {settings.validation_share:.0%} are set aside for early stopping; that needs two"
+            f" or more with the event and two censored, there are {events} and {len(rest) - events}; use more folds or patients"
         ) from error
     return rest[train], rest[validation]

@@ -130,8 +130,10 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     except pd.errors.ParserError as error:
         if ";" in _first_line(path):
             raise CohortError(_SEMICOLONS.format(path.name)) from error
-        message = f"{path.name}: a row has more cells than the header ({error}); put quotes around cells that hold the separator"
-        raise CohortError(message) from error
+        remedy = "write decimals with a point, put quotes around cells that hold the separator"
+        raise CohortError(
+            f"{path.name}: a row has more cells than the header ({str(error).strip()}); {remedy}"
+        ) from error
     except UnicodeDecodeError as error:
         raise CohortError(
             f"{path.name}: cannot be read as a table: not UTF-8 text ({error}); save it as 'CSV UTF-8'"

@@ -91,8 +91,12 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Patients", str(len(cohort))),
         ("Events", f"{events} ({events / len(cohort):.0%})"),
         ("Median follow-up (reverse Kaplan-Meier)", _median_follow_up(cohort)),
-        ("Hospitals", f"{len(sites)} ({', '.join(sites[:12])})" if sites else "not given"),
+        (
+            "Hospitals",
+            f"{len(sites)} ({', '.join(sites[:12])}{', ...' if len(sites) > 12 else ''})" if sites else "not given",
+        ),
         ("Covariates", ", ".join(_covariate_names(config)) or "none"),
+        ("Clinical model", f"ridge Cox on {', '.join(_clinical_names(config)) or 'nothing'}"),
     ]
     if config.slides is not None:
         facts.append(("Slides", str(len(study.entries))))
@@ -108,6 +112,10 @@ def _median_follow_up(cohort: Cohort) -> str:
 
 def _covariate_names(config: Config) -> list[str]:
     return [one.name if one.kind == "block" else one.column for one in config.cohort.covariates]
+
+
+def _clinical_names(config: Config) -> list[str]:
+    return [one.column for one in config.cohort.covariates if one.kind != "block"]
 
 
 def _slide_problems(study: Study, progress: Progress) -> list[Problem]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pathoml.config import load_config
-from pathoml.cross_validation import CLINICAL, MODEL
+from pathoml.cross_validation import MODEL
 from pathoml.evaluate import fold_mean_concordance
 from pathoml.files import write_text
 from pathoml.pipeline.running import RunResult, run
@@ -49,12 +49,12 @@ class DemoResult:
     ----------
     run : RunResult
         Where everything stands.
-    concordance : dict of str to float
-        On test patients, within folds: the model, the clinical model, the oracle that knows the true hazard.
+    oracle_concordance : float
+        Of the true hazard on the test patients, within the same folds as the model's.
     """
 
     run: RunResult
-    concordance: dict[str, float]
+    oracle_concordance: float
 
 
 def demo(
@@ -76,7 +76,7 @@ def demo(
     Returns
     -------
     DemoResult
-        The run, and its concordance beside the clinical model's and the oracle's.
+        The run, and the oracle's concordance.
 
     Raises
     ------
@@ -90,18 +90,12 @@ def demo(
     if not config_path.is_file():
         write_text(config_path, DEMO_CONFIG)
     result = run(load_config(config_path), context)
-    return DemoResult(result, _concordances(result, folder / "truth" / "patients.csv"))
+    return DemoResult(result, _oracle_concordance(result, folder / "truth" / "patients.csv"))
 
 
-def _concordances(result: RunResult, truth: Path) -> dict[str, float]:
-    metrics = result.evaluation["schemes"]["kfold"]["metrics"]
-    predictions = read_predictions(result.folder.predictions)
-    test = predictions.select(model=MODEL, scheme="kfold", role="test").table
+def _oracle_concordance(result: RunResult, truth: Path) -> float:
+    test = read_predictions(result.folder.predictions).select(model=MODEL, scheme="kfold", role="test").table
     oracle = pd.read_csv(truth, dtype={"patient_id": str}).set_index("patient_id")["log_hazard"]
     risk = oracle.loc[test["patient_id"]].to_numpy(dtype=np.float64)
     time_days, event = test["time_days"].to_numpy(dtype=np.float64), test["event"].to_numpy(dtype=np.int64)
-    return {
-        "model": metrics[MODEL]["concordance"]["value"],
-        "clinical": metrics[CLINICAL]["concordance"]["value"],
-        "oracle": fold_mean_concordance(time_days, event, risk, test["fold"].tolist()),
-    }
+    return fold_mean_concordance(time_days, event, risk, test["fold"].tolist())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pathoml.bags import BagHeader, check_same_features, read_bag
+from pathoml.bags import BagHeader, check_same_features, read_bag, read_bag_header
 from pathoml.cohort import SlideEntry, SlidesSettings
 from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical
 from pathoml.errors import CohortError, InputError, PackageError, Problem
@@ -84,11 +84,11 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     if package.feature_spec is None:
         patients = _table_patients(request, package)
     else:
+        transform = package.members[0].covariates
+        read_covariates(request, transform, _patient_names(request.inputs))  # says what is missing before any work
         features, outcomes = _patient_features(request, package, context)
         names = tuple(features)
-        patients = Patients(
-            names, tuple(features.values()), read_covariates(request, package.members[0].covariates, names)
-        )
+        patients = Patients(names, tuple(features.values()), read_covariates(request, transform, names))
     predictions = predict_package(package, patients, device=context.device)
     write_predictions(request.output / "predictions.csv", predictions)
     return predictions, outcomes
@@ -196,7 +196,9 @@ def _patient_rows(path: Path, patient_ids: Sequence[str], columns: list[str]) ->
     table = table.set_index("patient_id")
     unknown = [patient for patient in patient_ids if patient not in table.index]
     if unknown:
-        raise CohortError(f"{path.name}: no row for patient(s) {', '.join(unknown[:5])}")
+        raise CohortError(
+            f"{path.name}: no row for patient(s) {', '.join(unknown[:5])} (a slide given by itself is a patient named as its file)"
+        )
     return table.loc[list(patient_ids)].reset_index(drop=True)
 
 
@@ -232,6 +234,12 @@ def _patient_features(
         reasons = "; ".join(f"{outcome.slide_id}: {outcome.message}" for outcome in outcomes[:5])
         raise InputError(f"no slide could be used. {reasons}" if reasons else "no slides were given")
     return {patient: np.concatenate(own) for patient, own in parts.items()}, outcomes
+
+
+def _patient_names(inputs: Sequence[Path]) -> tuple[str, ...]:
+    bags = [read_bag_header(path).slide_id for path in inputs if path.suffix == ".h5"]
+    entries = _entries([path for path in inputs if path.suffix != ".h5"])
+    return tuple(dict.fromkeys([*bags, *(entry.patient_id for entry in entries)]))
 
 
 def _check_bag(package: Package, header: BagHeader) -> None:

@@ -50,7 +50,7 @@ class SlideGeometry:
         MissingMppError
             If it is missing or outside 0.05-10.
         """
-        remedy = "give the right value in the manifest's column mpp"
+        remedy = "list the slide in a manifest and give the right value in the manifest's column mpp"
         if self.mpp is None:
             raise MissingMppError(f"{slide_name}: no microns-per-pixel in the metadata; {remedy}")
         low, high = MPP_RANGE

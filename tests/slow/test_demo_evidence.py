@@ -93,7 +93,8 @@ def test_model_beats_the_clinical_model_on_unseen_patients_and_finds_the_planted
     shuffled_map = shuffled_map_quality(evidence.folder, evidence.seed)
     shown = {
         "seed": evidence.seed,
-        "concordance": evidence.result.concordance,
+        "concordance": {name: values["concordance"]["value"] for name, values in kfold["metrics"].items()},
+        "oracle": evidence.result.oracle_concordance,
         "difference": kfold["differences"]["model - clinical"]["concordance"],
         "leave_one_site_out": {name: values["concordance"]["value"] for name, values in by_site["metrics"].items()},
         "map": true_map,
