@@ -43,8 +43,7 @@ class MapStyle:
 STYLES: dict[str, MapStyle] = {
     "contribution": MapStyle(
         "What each tile adds to the risk",
-        "contribution to the risk, times the number of tiles\n"
-        "(training SDs; logits for time bins; red raises, blue lowers; colours end at the 98th percentile)",
+        "contribution to the risk: red raises, blue lowers\n(training SDs, or logits, x tiles; ends at the 98th percentile)",
         "RdBu_r",
         signed=True,
     ),
@@ -136,6 +135,8 @@ def _figure(picture: RgbImage, raster: FloatArray, style: MapStyle, caption: str
     colour_bar = figure.colorbar(image, ax=overlay, shrink=0.8, pad=0.02)
     colour_bar.set_label(style.label, fontsize=7)
     colour_bar.ax.tick_params(labelsize=7)
+    if colour_bar.solids is not None:
+        colour_bar.solids.set_alpha(1)
     plain.set_title(caption, fontsize=9)
     overlay.set_title(style.title, fontsize=9)
     figure.supxlabel(RESEARCH_USE_ONLY, fontsize=7, color="0.35")
