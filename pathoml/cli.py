@@ -45,7 +45,9 @@ def main() -> None:
     from pathoml.errors import OutputError, PathomlError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's way of pressing Ctrl-C
+    # A scheduler presses Ctrl-C with SIGTERM, and a shell starts what runs in its background deaf to SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code = app(standalone_mode=False)
     except click.ClickException as error:

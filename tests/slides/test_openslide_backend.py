@@ -133,7 +133,9 @@ def test_an_unusable_resolution_is_refused_with_the_manifest_column(
 def test_an_absurd_override_is_refused_like_absurd_metadata(tmp_path: Path, mpp: float) -> None:
     with (
         open_slide(write_slide(tmp_path / "s.tif"), mpp=mpp) as slide,
-        pytest.raises(MissingMppError, match=r"outside 0\.05-10\.0; .*give the right value in the manifest's column mpp"),
+        pytest.raises(
+            MissingMppError, match=r"outside 0\.05-10\.0; .*give the right value in the manifest's column mpp"
+        ),
     ):
         plan_reading(slide.geometry, TilingSettings(), slide.path.name)
 
