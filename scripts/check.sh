@@ -7,4 +7,4 @@ ruff format --check .
 mypy
 lint-imports
 python scripts/check_docstrings.py
-codespell pathoml tests scripts docs configs README.md CONTRIBUTING.md CHANGELOG.md
+codespell --ignore-words-list trian,colum,discret pathoml tests scripts docs configs README.md CONTRIBUTING.md CHANGELOG.md
