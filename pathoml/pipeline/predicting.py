@@ -239,6 +239,8 @@ def _patient_features(
 def _patient_names(inputs: Sequence[Path]) -> tuple[str, ...]:
     bags = [read_bag_header(path).slide_id for path in inputs if path.suffix == ".h5"]
     entries = _entries([path for path in inputs if path.suffix != ".h5"])
+    if not bags and not entries:
+        raise InputError("no slides were given; name slides, bags (.h5) or a manifest (.csv)")
     return tuple(dict.fromkeys([*bags, *(entry.patient_id for entry in entries)]))
 
 
