@@ -206,7 +206,10 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     table = read_text_table(settings.table)
     columns = _used_columns(settings)
     absent = [name for name in columns if name not in table.columns]
-    problems = [Problem("cohort", missing_columns_message(settings.table, table, name)) for name in absent]
+    problems = [
+        Problem(f"{settings.table.name}: row 1", missing_columns_message(settings.table, table, name))
+        for name in absent
+    ]
     blocks = {one.name: _matching(table, one.columns) for one in settings.covariates if isinstance(one, BlockCovariate)}
     problems += [Problem("cohort", f"no column matches block '{name}'") for name, found in blocks.items() if not found]
     problems += _overlaps(columns, blocks) + _reserved(settings)

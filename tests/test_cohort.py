@@ -113,7 +113,7 @@ def test_several_faults_are_reported_at_once(tmp_path: Path) -> None:
 def test_every_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD, time="months", covariates=(NumericCovariate(column="bmi"),))
     assert found == [
-        f"cohort: no column '{name}' in cohort.csv; it has: patient_id, time, event, site, age, grade"
+        f"cohort.csv: row 1: no column '{name}' in cohort.csv; it has: patient_id, time, event, site, age, grade"
         for name in ("months", "bmi")
     ]
 
