@@ -28,7 +28,7 @@ from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
-from pathoml.splits import Fold, check_folds, make_folds, read_folds, write_folds
+from pathoml.splits import FixedSettings, Fold, check_folds, make_folds, read_folds, write_folds
 from pathoml.survival.discrete import coarse_ceiling
 from pathoml.train import TrainingData
 
@@ -73,9 +73,7 @@ def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
     """
     if study.config.slides is None:
         raise InputError(f"study {study.config.name} names no slides; add the section slides: to extract features")
-    write_json(
-        study.folder.config, study.config.model_dump(mode="json")
-    )  # says early if the folder cannot be written to
+    write_json(study.folder.environment, environment(context.device))  # says early if the folder cannot be written to
     outcomes = extract_archive(
         study.entries, study.config.recipe, study.config.slides.bags, device=context.device, progress=context.progress
     )
@@ -258,9 +256,10 @@ def _slides_with_bags(study: Study) -> set[str]:
 def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
     """Make the folds once; they stay as they are while patients and splits settings do."""
     folder, cohort = study.folder, study.cohort
-    digest = digest_of(
-        [result_settings(study.config.splits), cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()]
-    )
+    splits = study.config.splits
+    tables = [file_digest(scheme.table) for scheme in splits.schemes if isinstance(scheme, FixedSettings)]
+    patients = [cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()]
+    digest = digest_of([result_settings(splits), tables, patients])
     stamp = folder.folds.with_suffix(".sha256")
     if folder.folds.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == digest:
         folds = read_folds(folder.folds)

@@ -175,3 +175,17 @@ def test_bags_are_whole_and_of_the_resolution_asked_for(finished):
     for path in sorted((finished.folder / "bags").glob("*.h5")):
         header = read_bag(path).header
         assert header.mpp_read == pytest.approx((0.5, 0.5), rel=0.02)
+
+
+def test_an_edited_table_of_folds_is_not_ignored(copy_of_cohort: Callable[[], Path]):
+    folder = copy_of_cohort()
+    patients = pd.read_csv(folder / "cohort.csv", dtype=str)[["patient_id"]]
+    folds = folder / "given.csv"
+    overrides = ["slides=null", "splits.schemes=[{kind: fixed, table: given.csv}]", "cohort.site=null"]
+    tested = []
+    for shift in (0, 1):
+        halves = [str((index + shift) // 6 % 2) for index in range(len(patients))]
+        patients.assign(fold=halves).to_csv(folds, index=False)
+        train_stage(open_study(load_config(folder / "study.yaml", overrides)), StageContext())
+        tested.append((folder / "run" / "folds.csv").read_text())
+    assert tested[0] != tested[1]
