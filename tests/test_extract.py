@@ -1,6 +1,7 @@
 """Archive -> bags: the same whoever works, only what is needed, and one bad slide costs one slide."""
 
 import dataclasses
+import errno
 import importlib
 import json
 import shutil
@@ -104,6 +105,20 @@ def test_bad_slides_get_their_code_and_the_others_go_on(archive: tuple) -> None:
     assert statuses(outcomes) == ["UNREADABLE", "done", "NO_MPP", "NO_TISSUE", "done", "NOT_FOUND"]
     assert [one.slide_id for one in outcomes] == [one.slide_id for one in entries]
     assert {path.name for path in folder.iterdir()} == {"a.h5", "b.h5", "ledger.jsonl"}
+
+
+def test_a_share_that_fails_under_a_slide_costs_that_slide_alone(
+    slides: Path, tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing_share(path: Path) -> str:
+        if path.name == "a.tif":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return slide_digest(path)
+
+    monkeypatch.setattr("pathoml.extract.slide_digest", failing_share)
+    outcomes = extract_archive([entry(slides / "a.tif"), entry(slides / "b.tif")], recipe(), tmp_path)
+    assert statuses(outcomes) == ["UNREADABLE", "done"]
+    assert outcomes[0].message.startswith("a.tif: cannot be read (")
 
 
 def test_the_ledger_holds_one_line_a_slide_as_the_outcome_says(archive: tuple) -> None:
