@@ -87,6 +87,8 @@ class BagHeader:
         SHA-256 of its weights.
     precision_asked, precision_used : str
         ``float32`` or ``bfloat16`` in the encoder.
+    reader, decode : str
+        Tier that read the slide and how its codec was used (``exact`` or ``scaled``).
     batch_tiles : int
         Tiles of one encoder call, padded.
     settings_digest : str
@@ -114,6 +116,8 @@ class BagHeader:
     weights_digest: str
     precision_asked: str
     precision_used: str
+    reader: str
+    decode: str
     batch_tiles: int
     settings_digest: str
     lost_tiles: int

@@ -240,32 +240,18 @@ def heatmap(
 
 
 @slide_app.command("info")
-def slide_info(slides: Annotated[list[Path], typer.Argument(help="Slides.")]) -> None:
-    """Show size, levels and resolution of slides; nothing that could name a person."""
+def slide_info(
+    slides: Annotated[list[Path], typer.Argument(help="Slides.")],
+    mpp: Annotated[float | None, typer.Option(help="Microns per pixel, for slides that do not say it.")] = None,
+) -> None:
+    """Show size, levels, resolution and how fast slides are read; nothing that could name a person."""
     from pathoml.errors import SlideError
-    from pathoml.slides import open_slide
+    from pathoml.pipeline.slide_facts import slide_facts
 
     failed = 0
     for path in slides:
         try:
-            with open_slide(path) as slide:
-                geometry = slide.geometry
-                levels = ", ".join(f"{value:g}" for value in geometry.level_downsamples)
-                mpp = (
-                    "unknown; give it in the manifest"
-                    if geometry.mpp is None
-                    else " x ".join(f"{value:.4g}" for value in geometry.mpp)
-                )
-                size = f"{geometry.width_px} x {geometry.height_px} px"
-                _table(
-                    path.name,
-                    [
-                        ("size", size),
-                        ("microns per pixel", mpp),
-                        ("level downsamples", levels),
-                        *slide.metadata.items(),
-                    ],
-                )
+            _table(path.name, slide_facts(path, mpp=mpp))
         except SlideError as error:
             failed += 1
             _say(f"{error.code}: {error}", error=True)

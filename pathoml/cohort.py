@@ -213,23 +213,27 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     blocks = {one.name: _matching(table, one.columns) for one in settings.covariates if isinstance(one, BlockCovariate)}
     problems += [Problem("cohort", f"no column matches block '{name}'") for name, found in blocks.items() if not found]
     problems += _overlaps(columns, blocks) + _reserved(settings)
-    if problems:
+    if settings.patient_id in absent or len(problems) > len(absent):
         raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
-    patients, problems = _one_row_a_patient(
-        table, settings, [*columns, *(name for found in blocks.values() for name in found)]
+    # Columns that are missing are stood in for by blanks, so that the problems of the others are found at once.
+    patients, of_cells = _one_row_a_patient(
+        table.assign(**dict.fromkeys(absent, "")),
+        settings,
+        [*columns, *(name for found in blocks.values() for name in found)],
     )
-    time_days = _numbers(patients, settings.time, settings.table.name, problems, blanks_allowed=False)
+    time_days = _numbers(patients, settings.time, settings.table.name, of_cells, blanks_allowed=False)
     negative = time_days < 0
     _report_rows(
-        problems,
+        of_cells,
         settings.table.name,
         patients,
         settings.time,
         negative,
         "is negative; times count forward from time zero",
     )
-    event = _events(patients, settings, problems)
-    covariates = _covariates(patients, settings, blocks, problems)
+    event = _events(patients, settings, of_cells)
+    covariates = _covariates(patients, settings, blocks, of_cells)
+    problems += [one for one in of_cells if not any(one.where.endswith(f"column {name}") for name in absent)]
     if problems:
         raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
     site = patients[settings.site] if settings.site else pd.Series([""] * len(patients))

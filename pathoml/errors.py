@@ -10,7 +10,16 @@ The tree::
     │   └── PackageError
     ├── SlideError                          one slide is lost; the archive goes on; `code` goes to the ledger
     │   ├── SlideNotFoundError (FileNotFoundError)
+    │   ├── SlidePermissionError (PermissionError)
     │   ├── UnreadableSlideError (ValueError)
+    │   │   ├── EmptySlideError
+    │   │   ├── TextFileError
+    │   │   ├── NotAnImageError
+    │   │   ├── RenamedImageError
+    │   │   ├── UnsupportedSlideError
+    │   │   ├── TruncatedSlideError
+    │   │   ├── MissingFilesError
+    │   │   └── TooLargeSlideError
     │   ├── DamagedSlideError (ValueError)
     │   ├── MissingMppError (ValueError)
     │   ├── NoTissueError (ValueError)
@@ -95,14 +104,68 @@ class SlideNotFoundError(SlideError, FileNotFoundError):
     code = "NOT_FOUND"
 
 
+class SlidePermissionError(SlideError, PermissionError):
+    """The operating system does not let this user read the file."""
+
+    code = "NO_PERMISSION"
+
+
 class UnreadableSlideError(SlideError, ValueError):
-    """The file is not a slide that OpenSlide can open."""
+    """The file cannot be opened as a slide; the leaves say why."""
 
     code = "UNREADABLE"
 
 
+class EmptySlideError(UnreadableSlideError):
+    """The file has no bytes."""
+
+    code = "EMPTY"
+
+
+class TextFileError(UnreadableSlideError):
+    """The file holds text or a web page: often the error page of a failed download."""
+
+    code = "TEXT"
+
+
+class NotAnImageError(UnreadableSlideError):
+    """The file, or folder, holds no image of any known kind."""
+
+    code = "NOT_AN_IMAGE"
+
+
+class RenamedImageError(UnreadableSlideError):
+    """The file is an ordinary picture under the name of a slide format."""
+
+    code = "RENAMED_IMAGE"
+
+
+class UnsupportedSlideError(UnreadableSlideError):
+    """The file is an image of a kind that cannot be read."""
+
+    code = "UNSUPPORTED"
+
+
+class TruncatedSlideError(UnreadableSlideError):
+    """The file ends before its data do."""
+
+    code = "TRUNCATED"
+
+
+class MissingFilesError(UnreadableSlideError):
+    """The slide consists of several files and some are not there."""
+
+    code = "MISSING_FILES"
+
+
+class TooLargeSlideError(UnreadableSlideError):
+    """The image claims to be larger than any slide, or than a plain image may be."""
+
+    code = "TOO_LARGE"
+
+
 class DamagedSlideError(SlideError, ValueError):
-    """The slide opens, but too many of its tiles cannot be decoded."""
+    """The slide's directory or too many of its tiles cannot be decoded."""
 
     code = "DAMAGED"
 

@@ -36,8 +36,8 @@ from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.files import append_line, make_folder
 from pathoml.progress import Progress, silent
 from pathoml.provenance import pathoml_version
-from pathoml.slides import Slide, open_slide, slide_digest, slide_fingerprint
-from pathoml.tiles import read_tile, tissue_grid
+from pathoml.slides import Slide, TileState, open_slide, slide_digest, slide_fingerprint
+from pathoml.tiles import tissue_grid
 from pathoml.tiling import TileFlag, TileGrid
 from pathoml.units import RgbImage
 
@@ -153,7 +153,7 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
     encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
     with open_slide(entry.path, mpp=entry.mpp) as slide:
         grid = tissue_grid(slide, recipe.tissue, recipe.tiling)
-        features, focus, kept = _encode_grid(slide, grid, recipe.extract, encoder, device)
+        features, flags, kept = _encode_grid(slide, grid, recipe.extract, encoder, device)
         geometry = slide.geometry
         header = BagHeader(
             slide_id=entry.slide_id,
@@ -173,14 +173,13 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
             weights_digest=encoder.weights_digest,
             precision_asked=recipe.extract.precision,
             precision_used=recipe.extract.precision,
+            reader=slide.metadata["tier"],
+            decode="exact" if grid.plan.reduction == 1 else "scaled",
             batch_tiles=recipe.extract.batch_tiles,
             settings_digest=recipe.digest,
             lost_tiles=len(grid) - len(kept),
             pathoml_version=pathoml_version(),
         )
-    flags = grid.flags[kept] | np.where(focus < recipe.extract.min_focus, TileFlag.OUT_OF_FOCUS, TileFlag.NONE).astype(
-        np.uint8
-    )
     with np.errstate(over="ignore"):  # what overflows is refused by the check below, with its remedy
         stored = features.astype(recipe.extract.feature_dtype)
     if not np.isfinite(stored).all():
@@ -193,39 +192,33 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
 
 def _encode_grid(
     slide: Slide, grid: TileGrid, settings: ExtractSettings, encoder: Encoder, device: str
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
-    """Return features and focus of every tile that could be read, and which those are."""
-    features, focus, kept = [], [], []
-    for tiles, rows in _batches(slide, grid, settings.batch_tiles):
-        batch = np.full((settings.batch_tiles, *tiles.shape[1:]), 255, dtype=np.uint8)
-        batch[: len(tiles)] = tiles
-        encoded = encoder.encode(torch.from_numpy(batch).to(device), precision=_PRECISIONS[settings.precision])
-        features.append(encoded[: len(tiles)].cpu().numpy())
-        focus += [_focus(tile) for tile in tiles]
-        kept += rows
-    lost = len(grid) - len(kept)
-    if lost > settings.max_lost_share * len(grid):
-        raise DamagedSlideError(
-            f"{slide.path.name}: {lost} of {len(grid)} tiles cannot be decoded; copy the slide again from its source"
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return features and flags of every tile that could be read, and which those are."""
+    reader = slide.tile_reader(grid.coords, grid.plan)
+    side = grid.plan.tile_px
+    batch = np.empty((settings.batch_tiles, side, side, 3), dtype=np.uint8)
+    features: list[NDArray[np.float32]] = []
+    flags, lost = grid.flags.copy(), np.zeros(len(grid), dtype=bool)
+    for start in range(0, len(grid), settings.batch_tiles):
+        stop = min(len(grid), start + settings.batch_tiles)
+        states = reader.read(start, stop, batch)
+        lost[start:stop] = states == TileState.LOST
+        flags[start:stop][states == TileState.ABSENT_PART] |= np.uint8(TileFlag.ABSENT_PART)
+        batch[: stop - start][lost[start:stop]] = 255
+        batch[stop - start :] = (
+            255  # every call of the encoder has the same shape, so that its results do not depend on it
         )
-    return np.concatenate(features), np.array(focus), np.array(kept)
-
-
-def _batches(slide: Slide, grid: TileGrid, batch_tiles: int) -> Iterator[tuple[RgbImage, list[int]]]:
-    tiles: list[RgbImage] = []
-    rows: list[int] = []
-    for row, (x, y) in enumerate(grid.coords.tolist()):
-        try:
-            tiles.append(read_tile(slide, (x, y), grid.plan))
-        except DamagedSlideError as error:
-            logger.warning("tile left out: %s", error)
-            continue
-        rows.append(row)
-        if len(rows) == batch_tiles:
-            yield np.stack(tiles), rows
-            tiles, rows = [], []
-    if rows:
-        yield np.stack(tiles), rows
+        for row in range(start, stop):
+            if _focus(batch[row - start]) < settings.min_focus:
+                flags[row] |= np.uint8(TileFlag.OUT_OF_FOCUS)
+        encoded = encoder.encode(torch.from_numpy(batch).to(device), precision=_PRECISIONS[settings.precision])
+        features.append(encoded[: stop - start].cpu().numpy())
+    if lost.sum() > settings.max_lost_share * len(grid):
+        raise DamagedSlideError(
+            f"{slide.path.name}: {lost.sum()} of {len(grid)} tiles cannot be decoded; copy the slide again from its source"
+        )
+    kept = np.flatnonzero(~lost)
+    return np.concatenate(features)[kept], flags[kept], kept
 
 
 def _focus(tile: RgbImage) -> float:

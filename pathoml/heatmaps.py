@@ -1,5 +1,6 @@
 """Tile values -> raster -> overlay on the slide. Runs no model."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.units import FloatArray, RgbImage
 
 _SCALE_BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+_CAPTION_CHARACTERS = 70
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class MapStyle:
 STYLES: dict[str, MapStyle] = {
     "contribution": MapStyle(
         "What each tile adds to the risk",
-        "contribution to the risk: red raises, blue lowers\n(training SDs, or logits, x tiles; ends at the 98th percentile)",
+        "contribution to the risk: red raises, blue lowers\n(share of the score x tiles of the slide; ends at the 98th percentile)",
         "RdBu_r",
         signed=True,
     ),
@@ -137,7 +141,7 @@ def _figure(picture: RgbImage, raster: FloatArray, style: MapStyle, caption: str
     colour_bar.ax.tick_params(labelsize=7)
     if colour_bar.solids is not None:
         colour_bar.solids.set_alpha(1)
-    plain.set_title(caption, fontsize=9)
+    plain.set_title(textwrap.fill(caption, _CAPTION_CHARACTERS), fontsize=9)
     overlay.set_title(style.title, fontsize=9)
     figure.supxlabel(RESEARCH_USE_ONLY, fontsize=7, color="0.35")
     return figure

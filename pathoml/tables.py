@@ -1,5 +1,6 @@
 """CSV, TSV and Parquet tables read as text, so that site '05' stays '05'."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 from zipfile import BadZipFile
@@ -87,7 +88,9 @@ def missing_columns_message(path: Path, table: pd.DataFrame, column: str) -> str
     """
     names = list(table.columns)
     shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
-    return f"no column '{column}' in {path.name}; it has: {shown}"
+    close = get_close_matches(column, names, n=1)
+    guess = f"did you mean '{close[0]}'? " if close else ""
+    return f"no column '{column}' in {path.name}; {guess}it has: {shown}"
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -3,15 +3,16 @@
 import math
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pathoml.settings import Settings
-from pathoml.slides import SlideGeometry
+from pathoml.slides import ReadPlan, SlideGeometry
 from pathoml.tissue import TissueMask
-from pathoml.units import BoolArray, FloatArray
+from pathoml.units import BoolArray, FloatArray, IntArray
 
 
 class TilingSettings(Settings):
@@ -19,6 +20,11 @@ class TilingSettings(Settings):
 
     target_mpp: float = Field(0.5, ge=0.05, le=10, description="Microns per pixel at which tiles are read.")
     tile_px: int = Field(224, ge=16, le=4096, description="Side of a tile in pixels at target_mpp.")
+    tile_um: float | None = Field(
+        None,
+        gt=0,
+        description="Side of a tile in micrometres; give it instead of target_mpp, which is then tile_um / tile_px.",
+    )
     overlap: float = Field(0.0, ge=0, lt=1, description="Share of a tile's side that the next one repeats.")
     min_tissue_share: float = Field(0.5, gt=0, le=1, description="Tiles with a smaller share of tissue are dropped.")
     mpp_tolerance: float = Field(
@@ -27,6 +33,34 @@ class TilingSettings(Settings):
         le=0.1,
         description="Within this relative difference of a level's mpp, its pixels are taken as they are.",
     )
+    decode: Literal["exact", "scaled"] = Field(
+        "exact",
+        description="exact: every pixel is decoded and averaged. scaled: JPEG tiles are shrunk by 2, 4 or 8 while they are "
+        "decoded where the resolution asked for allows it; faster, and grey levels differ by about one.",
+    )
+    align_to_native: bool = Field(
+        default=False,
+        description="Whether the grid may snap to the slide's own tiles where that changes the mpp by less than "
+        "mpp_tolerance; faster, and the mpp that results is recorded.",
+    )
+    max_tiles: int | None = Field(None, ge=1, description="Keep at most this many tiles of a slide, drawn at random.")
+    sample_seed: int = Field(0, ge=0, description="Seed of that draw.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolution_from_size(cls, values: object) -> object:
+        if not isinstance(values, dict) or values.get("tile_um") is None:
+            return values
+        tile_um, tile_px = values["tile_um"], values.get("tile_px", cls.model_fields["tile_px"].default)
+        if not isinstance(tile_um, int | float) or not isinstance(tile_px, int) or tile_px <= 0:
+            return values  # the fields' own checks say what is wrong
+        mpp = tile_um / tile_px
+        if "target_mpp" in values and not math.isclose(values["target_mpp"], mpp):
+            raise ValueError(
+                f"tile_um {tile_um:g} over tile_px {tile_px} is {mpp:g} microns per pixel, but target_mpp says "
+                f"{values['target_mpp']:g}; leave one of the two out"
+            )
+        return {**values, "target_mpp": mpp}
 
 
 class TileFlag(IntFlag):
@@ -36,33 +70,7 @@ class TileFlag(IntFlag):
     PEN = 1
     OUT_OF_FOCUS = 2
     OVERHANG = 4
-
-
-@dataclass(frozen=True)
-class ReadPlan:
-    """How to read one tile of a grid, the same for all.
-
-    Parameters
-    ----------
-    level : int
-        Pyramid level to read.
-    read_px : tuple of int
-        (width, height) of the rectangle read at that level.
-    tile_px : int
-        Side of the finished tile.
-    mpp_read : tuple of float
-        Microns per pixel of the finished tile in x and y.
-    """
-
-    level: int
-    read_px: tuple[int, int]
-    tile_px: int
-    mpp_read: tuple[float, float]
-
-    @property
-    def resized(self) -> bool:
-        """Whether the rectangle read has to be resized to the tile."""
-        return self.read_px != (self.tile_px, self.tile_px)
+    ABSENT_PART = 8
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
     """Choose the level and the rectangle that give tiles of the asked resolution.
 
     A level whose mpp is within `mpp_tolerance` is taken as it is; otherwise the nearest finer level is read and
-    resized once. A slide coarser than asked for is enlarged, since no finer pixels exist.
+    resized once, by the exact ratio. A slide coarser than asked for is enlarged, since no finer pixels exist.
 
     Parameters
     ----------
@@ -142,9 +150,17 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
     finer = [level for level, native in enumerate(level_mpps) if max(native) <= settings.target_mpp]
     level = max(finer, key=lambda index: geometry.level_downsamples[index]) if finer else 0
     side_um = settings.tile_px * settings.target_mpp
-    read = (max(1, round(side_um / level_mpps[level][0])), max(1, round(side_um / level_mpps[level][1])))
-    mpp_read = (read[0] * level_mpps[level][0] / settings.tile_px, read[1] * level_mpps[level][1] / settings.tile_px)
-    return ReadPlan(level, read, settings.tile_px, mpp_read)
+    extent = (side_um / level_mpps[level][0], side_um / level_mpps[level][1])
+    if settings.align_to_native:
+        extent = _snapped(extent, geometry.native_tile_px, settings.mpp_tolerance)
+    reduction = _reduction(extent, geometry, settings)
+    scale = (settings.tile_px * reduction / extent[0], settings.tile_px * reduction / extent[1])
+    read = (_whole_px(extent[0] / reduction), _whole_px(extent[1] / reduction))
+    mpp_read = (
+        extent[0] * level_mpps[level][0] / settings.tile_px,
+        extent[1] * level_mpps[level][1] / settings.tile_px,
+    )
+    return ReadPlan(level, read, settings.tile_px, mpp_read, scale, reduction)
 
 
 def make_grid(
@@ -175,20 +191,21 @@ def make_grid(
     """
     plan = plan_reading(geometry, settings, slide_name)
     downsample = geometry.level_downsamples[plan.level]
-    footprint = (plan.read_px[0] * downsample, plan.read_px[1] * downsample)
+    lattice = downsample * plan.reduction
+    footprint = (plan.tile_px / plan.scale[0] * lattice, plan.tile_px / plan.scale[1] * lattice)
     stride = (footprint[0] * (1 - settings.overlap), footprint[1] * (1 - settings.overlap))
     x = _starts(geometry.width_px, footprint[0], stride[0])
     y = _starts(geometry.height_px, footprint[1], stride[1])
     tissue = _window_share(mask.tissue, geometry, x, y, footprint)
     pen = _window_share(mask.pen, geometry, x, y, footprint)
-    rows, columns = np.nonzero(tissue >= settings.min_tissue_share)
+    rows, columns = _drawn(np.argwhere(tissue >= settings.min_tissue_share), settings).T
     flags = np.where(pen[rows, columns] > 0, TileFlag.PEN, TileFlag.NONE).astype(np.uint8)
     overhang = (x[columns] + footprint[0] > geometry.width_px + 0.5) | (
         y[rows] + footprint[1] > geometry.height_px + 0.5
     )
     flags[overhang] |= np.uint8(TileFlag.OVERHANG)
     return TileGrid(
-        coords=np.stack([np.rint(x[columns]), np.rint(y[rows])], axis=1).astype(np.int32),
+        coords=_corners(x[columns], y[rows], lattice if plan.reduction > 1 else 1.0),
         grid=np.stack([rows, columns], axis=1).astype(np.int32),
         tissue_share=tissue[rows, columns].astype(np.float32),
         flags=flags,
@@ -197,6 +214,43 @@ def make_grid(
         footprint_level0_px=footprint,
         plan=plan,
     )
+
+
+def _snapped(extent: tuple[float, float], native: tuple[int, int] | None, tolerance: float) -> tuple[float, float]:
+    """Return the side of a tile in native tiles where that is a whole number within the tolerance, else as it is."""
+    if native is None:
+        return extent
+    whole = tuple(max(1, round(side / own)) * own for side, own in zip(extent, native, strict=True))
+    close = all(abs(new / side - 1) <= tolerance for new, side in zip(whole, extent, strict=True))
+    return (float(whole[0]), float(whole[1])) if close else extent
+
+
+def _reduction(extent: tuple[float, float], geometry: SlideGeometry, settings: TilingSettings) -> int:
+    """Return the largest factor by which the codec may shrink without going below the resolution asked for."""
+    if settings.decode == "exact":
+        return 1
+    return max(
+        factor for factor in geometry.reductions if factor == 1 or factor * settings.tile_px <= min(extent) + 1e-6
+    )
+
+
+def _whole_px(extent: float) -> int:
+    """Return the pixels that cover an extent, forgiving rounding in its last digits."""
+    return max(1, math.ceil(extent - 1e-6))
+
+
+def _drawn(places: IntArray, settings: TilingSettings) -> IntArray:
+    """Return at most `max_tiles` of the tiles' (row, column), in their order."""
+    if settings.max_tiles is None or len(places) <= settings.max_tiles:
+        return places
+    chosen = np.random.default_rng(settings.sample_seed).choice(len(places), settings.max_tiles, replace=False)
+    return places[np.sort(chosen)]
+
+
+def _corners(x: FloatArray, y: FloatArray, lattice: float) -> NDArray[np.int32]:
+    """Return corners in whole level-0 pixels; where the codec shrinks, on the pixels that it can give."""
+    exact = np.stack([x, y], axis=1)
+    return np.rint(np.rint(exact / lattice) * lattice).astype(np.int32)
 
 
 def _starts(extent_px: int, footprint_px: float, stride_px: float) -> FloatArray:

@@ -35,8 +35,10 @@ def main() -> None:
     package = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("pathoml-demo/run/package")
     folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path("real-slide")
     if not package.is_dir():
-        sys.exit(f"{package}: no model package there; run 'pathoml demo' first, or name one")
+        print(f"{package}: no model package there; run 'pathoml demo' first, or name one", file=sys.stderr)
+        sys.exit(2)
     slide = get_slide(folder)
+    print("The slide comes without age and sex: the training patients' medians stand in for them.")
     for command in (
         ["slide", "info", str(slide)],
         ["predict", str(package), str(slide), "-o", str(folder), "--impute-covariates"],

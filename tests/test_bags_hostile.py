@@ -27,7 +27,8 @@ def header(**changes: str | float) -> BagHeader:
         "slide_mpp": (0.5, 0.5), "mpp_from": "metadata", "target_mpp": 0.5, "mpp_read": (0.5, 0.5), "tile_px": 224,
         "footprint_level0_px": (224.0, 224.0), "stride_level0_px": (224.0, 224.0), "origin_level0_px": (0.0, 0.0),
         "encoder": "toy", "weights_digest": "c" * 64, "precision_asked": "float32", "precision_used": "float32",
-        "batch_tiles": 8, "settings_digest": "d" * 64, "lost_tiles": 0, "pathoml_version": "0.1.0",
+        "batch_tiles": 8,
+        "reader": "native tiles", "decode": "exact", "settings_digest": "d" * 64, "lost_tiles": 0, "pathoml_version": "0.1.0",
     }  # fmt: skip
     return BagHeader(**{**values, **changes})
 

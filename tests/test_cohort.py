@@ -201,3 +201,12 @@ def test_a_block_that_takes_a_column_used_elsewhere_is_a_problem(tmp_path: Path,
     covariates = (NumericCovariate(column="age"), BlockCovariate(name="b", columns=pattern))
     with pytest.raises(CohortError, match="age"):
         read(tmp_path, text, site=None, covariates=covariates)
+
+
+def test_a_missing_column_hides_no_problem_of_the_others(tmp_path: Path) -> None:
+    text = GOOD.replace("time", "tim").replace("05,10,1", "05,-10,7").replace("61.5", "old")
+    found = problems(tmp_path, text)
+    assert len(found) == 3
+    assert any("no column 'time'" in one and "did you mean 'tim'?" in one for one in found)
+    assert any("row 2, column event" in one for one in found)
+    assert any("row 2, column age" in one for one in found)

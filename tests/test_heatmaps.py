@@ -18,7 +18,8 @@ def header(width: int, height: int, side: float, stride: float | None = None) ->
         slide_mpp=(0.5, 0.5), mpp_from="metadata", target_mpp=0.5, mpp_read=(0.5, 0.5), tile_px=224,
         footprint_level0_px=(side, side),
         stride_level0_px=(stride, stride), origin_level0_px=(0.0, 0.0), encoder="toy", weights_digest="c" * 64,
-        precision_asked="float32", precision_used="float32", batch_tiles=8, settings_digest="d" * 64, lost_tiles=0,
+        precision_asked="float32", precision_used="float32", batch_tiles=8,
+        reader="native tiles", decode="exact", settings_digest="d" * 64, lost_tiles=0,
         pathoml_version="0.1.0",
     )  # fmt: skip
 

@@ -108,7 +108,9 @@ def test_a_fixed_table_that_does_not_fit_is_refused(tmp_path: Path, rows: str, m
 
 def test_a_fixed_table_without_its_column_says_which_there_are(tmp_path: Path) -> None:
     (tmp_path / "folds.csv").write_text("patient,fold\n000,a\n")
-    with pytest.raises(CohortError, match=r"no column 'patient_id' in folds\.csv; it has: patient, fold"):
+    with pytest.raises(
+        CohortError, match=r"no column 'patient_id' in folds\.csv; did you mean 'patient'\? it has: patient, fold"
+    ):
         make_folds(cohort(), SplitsSettings(schemes=(FixedSettings(table=tmp_path / "folds.csv"),)))
 
 

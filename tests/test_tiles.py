@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pathoml.errors import MissingMppError, NoTissueError
-from pathoml.slides import Slide, open_slide
+from pathoml.slides import ReadPlan, Slide, TileState, open_slide
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
-from pathoml.tiles import read_tile, tissue_grid
+from pathoml.tiles import tissue_grid
 from pathoml.tiling import TilingSettings, plan_reading
 from pathoml.tissue import TissueSettings
 
@@ -19,6 +19,12 @@ PLAN = TissuePlan(
     seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
     tumour=0.5, glands=0.3,
 )  # fmt: skip
+
+
+def read_tile(slide: Slide, corner: tuple[int, int], plan: ReadPlan) -> np.ndarray:
+    out = np.empty((1, plan.tile_px, plan.tile_px, 3), dtype=np.uint8)
+    assert slide.tile_reader([corner], plan).read(0, 1, out)[0] != TileState.LOST
+    return out[0]
 
 
 @pytest.fixture(scope="module")

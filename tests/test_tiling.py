@@ -118,8 +118,8 @@ def test_twice_the_mpp_and_half_the_pixels_is_the_same_grid_in_micrometres() -> 
 @pytest.mark.parametrize(
     ("mpp", "read_px", "mpp_read"),
     [
-        (0.25, 448, 0.5), (0.5, 224, 0.5), (0.499, 224, 0.499), (0.491, 224, 0.491), (0.489, 229, 229 * 0.489 / 224),
-        (0.509, 224, 0.509), (0.24, 467, 467 * 0.24 / 224), (1.0, 112, 0.5), (0.52, 215, 215 * 0.52 / 224),
+        (0.25, 448, 0.5), (0.5, 224, 0.5), (0.499, 224, 0.499), (0.491, 224, 0.491), (0.489, 230, 0.5),
+        (0.509, 224, 0.509), (0.24, 467, 0.5), (1.0, 112, 0.5), (0.52, 216, 0.5), (0.2527, 444, 0.5),
     ],
 )  # fmt: skip
 def test_tiles_have_the_asked_resolution(mpp: float, read_px: int, mpp_read: float) -> None:
@@ -193,3 +193,78 @@ def test_a_tile_full_of_tissue_has_share_one_at_any_resolution(mpp: float, pixel
     assert inside.sum() > 50
     np.testing.assert_allclose(grid.tissue_share[inside], 1.0, atol=0.005)
     assert grid.tissue_share.max() <= 1.0
+
+
+@CASES
+@given(
+    st.floats(0.1, 2.0), st.sampled_from([64, 224, 256]), st.sampled_from([0.0, 0.25, 0.5]),
+    st.tuples(st.integers(600, 6000), st.integers(600, 6000)),
+)  # fmt: skip
+def test_row_and_column_times_the_stride_is_exact_and_corners_lie_within_half_a_pixel(
+    mpp: float, tile_px: int, overlap: float, size: tuple[int, int]
+) -> None:
+    one = geometry(*size, (mpp, mpp))
+    tiling = TilingSettings(tile_px=tile_px, overlap=overlap, mpp_tolerance=0.0)
+    grid = make_grid(one, mask_of(np.ones((20, 20), dtype=bool)), tiling)
+    side = tile_px * 0.5 / mpp
+    assert grid.footprint_level0_px == pytest.approx((side, side), rel=1e-12)
+    assert grid.stride_level0_px == pytest.approx((side * (1 - overlap),) * 2, rel=1e-12)
+    exact = grid.grid[:, ::-1] * np.array(grid.stride_level0_px)
+    assert np.abs(grid.coords - exact).max(initial=0) <= 0.5 + 1e-9
+
+
+def test_a_tile_of_256_px_on_a_slide_of_02527_covers_five_hundred_and_six_and_a_half() -> None:
+    one = geometry(30_000, 30_000, (0.2527, 0.2527))
+    grid = make_grid(one, mask_of(np.ones((100, 100), dtype=bool)), TilingSettings(tile_px=256))
+    assert grid.footprint_level0_px[0] == pytest.approx(506.529, abs=1e-3)
+    assert grid.coords[1, 0] == 507
+    assert grid.coords[2, 0] == 1013
+    assert grid.plan.read_px == (507, 507)
+    assert grid.plan.mpp_read == pytest.approx((0.5, 0.5), rel=1e-12)
+
+
+def test_a_grid_may_snap_to_the_tiles_of_the_slide_within_the_tolerance() -> None:
+    one = dataclasses.replace(geometry(30_000, 30_000, (0.2527, 0.2527)), native_tile_px=(256, 256))
+    grid = make_grid(one, mask_of(np.ones((100, 100), dtype=bool)), TilingSettings(tile_px=256, align_to_native=True))
+    assert (grid.coords % 256 == 0).all()
+    assert grid.plan.read_px == (512, 512)
+    assert grid.plan.mpp_read == pytest.approx((0.5054, 0.5054))
+    far = dataclasses.replace(one, mpp=(0.23, 0.23))
+    assert plan_reading(far, TilingSettings(tile_px=256, align_to_native=True)) == plan_reading(
+        far, TilingSettings(tile_px=256)
+    )
+
+
+@pytest.mark.parametrize(("mpp", "reduction"), [(0.25, 2), (0.2527, 1), (0.125, 4), (0.0625, 8), (0.24, 2), (0.5, 1)])
+def test_the_codec_shrinks_only_as_far_as_the_resolution_asked_for(mpp: float, reduction: int) -> None:
+    one = dataclasses.replace(geometry(30_000, 30_000, (mpp, mpp)), reductions=(1, 2, 4, 8))
+    scaled = plan_reading(one, TilingSettings(decode="scaled"))
+    assert scaled.reduction == reduction
+    assert plan_reading(one, TilingSettings()).reduction == 1
+    assert scaled.mpp_read == plan_reading(one, TilingSettings()).mpp_read
+    assert scaled.scale[0] <= 1
+    grid = make_grid(one, mask_of(np.ones((100, 100), dtype=bool)), TilingSettings(decode="scaled"))
+    assert (grid.coords % reduction == 0).all(), "corners lie on the pixels that the codec can give"
+
+
+def test_at_most_so_many_tiles_are_kept_drawn_by_the_seed_and_in_order() -> None:
+    one, tissue = geometry(9000, 7000, (0.5, 0.5)), mask_of(np.random.default_rng(1).random((70, 90)) < 0.8)
+    every = make_grid(one, tissue, TilingSettings())
+    some = make_grid(one, tissue, TilingSettings(max_tiles=100))
+    again = make_grid(one, tissue, TilingSettings(max_tiles=100))
+    other = make_grid(one, tissue, TilingSettings(max_tiles=100, sample_seed=1))
+    assert len(some) == 100
+    np.testing.assert_array_equal(some.grid, again.grid)
+    assert (some.grid != other.grid).any()
+    places = [tuple(place) for place in some.grid.tolist()]
+    assert places == sorted(places)
+    assert set(places) <= {tuple(place) for place in every.grid.tolist()}
+    assert len(make_grid(one, tissue, TilingSettings(max_tiles=10**6))) == len(every)
+
+
+def test_the_side_of_a_tile_can_be_given_in_micrometres() -> None:
+    assert TilingSettings(tile_um=112, tile_px=224).target_mpp == 0.5
+    assert TilingSettings(tile_um=256).target_mpp == pytest.approx(256 / 224)
+    assert TilingSettings(tile_um=112, tile_px=224, target_mpp=0.5).target_mpp == 0.5
+    with pytest.raises(ValueError, match=r"but target_mpp says 0\.25; leave one of the two out"):
+        TilingSettings(tile_um=112, tile_px=224, target_mpp=0.25)

@@ -1,13 +1,18 @@
 """What every slide backend offers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pathoml.errors import MissingMppError
-from pathoml.units import BoolArray, RgbImage
+from pathoml.units import BoolArray, IntArray, RgbImage
 
 MPP_RANGE = (0.05, 10.0)
 """Plausible microns per pixel of level 0; outside, the metadata are wrong."""
@@ -25,12 +30,18 @@ class SlideGeometry:
         Downsample of each level against level 0, finest first; the first is 1.
     mpp : tuple of float, or None
         Microns per level-0 pixel in x and y, as the metadata or the manifest say; not yet judged.
+    reductions : tuple of int
+        By which whole factors the codec can shrink while it decodes; 1 is plain decoding.
+    native_tile_px : tuple of int, or None
+        (width, height) of the compressed tiles of level 0, where the file's layout is known.
     """
 
     width_px: int
     height_px: int
     level_downsamples: tuple[float, ...]
     mpp: tuple[float, float] | None
+    reductions: tuple[int, ...] = (1,)
+    native_tile_px: tuple[int, int] | None = None
 
     def checked_mpp(self, slide_name: str) -> tuple[float, float]:
         """Return the resolution, or say that it cannot be used.
@@ -59,6 +70,39 @@ class SlideGeometry:
         return self.mpp
 
 
+@dataclass(frozen=True)
+class ReadPlan:
+    """How to read one tile of a grid, the same for all.
+
+    Parameters
+    ----------
+    level : int
+        Pyramid level to read.
+    read_px : tuple of int
+        (width, height) of the rectangle read, in pixels of that level after `reduction`.
+    tile_px : int
+        Side of the finished tile.
+    mpp_read : tuple of float
+        Microns per pixel of the finished tile in x and y.
+    scale : tuple of float
+        Pixels of the finished tile per pixel read, in x and y; (1, 1) takes the pixels as they are.
+    reduction : int
+        Factor by which the codec shrinks while it decodes (1, 2, 4 or 8).
+    """
+
+    level: int
+    read_px: tuple[int, int]
+    tile_px: int
+    mpp_read: tuple[float, float]
+    scale: tuple[float, float] = (1.0, 1.0)
+    reduction: int = 1
+
+    @property
+    def resized(self) -> bool:
+        """Whether the rectangle read has to be resized to the tile."""
+        return self.scale != (1.0, 1.0)
+
+
 class Region(NamedTuple):
     """A rectangle of pixels read from a slide.
 
@@ -72,6 +116,37 @@ class Region(NamedTuple):
 
     pixels: RgbImage
     present: BoolArray | None
+
+
+class TileState(IntEnum):
+    """What became of a tile that was read."""
+
+    WHOLE = 0
+    ABSENT_PART = 1
+    """Part of it was never scanned and holds the background colour."""
+    LOST = 2
+    """Its data are damaged; its pixels must not be used."""
+
+
+class TileReader(ABC):
+    """Reads the tiles of one slide in the order of their rows. Close the slide, not the reader."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int, out: RgbImage) -> NDArray[np.uint8]:
+        """Read the next tiles.
+
+        Parameters
+        ----------
+        start, stop : int
+            Rows ``start`` to ``stop - 1`` of the coordinates that the reader was made for; every row once.
+        out : ndarray of uint8, shape (at least stop - start, tile_px, tile_px, 3)
+            Receives the pixels; beyond the slide's edge its background colour.
+
+        Returns
+        -------
+        ndarray of uint8, shape (stop - start,)
+            `TileState` of each.
+        """
 
 
 class Slide(ABC):
@@ -94,10 +169,12 @@ class Slide(ABC):
     @property
     @abstractmethod
     def metadata(self) -> dict[str, str]:
-        """The allow-listed metadata: vendor and objective power, nothing that could name a person."""
+        """The allow-listed metadata: vendor, objective power, codec and tier; nothing that could name a person."""
 
     @abstractmethod
-    def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
+    def read_region(
+        self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int], *, reduction: int = 1
+    ) -> Region:
         """Read a rectangle.
 
         Parameters
@@ -107,7 +184,9 @@ class Slide(ABC):
         level : int
             Pyramid level to read from.
         size_px : tuple of int
-            (width, height) in pixels of that level.
+            (width, height) in pixels of that level after `reduction`.
+        reduction : int, optional
+            One of ``geometry.reductions``: shrink by this factor while decoding.
 
         Returns
         -------
@@ -121,6 +200,27 @@ class Slide(ABC):
         """
 
     @abstractmethod
+    def tile_reader(
+        self, coords: NDArray[np.int32] | Sequence[Sequence[int]], plan: ReadPlan, *, threads: int = 1
+    ) -> TileReader:
+        """Prepare to read many tiles.
+
+        Parameters
+        ----------
+        coords : array-like of int, shape (tiles, 2)
+            Top-left corners (x, y) in level-0 pixels, in the order in which they will be read.
+        plan : ReadPlan
+            How each is read.
+        threads : int, optional
+            Threads that decode, where the format allows several.
+
+        Returns
+        -------
+        TileReader
+            For these tiles.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Release the file."""
 
@@ -131,3 +231,19 @@ class Slide(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def corners(coords: NDArray[np.int32] | Sequence[Sequence[int]]) -> IntArray:
+    """Return corners as one array.
+
+    Parameters
+    ----------
+    coords : array-like of int, shape (tiles, 2)
+        (x, y) in level-0 pixels.
+
+    Returns
+    -------
+    ndarray of int64, shape (tiles, 2)
+        The same.
+    """
+    return np.asarray(coords, dtype=np.int64).reshape(-1, 2)

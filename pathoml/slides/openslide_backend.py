@@ -1,42 +1,19 @@
 """Slides through OpenSlide: every vendor it knows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import openslide
+from numpy.typing import NDArray
 
-from pathoml.errors import DamagedSlideError, SlideNotFoundError, UnreadableSlideError
-from pathoml.slides.base import Region, Slide, SlideGeometry
+from pathoml.errors import DamagedSlideError, UnreadableSlideError
+from pathoml.slides.base import ReadPlan, Region, Slide, SlideGeometry, TileReader, corners
+from pathoml.slides.region_reader import RegionTileReader
 from pathoml.units import BoolArray, RgbImage
 
 _WHITE = (255, 255, 255)
-
-
-def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide.
-
-    Parameters
-    ----------
-    path : Path
-        The slide's file.
-    mpp : float, optional
-        Microns per level-0 pixel from the manifest; overrides the metadata.
-
-    Returns
-    -------
-    Slide
-        Open; close it, or use it in a ``with`` block.
-
-    Raises
-    ------
-    SlideNotFoundError
-        If there is no such file.
-    UnreadableSlideError
-        If the file is empty or OpenSlide cannot open it.
-    """
-    return OpenSlideSlide(path, mpp=mpp)
 
 
 class OpenSlideSlide(Slide):
@@ -51,10 +28,8 @@ class OpenSlideSlide(Slide):
 
     Raises
     ------
-    SlideNotFoundError
-        If there is no such file.
     UnreadableSlideError
-        If the file is empty or OpenSlide cannot open it.
+        If OpenSlide cannot open it; `pathoml.slides.triage` finds out why.
     """
 
     def __init__(self, path: Path, *, mpp: float | None = None) -> None:
@@ -68,10 +43,13 @@ class OpenSlideSlide(Slide):
             level_downsamples=tuple(float(value) for value in self._handle.level_downsamples),
             mpp=(mpp, mpp) if mpp is not None else _metadata_mpp(properties),
         )
+        self._level_sizes = tuple(self._handle.level_dimensions)
         self._background = _background(properties)
         self._metadata = {
             "vendor": properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
-            "objective_power": properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER, "unknown"),
+            "objective_power": _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+            "codec": "unknown",
+            "tier": "openslide",
         }
 
     @property
@@ -81,10 +59,22 @@ class OpenSlideSlide(Slide):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Vendor and objective power."""
+        """Vendor, objective power, and that OpenSlide reads it."""
         return dict(self._metadata)
 
-    def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """RGB of what was never scanned."""
+        return self._background
+
+    @property
+    def level_sizes_px(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of each level."""
+        return self._level_sizes
+
+    def read_region(
+        self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int], *, reduction: int = 1
+    ) -> Region:
         """Read a rectangle; see `Slide.read_region`.
 
         Parameters
@@ -95,6 +85,8 @@ class OpenSlideSlide(Slide):
             Pyramid level.
         size_px : tuple of int
             (width, height) at that level.
+        reduction : int, optional
+            1: OpenSlide does not shrink while it decodes.
 
         Returns
         -------
@@ -106,6 +98,8 @@ class OpenSlideSlide(Slide):
         DamagedSlideError
             If the data cannot be decoded.
         """
+        if reduction != 1:
+            raise ValueError(f"OpenSlide decodes whole pixels; a reduction of {reduction} was asked for")
         try:
             image = self._handle.read_region(xy_level0_px, level, size_px)
         except openslide.OpenSlideError as error:
@@ -115,20 +109,33 @@ class OpenSlideSlide(Slide):
             raise DamagedSlideError(f"{self.path.name}: tile at {xy_level0_px}, level {level}: {error}") from error
         return _composite(np.asarray(image), self._background)
 
+    def tile_reader(
+        self, coords: NDArray[np.int32] | Sequence[Sequence[int]], plan: ReadPlan, *, threads: int = 1
+    ) -> TileReader:
+        """Prepare to read tiles, one region each; see `Slide.tile_reader`.
+
+        Parameters
+        ----------
+        coords : array-like of int, shape (tiles, 2)
+            Top-left corners in level-0 pixels.
+        plan : ReadPlan
+            How each is read.
+        threads : int, optional
+            Not used: a handle that has to be reopened after a damaged tile cannot be shared.
+
+        Returns
+        -------
+        TileReader
+            For these tiles.
+        """
+        return RegionTileReader(self.read_region, self._geometry, corners(coords), plan)
+
     def close(self) -> None:
         """Release the file."""
         self._handle.close()
 
 
 def _open_handle(path: Path) -> openslide.OpenSlide:
-    if not path.exists():
-        raise SlideNotFoundError(f"{path.name}: no such file; correct the manifest's column path")
-    if not path.is_file():
-        raise UnreadableSlideError(
-            f"{path.name}: a folder or something else that is no file; name the slide's file itself"
-        )
-    if path.stat().st_size == 0:
-        raise UnreadableSlideError(f"{path.name}: the file is empty (0 bytes); copy it again from its source")
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
@@ -142,6 +149,12 @@ def _metadata_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
     values = tuple(_finite(properties.get(name)) for name in names)
     x, y = values
     return None if x is None or y is None else (x, y)
+
+
+def _number(text: str | None) -> str:
+    """Return a property only if it is a number: vendors write free text where numbers belong."""
+    value = _finite(text)
+    return "unknown" if value is None else f"{value:g}"
 
 
 def _finite(text: str | None) -> float | None:

@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 
 from pathoml.errors import DamagedSlideError
-from pathoml.slides.base import Slide
+from pathoml.slides.base import Slide, SlideGeometry
 from pathoml.units import RgbImage
 
 logger = logging.getLogger(__name__)
 
 _STRIP_PIXELS = 32_000_000
 _PIECE_PX = 256
+_LEAST_REDUCED_PX = 64
+"""Narrower pictures are not shrunk by the codec: it mixes what lies beyond the edge into the last pixel."""
 
 
 def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
@@ -39,8 +41,8 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
     mpp_x, mpp_y = geometry.checked_mpp(slide.path.name)
     columns = max(1, round(geometry.width_px * mpp_x / mpp))
     rows = max(1, round(geometry.height_px * mpp_y / mpp))
-    level = _level_for(geometry.level_downsamples, min(geometry.width_px / columns, geometry.height_px / rows))
-    downsample = geometry.level_downsamples[level]
+    level, reduction = _level_for(geometry, min(geometry.width_px / columns, geometry.height_px / rows))
+    downsample = geometry.level_downsamples[level] * reduction
     row_height = geometry.height_px / rows
     strip_rows = max(1, int(_STRIP_PIXELS / (geometry.width_px / downsample) / (row_height / downsample)))
     picture = np.empty((rows, columns, 3), dtype=np.uint8)
@@ -48,31 +50,41 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
         last = min(rows, first + strip_rows)
         top, bottom = round(first * row_height), round(last * row_height)
         size = (max(1, round(geometry.width_px / downsample)), max(1, round((bottom - top) / downsample)))
-        strip = _read_strip(slide, top, level, size)
+        strip = _read_strip(slide, top, level, reduction, size)
         picture[first:last] = cv2.resize(strip, (columns, last - first), interpolation=cv2.INTER_AREA)
     return picture
 
 
-def _read_strip(slide: Slide, top: int, level: int, size: tuple[int, int]) -> RgbImage:
+def _read_strip(slide: Slide, top: int, level: int, reduction: int, size: tuple[int, int]) -> RgbImage:
     """Read a strip; where it is damaged, read it in pieces and leave those that cannot be read white."""
     try:
-        return slide.read_region((0, top), level, size).pixels
+        return slide.read_region((0, top), level, size, reduction=reduction).pixels
     except DamagedSlideError as error:
         logger.warning("reading the overview in pieces: %s", error)
-    downsample = slide.geometry.level_downsamples[level]
+    downsample = slide.geometry.level_downsamples[level] * reduction
     strip = np.full((size[1], size[0], 3), 255, dtype=np.uint8)
     for y in range(0, size[1], _PIECE_PX):
         for x in range(0, size[0], _PIECE_PX):
             width, height = min(_PIECE_PX, size[0] - x), min(_PIECE_PX, size[1] - y)
             corner = (round(x * downsample), top + round(y * downsample))
             try:
-                strip[y : y + height, x : x + width] = slide.read_region(corner, level, (width, height)).pixels
+                piece = slide.read_region(corner, level, (width, height), reduction=reduction)
+                strip[y : y + height, x : x + width] = piece.pixels
             except DamagedSlideError as error:
                 logger.warning("left white in the overview: %s", error)
     return strip
 
 
-def _level_for(downsamples: tuple[float, ...], wanted: float) -> int:
-    """Return the coarsest level that is still at least as fine as wanted."""
-    fine_enough = [index for index, value in enumerate(downsamples) if value <= wanted * 1.01]
-    return max(fine_enough, key=lambda index: downsamples[index]) if fine_enough else 0
+def _level_for(geometry: SlideGeometry, wanted: float) -> tuple[int, int]:
+    """Return the level, and the factor by which its codec shrinks, that give the coarsest pixels still fine enough."""
+    ways = [
+        (downsample * reduction, -reduction, level)
+        for level, downsample in enumerate(geometry.level_downsamples)
+        for reduction in geometry.reductions
+        if downsample * reduction <= wanted * 1.01
+        and (reduction == 1 or min(geometry.width_px, geometry.height_px) >= _LEAST_REDUCED_PX * downsample * reduction)
+    ]
+    if not ways:
+        return 0, 1
+    _, minus_reduction, level = max(ways)
+    return level, -minus_reduction

@@ -66,7 +66,7 @@ def test_check_opens_slides_when_asked_and_names_code_and_row(copy_of_cohort: Ca
     done = pathoml("check", "study.yaml", "--slides", folder=folder)
     assert done.returncode == 2
     assert "row 4" in done.stderr
-    assert "UNREADABLE" in done.stderr
+    assert "TEXT" in done.stderr
 
 
 def test_wrong_configuration_exits_2_with_file_and_line(copy_of_cohort: Callable[[], Path]):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pathoml.errors import DamagedSlideError, MissingMppError
-from pathoml.slides import open_slide, whole_slide_image
-from pathoml.slides.base import Region, Slide, SlideGeometry
+from pathoml.slides import ReadPlan, Region, Slide, SlideGeometry, TileReader, open_slide, whole_slide_image
 from pathoml.testing.pyramid import write_pyramid
 
 
@@ -29,7 +28,13 @@ class ArraySlide(Slide):
     def metadata(self) -> dict[str, str]:
         return {}
 
-    def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
+    def tile_reader(self, coords: object, plan: ReadPlan, *, threads: int = 1) -> TileReader:
+        raise NotImplementedError
+
+    def read_region(
+        self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int], *, reduction: int = 1
+    ) -> Region:
+        assert reduction == 1
         self.read.append((level, size_px))
         downsample = self._geometry.level_downsamples[level]
         x, y = (round(value / downsample) for value in xy_level0_px)
@@ -118,7 +123,9 @@ def test_odd_sizes_cover_the_slide(tmp_path: Path, size: tuple[int, int]) -> Non
 
 def test_a_damaged_tile_leaves_a_hole_and_not_a_lost_slide() -> None:
     class Damaged(ArraySlide):
-        def read_region(self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int]) -> Region:
+        def read_region(
+            self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int], *, reduction: int = 1
+        ) -> Region:
             (x, y), (width, height) = xy_level0_px, size_px
             if x <= 250 < x + width and y <= 250 < y + height:
                 raise DamagedSlideError("tile at (250, 250)")

@@ -1,0 +1,68 @@
+"""What `pathoml slide info` says of a slide."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pathoml.errors import MissingMppError
+from pathoml.slides import Slide, open_slide
+from pathoml.tiling import TilingSettings, plan_reading
+
+_MEASURED_TILES = 64
+_MEASURED_S = 0.5
+_UNKNOWN = "unknown; give it in the manifest's column mpp"
+
+
+def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]]:
+    """Open a slide and describe it.
+
+    Parameters
+    ----------
+    path : Path
+        The slide's file.
+    mpp : float, optional
+        Microns per level-0 pixel, for slides that do not say it.
+
+    Returns
+    -------
+    list of (str, str)
+        Name and value, none of which can name a person.
+
+    Raises
+    ------
+    SlideError
+        If it cannot be opened; the code says why.
+    """
+    with open_slide(path, mpp=mpp) as slide:
+        geometry = slide.geometry
+        resolution = _UNKNOWN if geometry.mpp is None else " x ".join(f"{value:.4g}" for value in geometry.mpp)
+        facts = [
+            ("size", f"{geometry.width_px} x {geometry.height_px} px"),
+            ("microns per pixel", resolution),
+            ("level downsamples", ", ".join(f"{value:g}" for value in geometry.level_downsamples)),
+        ]
+        if geometry.native_tile_px is not None:
+            facts.append(("stored tiles", "{} x {} px".format(*geometry.native_tile_px)))
+        return [*facts, *slide.metadata.items(), ("reading speed", _speed(slide))]
+
+
+def _speed(slide: Slide) -> str:
+    """Read tiles around the middle for half a second at most, on one thread."""
+    tiling = TilingSettings(tile_px=256)
+    try:
+        plan = plan_reading(slide.geometry, tiling, slide.path.name)
+    except MissingMppError:
+        return "unknown without a resolution"
+    step = round(plan.tile_px / plan.scale[0] * slide.geometry.level_downsamples[plan.level])
+    y = slide.geometry.height_px // 2 // step * step
+    columns = min(_MEASURED_TILES, max(1, slide.geometry.width_px // step))
+    reader = slide.tile_reader([(column * step, y) for column in range(columns)], plan)
+    buffer = np.empty((1, plan.tile_px, plan.tile_px, 3), dtype=np.uint8)
+    started = time.perf_counter()
+    read = 0
+    while read < columns and time.perf_counter() - started < _MEASURED_S:
+        reader.read(read, read + 1, buffer)
+        read += 1
+    rate = read / (time.perf_counter() - started)
+    return f"about {rate:.0f} tiles/s of {plan.tile_px} px at {tiling.target_mpp:g} microns per pixel on one thread"

@@ -1,0 +1,300 @@
+"""Measure how fast tiles are read, against the bare codec and against other readers, in one run on one machine.
+
+Usage: python scripts/bench/read.py [FOLDER]
+
+Draws four slides of about 30,000 x 30,000 px (256 px JPEG tiles of real H&E where the test data are at hand, drawn ones
+otherwise) into FOLDER, reads the same tiles with every reader on one thread, in turns, and takes each reader's best turn.
+Readers other than OpenSlide are measured where they are installed (pip install "pathoml[bench]" "cucim==23.10.0").
+Prints a table and, as the last line, one JSON object; exits 1 if a figure falls short.
+"""
+
+import importlib.util
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import imagecodecs
+import numpy as np
+import openslide
+import simplejpeg
+import tifffile
+
+from pathoml.slides import ReadPlan, open_slide, whole_slide_image
+from pathoml.testing import SlideSpec, TissuePlan, draw_slide
+from pathoml.testing.design import HOSPITALS
+from pathoml.tiling import TilingSettings, make_grid, plan_reading
+from pathoml.tissue import TissueSettings, find_tissue
+
+SIDE, NATIVE, TILE = 30_000, 256, 256
+COLUMNS = -(-SIDE // NATIVE)
+TILES = 236
+TURNS = 12
+MPPS = (0.5, 0.499, 0.25, 0.2527)
+CUCIM_TARGETS = {"0.5": 0.97, "0.25 scaled": 1.0}
+cv2.setNumThreads(1)
+
+
+def stain_tiles(folder: Path) -> list[np.ndarray]:
+    """Return tiles full of tissue, of a real slide where there is one."""
+    path = Path(os.environ.get("PATHOML_TEST_DATA", "../shared/data")) / "slides/CMU-1-Small-Region.svs"
+    if not path.is_file():
+        path = folder / "source.tif"
+        plan = TissuePlan(
+            seed=(1, 1), width_um=1400.0, height_um=1400.0, tissue_area_mm2=1.9, necrosis=0.2, lymphocytes=0.2,
+            tumour=0.5, glands=0.3,
+        )  # fmt: skip
+        draw_slide(path, SlideSpec("source", plan, 0.5, HOSPITALS[0].stain))
+    with openslide.OpenSlide(path) as slide:
+        pixels = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    height, width = (size // NATIVE for size in pixels.shape[:2])
+    tiles = [
+        pixels[y * NATIVE : (y + 1) * NATIVE, x * NATIVE : (x + 1) * NATIVE]
+        for y in range(height)
+        for x in range(width)
+    ]
+    return [np.ascontiguousarray(tile) for tile in tiles if tile.mean() < 215]
+
+
+def encode(tile: np.ndarray) -> bytes:
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(tile), quality=80, colorsubsampling="420")
+
+
+def write_slide(path: Path, tiles: list[np.ndarray], mpp: float) -> None:
+    """Write a pyramid (1, 4, 16) whose level 0 repeats the tiles in random order."""
+    order = np.random.default_rng(0).integers(0, len(tiles), (COLUMNS, COLUMNS))
+    coded = [encode(tile) for tile in tiles]
+    small = {factor: [cv2.resize(tile, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA) for tile in tiles]
+             for factor in (4, 16)}  # fmt: skip
+
+    def level(factor: int) -> Iterator[bytes]:
+        if factor == 1:
+            yield from (coded[index] for index in order.ravel())
+            return
+        count = -(-SIDE // factor // NATIVE)
+        for row in range(count):
+            for column in range(count):
+                part = order[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+                picture = np.full((NATIVE, NATIVE, 3), 255, dtype=np.uint8)
+                side = NATIVE // factor
+                for (y, x), index in np.ndenumerate(part):
+                    picture[y * side : (y + 1) * side, x * side : (x + 1) * side] = small[factor][index]
+                yield encode(picture)
+
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for factor in (1, 4, 16):
+            side = SIDE // factor
+            per_cm = 1e4 / (mpp * factor)
+            tiff.write(
+                level(factor), shape=(side, side, 3), dtype=np.uint8, tile=(NATIVE, NATIVE), photometric="ycbcr",
+                compression="jpeg", subsampling=(2, 2), resolution=(per_cm, per_cm), resolutionunit="CENTIMETER",
+                subfiletype=int(factor > 1), metadata=None,
+            )  # fmt: skip
+
+
+def grid(plan: ReadPlan, offset: int) -> np.ndarray:
+    """Return whole rows of the grid from the middle of the slide, like those of a slide full of tissue."""
+    extent = plan.tile_px / plan.scale[0] * plan.reduction
+    columns = int((SIDE - offset) / extent) - 1
+    places = [
+        (offset + round(x * extent), offset + round((10 + y) * extent)) for y in range(40) for x in range(columns)
+    ]
+    return np.array(places[:TILES], dtype=np.int64)
+
+
+def with_pathoml(path: Path, coords: np.ndarray, plan: ReadPlan, threads: int = 1) -> Callable[[], None]:
+    slide = open_slide(path)
+    assert slide.metadata["tier"] == "native tiles"
+    batch = np.empty((64, TILE, TILE, 3), dtype=np.uint8)
+
+    def read() -> None:
+        reader = slide.tile_reader(coords, plan, threads=threads)
+        for start in range(0, len(coords), len(batch)):
+            reader.read(start, min(len(coords), start + len(batch)), batch)
+
+    return read
+
+
+def with_transform(path: Path, coords: np.ndarray, plan: ReadPlan) -> Callable[[], None]:
+    """Read, and bring each batch to the 224 px of an encoder as uint8."""
+    slide = open_slide(path)
+    batch = np.empty((64, TILE, TILE, 3), dtype=np.uint8)
+    ready = np.empty((64, 224, 224, 3), dtype=np.uint8)
+
+    def read() -> None:
+        reader = slide.tile_reader(coords, plan)
+        for start in range(0, len(coords), len(batch)):
+            reader.read(start, min(len(coords), start + len(batch)), batch)
+            for tile, target in zip(batch, ready, strict=True):
+                cv2.resize(tile, (224, 224), dst=target, interpolation=cv2.INTER_LINEAR)
+
+    return read
+
+
+def bare_codec(path: Path, coords: np.ndarray, plan: ReadPlan) -> Callable[[], None]:
+    """Decode every stored tile under the grid once from memory, and shrink as many pixels as the grid asks for."""
+    side = NATIVE // plan.reduction
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        corners = coords // plan.reduction
+        first, last = corners // side, (corners + plan.read_px[0] - 1) // side
+        wanted = {
+            int(y) * COLUMNS + int(x)
+            for (left, top), (right, bottom) in zip(first, last, strict=True)
+            for x in range(left, right + 1) for y in range(top, bottom + 1)
+        }  # fmt: skip
+        data = [
+            tiff.filehandle.read_array(np.uint8, page.databytecounts[index], page.dataoffsets[index]).tobytes()
+            for index in sorted(wanted)
+        ]
+    native = np.empty((side, side, 3), dtype=np.uint8)
+    region = np.random.default_rng(0).integers(0, 255, (plan.read_px[1], plan.read_px[0], 3), dtype=np.uint8)
+    out = np.empty((TILE, TILE, 3), dtype=np.uint8)
+
+    def read() -> None:
+        for one in data:
+            if plan.reduction == 1:
+                imagecodecs.jpeg8_decode(one, out=native)
+            else:
+                simplejpeg.decode_jpeg(one, min_height=side, min_width=side, min_factor=plan.reduction, buffer=native)
+        if plan.resized:
+            for _ in coords:
+                cv2.resize(region, (TILE, TILE), dst=out, interpolation=cv2.INTER_AREA)
+
+    return read
+
+
+def by_regions(
+    read_region: Callable[[int, int, int], np.ndarray], coords: np.ndarray, plan: ReadPlan
+) -> Callable[[], None]:
+    batch = np.empty((64, TILE, TILE, 3), dtype=np.uint8)
+    side = plan.read_px[0]
+
+    def read() -> None:
+        for index, (x, y) in enumerate(coords.tolist()):
+            pixels = read_region(x, y, side)
+            if side == TILE:
+                batch[index % 64] = pixels
+            else:
+                batch[index % 64] = cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA)
+
+    return read
+
+
+def others(path: Path) -> dict[str, Callable[[int, int, int], np.ndarray]]:
+    """Return a function (x, y, side) -> pixels of level 0 for every other reader that is installed."""
+    slide = openslide.OpenSlide(path)
+    readers = {"openslide": lambda x, y, side: np.asarray(slide.read_region((x, y), 0, (side, side)).convert("RGB"))}
+    if importlib.util.find_spec("tiffslide"):
+        import tiffslide
+
+        tiff = tiffslide.TiffSlide(path)
+        readers["tiffslide"] = lambda x, y, side: tiff.read_region((x, y), 0, (side, side), as_array=True)
+    if importlib.util.find_spec("fastslide"):
+        import fastslide
+
+        fast = fastslide.FastSlide.from_file_path(str(path))
+        readers["fastslide"] = lambda x, y, side: fast.read_region(location=(x, y), level=0, size=(side, side)).numpy()
+    if importlib.util.find_spec("cucim"):
+        from cucim import CuImage
+
+        image = CuImage(str(path))
+        readers["cucim"] = lambda x, y, side: np.asarray(image.read_region((x, y), (side, side), 0))
+    return readers
+
+
+def rates(readers: dict[str, Callable[[], None]], count: int) -> dict[str, float]:
+    """Return tiles per second of each reader's best turn; turns alternate, so that all meet the same machine."""
+    best = dict.fromkeys(readers, 0.0)
+    for _ in range(TURNS):
+        for name, read in readers.items():
+            started = time.perf_counter()
+            read()
+            best[name] = max(best[name], count / (time.perf_counter() - started))
+    return best
+
+
+def measure(path: Path, *, offset: int, tiling: TilingSettings) -> dict[str, float]:
+    with open_slide(path) as slide:
+        plan = plan_reading(slide.geometry, tiling)
+    coords = grid(plan, offset)
+    whole = ReadPlan(plan.level, tuple(size * plan.reduction for size in plan.read_px), TILE, plan.mpp_read)
+    readers = {
+        "pathoml": with_pathoml(path, coords, plan),
+        "bare codec": bare_codec(path, coords, plan),
+        **{name: by_regions(read, coords, whole) for name, read in others(path).items()},
+        "pathoml, 2 threads": with_pathoml(path, coords, plan, threads=2),
+        "pathoml + transform": with_transform(path, coords, plan),
+    }
+    return rates(readers, len(coords))
+
+
+def mask_and_grid(path: Path) -> float:
+    """Return CPU seconds of mask and grid."""
+    started = time.process_time()
+    with open_slide(path) as slide:
+        settings = TissueSettings()
+        mask = find_tissue(whole_slide_image(slide, settings.mask_mpp), settings.mask_mpp, settings)
+        make_grid(slide.geometry, mask, TilingSettings(tile_px=TILE))
+    return time.process_time() - started
+
+
+Figures = dict[str, dict[str, float | bool]]
+
+
+def judge(figures: Figures, name: str, value: float, target: float, *, at_most: bool = False) -> None:
+    ok = value <= target if at_most else value >= target
+    figures[name] = {"value": round(value, 3), "target": target, "ok": bool(ok)}
+
+
+def judge_slide(figures: Figures, name: str, found: dict[str, float], target: float) -> None:
+    """Hold one slide's rates against the targets."""
+    own = found["pathoml"]
+    judge(figures, f"{name}: of bare codec", own / found["bare codec"], target)
+    for peer in ("tiffslide", "fastslide", "openslide"):
+        if peer in found:
+            judge(figures, f"{name}: over {peer}", own / found[peer], 1.0)
+    if "cucim" in found and name in CUCIM_TARGETS:
+        judge(figures, f"{name}: over cucim", own / found["cucim"], CUCIM_TARGETS[name])
+    if name in ("0.5", "0.25"):
+        judge(figures, f"{name}: two threads over one", found["pathoml, 2 threads"] / own, 1.7)
+        judge(figures, f"{name}: with transform over read alone", found["pathoml + transform"] / own, 0.8)
+
+
+def main() -> int:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="pathoml-bench-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    tiles = stain_tiles(folder)
+    slides = {mpp: folder / f"{mpp}.tif" for mpp in MPPS}
+    for mpp, path in slides.items():
+        if not path.is_file():
+            write_slide(path, tiles, mpp)
+    figures: Figures = {}
+    judge(figures, "mask_and_grid_cpu_s", mask_and_grid(slides[0.25]), 1.0, at_most=True)
+    exact, scaled = TilingSettings(tile_px=TILE), TilingSettings(tile_px=TILE, decode="scaled")
+    snapped = TilingSettings(tile_px=TILE, align_to_native=True)
+    cases = {
+        "0.5": (0.5, 0, exact, 0.92), "0.5 off the grid": (0.5, 37, exact, 0.7), "0.499": (0.499, 0, exact, 0.92),
+        "0.25": (0.25, 0, exact, 0.92), "0.25 off the grid": (0.25, 37, exact, 0.7), "0.25 scaled": (0.25, 0, scaled, 0.92),
+        "0.2527": (0.2527, 0, exact, 0.7), "0.2527 snapped": (0.2527, 0, snapped, 0.92),
+    }  # fmt: skip
+    print(f"{'slide':<20} {'reader':<22} {'tiles/s':>8}")
+    for name, (mpp, offset, tiling, target) in cases.items():
+        found = measure(slides[mpp], offset=offset, tiling=tiling)
+        for reader, rate in found.items():
+            print(f"{name:<20} {reader:<22} {rate:>8.0f}", flush=True)
+        judge_slide(figures, name, found, target)
+    judge(figures, "peak_memory_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 500, at_most=True)
+    for name, figure in figures.items():
+        print(f"{name:<40} {figure['value']:>9} (target {figure['target']}) {'ok' if figure['ok'] else 'FALLS SHORT'}")
+    print(json.dumps(figures))
+    return 0 if all(figure["ok"] for figure in figures.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
