@@ -13,3 +13,6 @@ BIT_FLIPS = 40
 
 SHUFFLES = 5
 """Deals of shuffled survival against which the demo's maps are held, for each evaluation seed."""
+
+MUTATED_SLIDES = 5_000
+"""Broken copies of slides that go through `slide info` and `extract`."""

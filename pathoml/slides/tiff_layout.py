@@ -200,6 +200,8 @@ def _walk_directories(path: Path, size: int) -> None:
             if offset in seen:
                 raise DamagedSlideError(_damaged(path, "runs in a circle"))
             seen.add(offset)
+            if offset >= size:
+                raise TruncatedSlideError(_cut_short(path, size, "a directory lies"))
             stream.seek(offset)
             entries = _unpacked(count_format, stream.read(struct.calcsize(count_format)))
             if entries is None:

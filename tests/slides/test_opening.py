@@ -250,3 +250,15 @@ def test_a_pipe_is_refused_without_being_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.svs")
     assert stat.S_ISFIFO((tmp_path / "pipe.svs").stat().st_mode)
     assert code_of(tmp_path / "pipe.svs") == "NOT_AN_IMAGE"
+
+
+def test_a_directory_at_an_absurd_place_is_beyond_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "far.tif"
+    path.write_bytes(b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**63 + 5) + bytes(100))
+    assert code_of(path) == "TRUNCATED"
+
+
+def test_directories_in_a_circle_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "circle.tif"
+    path.write_bytes(b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 256, 4, 1, 300) + struct.pack("<I", 8) + bytes(100))
+    assert code_of(path) == "DAMAGED"
