@@ -263,14 +263,29 @@ Mpp = Annotated[float, typer.Option(help="Microns per pixel.", min=0.05)]
 
 
 @slide_app.command("thumbnail")
-def slide_thumbnail(slide: Path, output: Output = Path("thumbnail.png"), mpp: Mpp = 8.0) -> None:
+def slide_thumbnail(
+    slide: Path,
+    output: Output = Path("thumbnail.png"),
+    mpp: Mpp = 8.0,
+    slide_mpp: Annotated[float | None, typer.Option(help="Microns per pixel of a slide that does not say it.")] = None,
+    *,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Outline tissue and tiles, with the default settings.")
+    ] = False,
+) -> None:
     """Write a small picture of a slide; never of its label."""
+    if tiles:
+        from pathoml.pipeline.slide_facts import write_sheet_of
+
+        write_sheet_of(slide, output, mpp=slide_mpp)
+        _say(f"contact sheet: {output}")
+        return
     from PIL import Image
 
     from pathoml.files import atomic_path
     from pathoml.slides import open_slide, whole_slide_image
 
-    with open_slide(slide) as opened, atomic_path(output) as temporary:
+    with open_slide(slide, mpp=slide_mpp) as opened, atomic_path(output) as temporary:
         Image.fromarray(whole_slide_image(opened, mpp)).save(temporary, format="PNG")
     _say(f"thumbnail: {output}")
 

@@ -4,7 +4,7 @@ import json
 import logging
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict, dataclass
@@ -20,6 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from pathoml.bags import Bag, BagHeader, read_bag, write_bag
 from pathoml.cohort import SlideEntry
+from pathoml.contact_sheets import draw_contact_sheet, sheet_path, write_contact_sheet
 from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import EncoderSettings
@@ -36,8 +37,8 @@ from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.files import append_line, make_folder
 from pathoml.progress import Progress, silent
 from pathoml.provenance import pathoml_version
-from pathoml.slides import Slide, TileState, open_slide, slide_digest, slide_fingerprint
-from pathoml.tiles import tissue_grid
+from pathoml.slides import Slide, SlideGeometry, TileState, open_slide, slide_digest, slide_fingerprint
+from pathoml.tiles import LaidTiles, filled_grid, lay_tiles
 from pathoml.tiling import TileFlag, TileGrid
 from pathoml.units import RgbImage
 
@@ -117,6 +118,7 @@ def extract_archive(
     progress("extract", len(outcomes), len(entries))
     if todo:
         make_folder(folder)
+        make_folder(sheet_path(folder, "").parent)
         for outcome in _extract_all(todo, recipe, folder, device):
             outcomes[outcome.slide_id] = outcome
             _append_to_ledger(folder / "ledger.jsonl", outcome)
@@ -124,7 +126,10 @@ def extract_archive(
     return [outcomes[entry.slide_id] for entry in entries]
 
 
-def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device: str = "cpu") -> Bag:
+def extract_slide(
+    entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device: str = "cpu",
+    on_laid: Callable[[LaidTiles, SlideGeometry], None] | None = None,
+) -> Bag:  # fmt: skip
     """Turn one slide into a bag, in memory.
 
     Parameters
@@ -137,6 +142,8 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
         Built from ``recipe.encoder``, on the device.
     device : str, optional
         ``cpu`` or ``cuda``.
+    on_laid : callable, optional
+        Given the slide's picture, mask and grid before anything is encoded, also where no tile is kept.
 
     Returns
     -------
@@ -152,7 +159,10 @@ def extract_slide(entry: SlideEntry, recipe: Recipe, encoder: Encoder, *, device
     """
     encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
     with open_slide(entry.path, mpp=entry.mpp) as slide:
-        grid = tissue_grid(slide, recipe.tissue, recipe.tiling)
+        laid = lay_tiles(slide, recipe.tissue, recipe.tiling)
+        if on_laid is not None:
+            on_laid(laid, slide.geometry)
+        grid = filled_grid(laid, slide, recipe.tiling)
         features, flags, kept = _encode_grid(slide, grid, recipe.extract, encoder, device)
         geometry = slide.geometry
         header = BagHeader(
@@ -291,7 +301,12 @@ def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: 
     torch.set_num_threads(recipe.extract.threads_per_worker)
     encoder = _worker_encoder(recipe.encoder, recipe.extract.precision, device)
     try:
-        bag = extract_slide(entry, recipe, encoder, device=device)
+        bag = extract_slide(
+            entry, recipe, encoder, device=device,
+            on_laid=lambda laid, geometry: write_contact_sheet(
+                sheet_path(folder, entry.slide_id), draw_contact_sheet(laid, geometry, entry.slide_id)
+            ),
+        )  # fmt: skip
     except OSError as error:
         if isinstance(error, PathomlError):
             raise

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from typing import Literal
 
 import numpy as np
@@ -73,6 +73,16 @@ class TileFlag(IntFlag):
     ABSENT_PART = 8
 
 
+class Rejection(IntEnum):
+    """Why a tile that touches tissue or ink was not kept."""
+
+    LITTLE_TISSUE = 1
+    PEN = 2
+    """It would have held enough tissue, were the ink tissue."""
+    NOT_DRAWN = 3
+    """It could have been kept, and `max_tiles` others were drawn."""
+
+
 @dataclass(frozen=True)
 class TileGrid:
     """The kept tiles of a slide, sorted by row, then column.
@@ -95,6 +105,10 @@ class TileGrid:
         Width and height of a tile in level-0 pixels.
     plan : ReadPlan
         How a tile is read.
+    rejected : ndarray of int32, shape (rejected, 2)
+        Row and column of the tiles that touch tissue or ink and were not kept.
+    reasons : ndarray of uint8, shape (rejected,)
+        `Rejection` of each.
     """
 
     coords: NDArray[np.int32]
@@ -105,6 +119,8 @@ class TileGrid:
     origin_level0_px: tuple[float, float]
     footprint_level0_px: tuple[float, float]
     plan: ReadPlan
+    rejected: NDArray[np.int32]
+    reasons: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -198,7 +214,9 @@ def make_grid(
     y = _starts(geometry.height_px, footprint[1], stride[1])
     tissue = _window_share(mask.tissue, geometry, x, y, footprint)
     pen = _window_share(mask.pen, geometry, x, y, footprint)
-    rows, columns = _drawn(np.argwhere(tissue >= settings.min_tissue_share), settings).T
+    kept = _drawn(np.argwhere(tissue >= settings.min_tissue_share), settings)
+    rejected, reasons = _rejections(tissue, pen, kept, settings.min_tissue_share)
+    rows, columns = kept.T
     flags = np.where(pen[rows, columns] > 0, TileFlag.PEN, TileFlag.NONE).astype(np.uint8)
     overhang = (x[columns] + footprint[0] > geometry.width_px + 0.5) | (
         y[rows] + footprint[1] > geometry.height_px + 0.5
@@ -213,6 +231,8 @@ def make_grid(
         origin_level0_px=(0.0, 0.0),
         footprint_level0_px=footprint,
         plan=plan,
+        rejected=rejected,
+        reasons=reasons,
     )
 
 
@@ -245,6 +265,19 @@ def _drawn(places: IntArray, settings: TilingSettings) -> IntArray:
         return places
     chosen = np.random.default_rng(settings.sample_seed).choice(len(places), settings.max_tiles, replace=False)
     return places[np.sort(chosen)]
+
+
+def _rejections(
+    tissue: FloatArray, pen: FloatArray, kept: IntArray, least: float
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return the tiles that touch tissue or ink and were not kept, in their order, with the reason for each."""
+    reason = np.zeros(tissue.shape, dtype=np.uint8)
+    reason[tissue > 0] = Rejection.LITTLE_TISSUE
+    reason[(pen > 0) & (tissue + pen >= least)] = Rejection.PEN
+    reason[tissue >= least] = Rejection.NOT_DRAWN
+    reason[kept[:, 0], kept[:, 1]] = 0
+    places = np.argwhere(reason > 0)
+    return places.astype(np.int32), reason[places[:, 0], places[:, 1]]
 
 
 def _corners(x: FloatArray, y: FloatArray, lattice: float) -> NDArray[np.int32]:

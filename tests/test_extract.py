@@ -104,7 +104,7 @@ def test_bad_slides_get_their_code_and_the_others_go_on(archive: tuple) -> None:
     entries, outcomes, folder = archive
     assert statuses(outcomes) == ["TEXT", "done", "NO_MPP", "NO_TISSUE", "done", "NOT_FOUND"]
     assert [one.slide_id for one in outcomes] == [one.slide_id for one in entries]
-    assert {path.name for path in folder.iterdir()} == {"a.h5", "b.h5", "ledger.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {"a.h5", "b.h5", "ledger.jsonl", "contact_sheets"}
 
 
 def test_a_share_that_fails_under_a_slide_costs_that_slide_alone(
@@ -158,7 +158,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_slide_alone(archive: tuple, by_wo
     outcomes, folder = by_workers
     assert statuses(outcomes) == ["WORKER_LOST", "WORKER_LOST", *statuses(archive[1])]
     assert all("died or took too long" in one.message for one in outcomes[:2])
-    assert {path.name for path in folder.iterdir()} == {"a.h5", "b.h5", "ledger.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {"a.h5", "b.h5", "ledger.jsonl", "contact_sheets"}
 
 
 def test_worker_processes_say_the_same_of_bad_slides(archive: tuple, by_workers: tuple) -> None:
@@ -182,11 +182,11 @@ def test_worker_processes_give_the_same_features_up_to_rounding(archive: tuple, 
 def test_a_second_call_keeps_valid_bags_untouched(slides: Path, tmp_path: Path, fast: None) -> None:
     entries = [entry(slides / "a.tif"), entry(slides / "b.tif")]
     first = extract_archive(entries, recipe(), tmp_path)
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*.*")}
     second = extract_archive(entries, recipe(workers=2, slide_timeout_s=5), tmp_path)
     assert statuses(second) == ["kept", "kept"]
     assert [one.tiles for one in second] == [one.tiles for one in first]
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*.*")} == before
 
 
 def rot(slide: Path, bag: Path) -> None:
@@ -248,3 +248,8 @@ def test_a_new_mpp_in_the_manifest_causes_work(slides: Path, tmp_path: Path, fas
 def test_an_mpp_taken_out_of_the_manifest_causes_work(slides: Path, tmp_path: Path, fast: None) -> None:
     extract_archive([entry(slides / "a.tif", 0.4)], recipe(), tmp_path)
     assert statuses(extract_archive([entry(slides / "a.tif")], recipe(), tmp_path)) == ["done"]
+
+
+def test_every_slide_that_opens_has_a_contact_sheet_tissue_or_not(archive: tuple) -> None:
+    _, _, folder = archive
+    assert {path.name for path in (folder / "contact_sheets").iterdir()} == {"a.png", "b.png", "white.png"}

@@ -1,13 +1,16 @@
-"""What `pathoml slide info` says of a slide."""
+"""What `pathoml slide` says and shows of one slide."""
 
 import time
 from pathlib import Path
 
 import numpy as np
 
+from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
 from pathoml.errors import MissingMppError
 from pathoml.slides import Slide, open_slide
+from pathoml.tiles import lay_tiles
 from pathoml.tiling import TilingSettings, plan_reading
+from pathoml.tissue import TissueSettings
 
 _MEASURED_TILES = 64
 _MEASURED_S = 0.5
@@ -45,6 +48,28 @@ def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]
         if geometry.native_tile_px is not None:
             facts.append(("stored tiles", "{} x {} px".format(*geometry.native_tile_px)))
         return [*facts, *slide.metadata.items(), ("reading speed", _speed(slide))]
+
+
+def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> None:
+    """Draw the contact sheet of one slide with the default tissue and tiling.
+
+    Parameters
+    ----------
+    path : Path
+        The slide's file.
+    output : Path
+        PNG file.
+    mpp : float, optional
+        Microns per level-0 pixel, for slides that do not say it.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be opened or its resolution cannot be used.
+    """
+    with open_slide(path, mpp=mpp) as slide:
+        laid = lay_tiles(slide, TissueSettings(), TilingSettings())
+        write_contact_sheet(output, draw_contact_sheet(laid, slide.geometry, path.name))
 
 
 def _speed(slide: Slide) -> str:

@@ -22,6 +22,7 @@ from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
+from pathoml.pipeline.quality import write_quality
 from pathoml.pipeline.study import RunFolder, Study, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
 from pathoml.progress import Progress, silent
@@ -80,6 +81,7 @@ def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
     table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status"])
     table.insert(1, "has_bag", [outcome.status != "failed" for outcome in outcomes])
     write_text(study.folder.slides, table.to_csv(index=False))
+    write_quality(study.entries, outcomes, study.cohort, study.config.slides.bags, study.config.name)
     return outcomes
 
 

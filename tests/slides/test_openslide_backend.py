@@ -185,7 +185,7 @@ def extracted_files(data_dir: Path, folder: Path) -> dict[str, bytes]:
     )
     outcomes = extract_archive([SlideEntry("canary", data_dir / CMU, "P1", None, 2)], recipe, folder)
     assert [(one.status, one.code) for one in outcomes] == [("done", "")]
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.rglob("*.*")}
 
 
 def test_no_identifying_property_reaches_the_bag_or_the_ledger(
@@ -200,6 +200,6 @@ def test_no_identifying_property_reaches_the_bag_or_the_ledger(
         "the canary slide has lost its canaries"
     )
     files = extracted_files(data_dir, tmp_path / "bags")
-    assert set(files) == {"canary.h5", "ledger.jsonl"}
+    assert set(files) == {"canary.h5", "ledger.jsonl", "canary.png"}
     for value in [*values, "CMU-1", "Filename"]:
         assert not [name for name, content in files.items() if value.encode() in content], value

@@ -1,0 +1,198 @@
+"""One picture a slide of what was kept, what was dropped and why; one page for a whole archive."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pathoml.files import atomic_path, write_text
+from pathoml.provenance import RESEARCH_USE_ONLY
+from pathoml.slides import SlideGeometry
+from pathoml.tiles import LaidTiles
+from pathoml.tiling import Rejection, TileGrid
+from pathoml.units import BoolArray, FloatArray, RgbImage
+
+_LONGEST_PX = 1100
+_KEPT = (0, 90, 200)
+_OUTLINE = (0, 0, 0)
+_REJECTED = {
+    Rejection.LITTLE_TISSUE: ((240, 140, 0), "little tissue"),
+    Rejection.PEN: ((220, 0, 200), "pen"),
+    Rejection.NOT_DRAWN: ((150, 150, 150), "not drawn"),
+}
+_LINE_PX = 22
+
+
+@dataclass(frozen=True)
+class SheetEntry:
+    """One slide on the page of an archive.
+
+    Parameters
+    ----------
+    slide_id : str
+        The slide.
+    site : str
+        Its hospital; empty where unknown.
+    outcome : str
+        ``done``, ``kept``, or the code and sentence of what went wrong.
+    sheet : Path or None
+        Its picture, or None where it could not be looked at.
+    """
+
+    slide_id: str
+    site: str
+    outcome: str
+    sheet: Path | None
+
+
+def draw_contact_sheet(laid: LaidTiles, geometry: SlideGeometry, title: str) -> RgbImage:
+    """Draw a slide with its tissue's outline, its tiles, and those that were dropped by reason.
+
+    Parameters
+    ----------
+    laid : LaidTiles
+        What was seen of the slide.
+    geometry : SlideGeometry
+        Its size.
+    title : str
+        Name of the slide, as it may be shown.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3)
+        Picture above, legend below.
+    """
+    rows, columns = laid.picture.shape[:2]
+    factor = _LONGEST_PX / max(rows, columns)
+    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    sheet: RgbImage = np.ascontiguousarray(cv2.resize(laid.picture, size, interpolation=method))
+    _draw_outline(sheet, laid.mask.tissue)
+    scale = (size[0] / geometry.width_px, size[1] / geometry.height_px)
+    for reason, (colour, _) in _REJECTED.items():
+        _draw_tiles(sheet, laid.grid, laid.grid.rejected[laid.grid.reasons == reason], scale, colour)
+    _draw_tiles(sheet, laid.grid, laid.grid.grid, scale, _KEPT)
+    return np.vstack([sheet, _legend(size[0], laid.grid, title)])
+
+
+def sheet_path(bags: Path, slide_id: str) -> Path:
+    """Return where a slide's contact sheet lies.
+
+    Parameters
+    ----------
+    bags : Path
+        Folder of the bags.
+    slide_id : str
+        The slide.
+
+    Returns
+    -------
+    Path
+        PNG file in the folder ``contact_sheets`` beside the bags.
+    """
+    return bags / "contact_sheets" / f"{slide_id}.png"
+
+
+def write_contact_sheet(path: Path, sheet: RgbImage) -> None:
+    """Write a sheet, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        PNG file.
+    sheet : ndarray of uint8, shape (rows, columns, 3)
+        From `draw_contact_sheet`.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        _, coded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        temporary.write_bytes(coded.tobytes())
+
+
+def write_archive_page(path: Path, name: str, entries: Sequence[SheetEntry]) -> None:
+    """Write one page with the sheets of all slides; those that failed come first.
+
+    Parameters
+    ----------
+    path : Path
+        HTML file; it names the sheets by paths relative to itself.
+    name : str
+        Of the study.
+    entries : sequence of SheetEntry
+        The slides.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    ordered = sorted(entries, key=lambda entry: (entry.outcome in ("done", "kept"), entry.site, entry.slide_id))
+    failed = sum(entry.outcome not in ("done", "kept") for entry in entries)
+    figures = "\n".join(_figure(entry, path.parent) for entry in ordered)
+    write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: contact sheets</title>
+<style>
+body {{ font: 15px/1.4 sans-serif; margin: 1.5rem; color: #222 }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1rem }}
+figure {{ margin: 0; border: 1px solid #ccc; padding: .4rem }}
+img {{ width: 100% }} .failed {{ background: #fbeaea }}
+</style></head><body>
+<h1>{escape(name)}: what was kept of {len(entries)} slides</h1>
+<p>{failed} of {len(entries)} slides have no bag; they come first. Blue: tiles kept. Orange: too little tissue. Magenta: pen.
+Grey: left out by the random draw. Black line: edge of the tissue. {escape(RESEARCH_USE_ONLY)}</p>
+<main>
+{figures}
+</main></body></html>
+""",
+    )
+
+
+def _figure(entry: SheetEntry, folder: Path) -> str:
+    well = entry.outcome in ("done", "kept")
+    image = ""
+    if entry.sheet is not None:
+        source = quote(entry.sheet.relative_to(folder).as_posix())
+        image = f'<a href="{source}"><img loading="lazy" src="{source}" alt="{escape(entry.slide_id, quote=True)}"></a>'
+    text = escape(entry.slide_id) + (f", {escape(entry.site)}" if entry.site else "")
+    text += "" if well else f"<br>{escape(entry.outcome)}"
+    return f'<figure class="{"" if well else "failed"}">{image}<figcaption>{text}</figcaption></figure>'
+
+
+def _draw_outline(sheet: RgbImage, tissue: BoolArray) -> None:
+    size = (sheet.shape[1], sheet.shape[0])
+    mask = cv2.resize(tissue.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(sheet, contours, -1, _OUTLINE, 1)
+
+
+def _draw_tiles(
+    sheet: RgbImage, grid: TileGrid, places: NDArray[np.int32], scale: tuple[float, float], colour: tuple[int, int, int]
+) -> None:  # fmt: skip
+    stride, footprint = np.array(grid.stride_level0_px), np.array(grid.footprint_level0_px)
+    first: FloatArray = (places[:, ::-1] * stride + np.array(grid.origin_level0_px)) * scale
+    last = first + footprint * scale - 1
+    for (left, top), (right, bottom) in zip(np.rint(first).astype(int), np.rint(last).astype(int), strict=True):
+        cv2.rectangle(sheet, (int(left), int(top)), (int(right), int(bottom)), colour, 1)
+
+
+def _legend(width: int, grid: TileGrid, title: str) -> RgbImage:
+    lines = [(title, (0, 0, 0)), (f"{len(grid)} tiles kept", _KEPT)]
+    for reason, (colour, text) in _REJECTED.items():
+        count = int((grid.reasons == reason).sum())
+        if count:
+            lines.append((f"{count} dropped: {text}", colour))
+    strip = np.full((_LINE_PX * len(lines) + 8, width, 3), 255, dtype=np.uint8)
+    for number, (text, colour) in enumerate(lines, start=1):
+        cv2.putText(strip, text, (6, _LINE_PX * number - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)
+    return strip

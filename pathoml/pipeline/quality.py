@@ -1,0 +1,64 @@
+"""After extraction: a page of contact sheets and a table of quality measures, for a person to look through."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pathoml.bags import read_bag
+from pathoml.cohort import Cohort, SlideEntry
+from pathoml.contact_sheets import SheetEntry, sheet_path, write_archive_page
+from pathoml.extract import SlideOutcome
+from pathoml.files import write_text
+from pathoml.tiling import TileFlag
+
+_COUNTED = (TileFlag.PEN, TileFlag.OUT_OF_FOCUS, TileFlag.OVERHANG, TileFlag.ABSENT_PART)
+
+
+def write_quality(
+    entries: Sequence[SlideEntry], outcomes: Sequence[SlideOutcome], cohort: Cohort, bags: Path, name: str
+) -> None:
+    """Write ``contact_sheets.html`` and ``quality.csv`` beside the bags.
+
+    Parameters
+    ----------
+    entries : sequence of SlideEntry
+        The slides.
+    outcomes : sequence of SlideOutcome
+        What became of each.
+    cohort : Cohort
+        Names the site of each patient.
+    bags : Path
+        Folder of the bags.
+    name : str
+        Of the study.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    site_of = dict(zip(cohort.patient_id.tolist(), cohort.site.tolist(), strict=True))
+    sheets, rows = [], []
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        sheet = sheet_path(bags, entry.slide_id)
+        said = f"{outcome.code}: {outcome.message}" if outcome.status == "failed" else outcome.status
+        site = site_of.get(entry.patient_id, "")
+        sheets.append(SheetEntry(entry.slide_id, site, said, sheet if sheet.is_file() else None))
+        measures = {} if outcome.status == "failed" else _measures(bags / f"{entry.slide_id}.h5")
+        rows.append({"slide_id": entry.slide_id, "site": site, "code": outcome.code, **measures})
+    write_archive_page(bags / "contact_sheets.html", name, sheets)
+    write_text(bags / "quality.csv", pd.DataFrame(rows).to_csv(index=False))
+
+
+def _measures(path: Path) -> dict[str, float | str]:
+    bag = read_bag(path)
+    flagged = {f"{(flag.name or '').lower()}_share": float(((bag.flags & flag) > 0).mean()) for flag in _COUNTED}
+    return {
+        "tiles": len(bag.features),
+        "lost_tiles": bag.header.lost_tiles,
+        "mean_tissue_share": round(float(bag.tissue_share.mean()), 4),
+        **{column: round(share, 4) for column, share in flagged.items()},
+        "mpp_read": round(bag.header.mpp_read[0], 5),
+        "reader": bag.header.reader,
+    }

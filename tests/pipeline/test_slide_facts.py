@@ -1,0 +1,35 @@
+"""What `slide info` and `slide thumbnail` say and show of one slide."""
+
+from pathlib import Path
+
+import cv2
+import pytest
+
+from pathoml.errors import SlideError
+from pathoml.pipeline.slide_facts import slide_facts, write_sheet_of
+
+
+def test_a_real_slide_is_described_with_tier_codec_and_speed(data_dir: Path) -> None:
+    facts = dict(slide_facts(data_dir / "slides/CMU-1-Small-Region.svs"))
+    assert facts["size"] == "2220 x 2967 px"
+    assert facts["microns per pixel"] == "0.499 x 0.499"
+    assert facts["stored tiles"] == "240 x 240 px"
+    assert (facts["vendor"], facts["codec"], facts["tier"]) == ("aperio", "JPEG", "native tiles")
+    assert facts["reading speed"].endswith("tiles/s of 256 px at 0.5 microns per pixel on one thread")
+
+
+def test_a_slide_without_resolution_is_described_and_told_what_to_fill_in(data_dir: Path) -> None:
+    path = data_dir / "slides/TCGA-CR-7395-01A-01-TS1.svs"
+    facts = dict(slide_facts(path))
+    assert "manifest's column mpp" in facts["microns per pixel"]
+    assert facts["reading speed"] == "unknown without a resolution"
+    assert "tiles/s" in dict(slide_facts(path, mpp=0.25))["reading speed"]
+
+
+def test_a_contact_sheet_is_written_or_the_reason_raised(data_dir: Path, tmp_path: Path) -> None:
+    path = data_dir / "slides/TCGA-CR-7395-01A-01-TS1.svs"
+    write_sheet_of(path, tmp_path / "sheet.png", mpp=0.25)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 1100
+    with pytest.raises(SlideError, match="column mpp"):
+        write_sheet_of(path, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

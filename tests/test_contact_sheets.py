@@ -1,0 +1,98 @@
+"""Contact sheets show what was kept, what was dropped and why, where it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pathoml.contact_sheets import (
+    SheetEntry,
+    draw_contact_sheet,
+    sheet_path,
+    write_archive_page,
+    write_contact_sheet,
+)
+from pathoml.slides import SlideGeometry
+from pathoml.tiles import LaidTiles
+from pathoml.tiling import Rejection, TilingSettings, make_grid
+from pathoml.tissue import TissueMask
+
+BLUE, ORANGE, MAGENTA, GREY = (0, 90, 200), (240, 140, 0), (220, 0, 200), (150, 150, 150)
+
+
+def laid(tiling: TilingSettings | None = None) -> tuple[LaidTiles, SlideGeometry]:
+    """Lay tiles on a slide of 20 x 10 tiles: tissue on the left half, a sliver beyond, ink over two tiles' tissue."""
+    geometry = SlideGeometry(20 * 224, 10 * 224, (1.0,), (0.5, 0.5))
+    tissue, pen = np.zeros((100, 200), dtype=bool), np.zeros((100, 200), dtype=bool)
+    tissue[:, :102] = True
+    pen[0:10, 20:40] = True
+    tissue &= ~pen
+    picture = np.full((100, 200, 3), 240, dtype=np.uint8)
+    mask = TissueMask(tissue, pen)
+    return LaidTiles(picture, mask, make_grid(geometry, mask, tiling or TilingSettings())), geometry
+
+
+def coloured(sheet: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return (sheet == np.array(colour, dtype=np.uint8)).all(axis=-1)
+
+
+def test_each_tile_that_touches_tissue_or_ink_is_kept_or_has_one_reason() -> None:
+    one, _ = laid()
+    reasons = {
+        (int(row), int(column)): Rejection(reason)
+        for (row, column), reason in zip(one.grid.rejected, one.grid.reasons, strict=True)
+    }
+    assert len(one.grid) == 98
+    assert reasons == {
+        (0, 2): Rejection.PEN, (0, 3): Rejection.PEN, **{(row, 10): Rejection.LITTLE_TISSUE for row in range(10)},
+    }  # fmt: skip
+
+
+def test_what_the_random_draw_left_out_is_said_so() -> None:
+    one, _ = laid(TilingSettings(max_tiles=40))
+    assert len(one.grid) == 40
+    assert (one.grid.reasons == Rejection.NOT_DRAWN).sum() == 58
+    places = {tuple(place) for place in [*one.grid.grid.tolist(), *one.grid.rejected.tolist()]}
+    assert len(places) == 40 + len(one.grid.rejected), "kept and rejected share no tile"
+
+
+def test_tiles_are_drawn_where_they_lie_in_the_colour_of_their_reason() -> None:
+    one, geometry = laid()
+    sheet = draw_contact_sheet(one, geometry, "S1")
+    side = sheet.shape[1] / 20
+    body = sheet[: round(10 * side)]
+    for colour, columns in ((MAGENTA, (2, 4)), (ORANGE, (10, 11))):
+        xs = np.nonzero(coloured(body, colour).any(axis=0))[0]
+        assert xs.min() == pytest.approx(columns[0] * side, abs=1.5)
+        assert xs.max() == pytest.approx(columns[1] * side, abs=1.5)
+    assert coloured(body, MAGENTA).any(axis=1).nonzero()[0].max() < side + 1
+    assert coloured(body, BLUE)[:, : round(9.5 * side)].any()
+    assert not coloured(body, GREY).any()
+
+
+def test_a_slide_without_tissue_has_a_sheet_too() -> None:
+    geometry = SlideGeometry(2000, 900, (1.0,), (0.5, 0.5))
+    empty = TissueMask(np.zeros((56, 125), dtype=bool), np.zeros((56, 125), dtype=bool))
+    picture = np.full((56, 125, 3), 250, dtype=np.uint8)
+    sheet = draw_contact_sheet(LaidTiles(picture, empty, make_grid(geometry, empty, TilingSettings())), geometry, "S2")
+    assert sheet.shape[1] == 1100
+    assert (sheet[:300] == 250).all()
+
+
+def test_the_page_lists_failures_first_and_escapes_what_it_is_given(tmp_path: Path) -> None:
+    one, geometry = laid()
+    path = sheet_path(tmp_path, "S<1>")
+    path.parent.mkdir()
+    write_contact_sheet(path, draw_contact_sheet(one, geometry, "S<1>"))
+    page = tmp_path / "contact_sheets.html"
+    write_archive_page(
+        page, "A & B",
+        [SheetEntry("S<1>", "05", "done", path), SheetEntry("S2", "", "NO_TISSUE: S2: no tile <here>", None)],
+    )  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    assert text.index("S2") < text.index("S&lt;1&gt;")
+    assert "S<1>" not in text
+    assert "NO_TISSUE: S2: no tile &lt;here&gt;" in text
+    assert 'src="contact_sheets/S%3C1%3E.png"' in text
+    assert "1 of 2 slides have no bag" in text
+    assert "esearch use only" in text
