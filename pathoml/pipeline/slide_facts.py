@@ -7,6 +7,7 @@ import numpy as np
 
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
 from pathoml.errors import MissingMppError
+from pathoml.geojson import mask_features, tile_features, write_features
 from pathoml.slides import Slide, open_slide
 from pathoml.tiles import lay_tiles
 from pathoml.tiling import TilingSettings, plan_reading
@@ -70,6 +71,36 @@ def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> Non
     with open_slide(path, mpp=mpp) as slide:
         laid = lay_tiles(slide, TissueSettings(), TilingSettings())
         write_contact_sheet(output, draw_contact_sheet(laid, slide.geometry, path.name))
+
+
+def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> int:
+    """Write tissue, pen and kept tiles of one slide, with the default settings, as GeoJSON.
+
+    Parameters
+    ----------
+    path : Path
+        The slide's file.
+    output : Path
+        GeoJSON file.
+    mpp : float, optional
+        Microns per level-0 pixel, for slides that do not say it.
+
+    Returns
+    -------
+    int
+        Tiles written.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be opened or its resolution cannot be used.
+    """
+    with open_slide(path, mpp=mpp) as slide:
+        laid = lay_tiles(slide, TissueSettings(), TilingSettings())
+        geometry = slide.geometry
+    regions = mask_features(laid.mask.tissue, geometry, "Tissue") + mask_features(laid.mask.pen, geometry, "Pen")
+    write_features(output, regions + tile_features(laid.grid))
+    return len(laid.grid)
 
 
 def _speed(slide: Slide) -> str:

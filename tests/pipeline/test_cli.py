@@ -25,7 +25,7 @@ def pathoml(*arguments: str, folder: Path | None = None) -> "subprocess.Complete
 @pytest.mark.parametrize(
     "command",
     ["", "demo", "doctor", "check", "plan", "run", "extract", "train", "evaluate", "report", "predict", "heatmap", "slide info",
-     "slide thumbnail",
+     "slide thumbnail", "slide regions",
      "bags inspect", "bags verify"],
 )  # fmt: skip
 def test_help_of_every_command_is_there(command: str):

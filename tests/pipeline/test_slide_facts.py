@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from pathoml.errors import SlideError
-from pathoml.pipeline.slide_facts import slide_facts, write_sheet_of
+from pathoml.geojson import mask_of_features, read_features
+from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
+from pathoml.slides import open_slide
+from pathoml.tiles import lay_tiles
+from pathoml.tiling import TilingSettings
+from pathoml.tissue import TissueSettings
 
 
 def test_a_real_slide_is_described_with_tier_codec_and_speed(data_dir: Path) -> None:
@@ -33,3 +39,17 @@ def test_a_contact_sheet_is_written_or_the_reason_raised(data_dir: Path, tmp_pat
     with pytest.raises(SlideError, match="column mpp"):
         write_sheet_of(path, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(data_dir: Path, tmp_path: Path) -> None:
+    path = data_dir / "slides/TCGA-CR-7395-01A-01-TS1.svs"
+    tiles = write_regions_of(path, tmp_path / "regions.geojson", mpp=0.25)
+    with open_slide(path, mpp=0.25) as slide:
+        laid, geometry = lay_tiles(slide, TissueSettings(), TilingSettings()), slide.geometry
+    features = read_features(tmp_path / "regions.geojson")
+    by_class = {}
+    for feature in features:
+        by_class.setdefault(feature["properties"]["classification"]["name"], []).append(feature)
+    assert len(by_class["Tile"]) == tiles == len(laid.grid) > 10
+    mask = mask_of_features(by_class["Tissue"], geometry, laid.mask.tissue.shape)
+    np.testing.assert_array_equal(mask, laid.mask.tissue)

@@ -1,0 +1,275 @@
+"""Regions of a slide as QuPath reads and writes them: GeoJSON polygons in level-0 pixels."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathoml.errors import InputError
+from pathoml.files import write_text
+from pathoml.slides import SlideGeometry
+from pathoml.tiling import TileGrid
+from pathoml.units import BoolArray, FloatArray
+
+Ring = list[tuple[float, float]]
+
+_EXCLUDED = ("exclude", "ignore", "ignore*", "artifact", "artefact", "pen", "fold", "bubble")
+"""Class names, in small letters, of regions that are taken away; every other region is added."""
+
+_COLOURS = {"Tissue": [0, 0, 0], "Pen": [220, 0, 200], "Tile": [0, 90, 200]}
+_MAX_BYTES = 500_000_000
+
+
+def mask_features(mask: BoolArray, geometry: SlideGeometry, name: str) -> list[dict[str, Any]]:
+    """Return a mask as polygons along the edges of its pixels, holes included.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Covers the slide exactly.
+    geometry : SlideGeometry
+        Size of the slide.
+    name : str
+        Class shown in QuPath.
+
+    Returns
+    -------
+    list of dict
+        One GeoJSON feature, or none for an empty mask. `mask_of_features` gives the same mask back.
+    """
+    rings = list(_rings(mask))
+    if not rings:
+        return []
+    scale = (geometry.width_px / mask.shape[1], geometry.height_px / mask.shape[0])
+    outer = [ring for ring in rings if _area(ring) > 0]
+    polygons = [[ring] for ring in outer]
+    for hole in (ring for ring in rings if _area(ring) < 0):
+        holders = [index for index, ring in enumerate(outer) if _holds(ring, hole)]
+        polygons[min(holders, key=lambda index: _area(outer[index]))].append(hole)
+    coordinates = [[_scaled(ring, scale) for ring in polygon] for polygon in polygons]
+    return [_feature({"type": "MultiPolygon", "coordinates": coordinates}, name)]
+
+
+def tile_features(grid: TileGrid) -> list[dict[str, Any]]:
+    """Return kept tiles as rectangles.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+
+    Returns
+    -------
+    list of dict
+        One GeoJSON feature a tile, in their order, with row, column and tissue share as measurements.
+    """
+    width, height = grid.footprint_level0_px
+    features = []
+    for (x, y), (row, column), share in zip(
+        grid.coords.tolist(), grid.grid.tolist(), grid.tissue_share.tolist(), strict=True
+    ):
+        corners = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]]
+        feature = _feature({"type": "Polygon", "coordinates": [corners]}, "Tile")
+        feature["properties"]["measurements"] = {"row": row, "column": column, "tissue share": round(share, 6)}
+        features.append(feature)
+    return features
+
+
+def write_features(path: Path, features: Sequence[Mapping[str, Any]]) -> None:
+    """Write features as a collection that QuPath imports by dropping it onto the slide.
+
+    Parameters
+    ----------
+    path : Path
+        ``.geojson`` file.
+    features : sequence of dict
+        GeoJSON features.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    write_text(path, json.dumps({"type": "FeatureCollection", "features": list(features)}))
+
+
+def read_features(path: Path) -> list[dict[str, Any]]:
+    """Read what QuPath exports: a collection, a list of features, or one feature.
+
+    Parameters
+    ----------
+    path : Path
+        ``.geojson`` or ``.json`` file.
+
+    Returns
+    -------
+    list of dict
+        The features that are polygons.
+
+    Raises
+    ------
+    InputError
+        If the file is not GeoJSON, or holds no polygon.
+    """
+    if not path.is_file():
+        raise InputError(f"{path.name}: no such file; export the regions from QuPath (File, Export objects as GeoJSON)")
+    if path.stat().st_size > _MAX_BYTES:
+        raise InputError(f"{path.name}: {path.stat().st_size:,} bytes; regions of one slide are smaller")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name}: not GeoJSON ({error}); export it again from QuPath") from error
+    found = content.get("features", [content]) if isinstance(content, dict) else content
+    polygons = [one for one in found if _is_polygon(one)] if isinstance(found, list) else []
+    if not polygons:
+        raise InputError(f"{path.name}: holds no polygon; draw regions of tissue in QuPath and export them")
+    return polygons
+
+
+def mask_of_features(
+    features: Sequence[Mapping[str, Any]], geometry: SlideGeometry, shape: tuple[int, int]
+) -> BoolArray:
+    """Fill polygons: a pixel is in where its centre is.
+
+    Parameters
+    ----------
+    features : sequence of dict
+        From `read_features`. Classes named like Exclude, Ignore, Pen, Fold, Bubble or Artefact are taken away from the
+        others; where all are of that kind, from the whole slide.
+    geometry : SlideGeometry
+        Size of the slide.
+    shape : tuple of int
+        (rows, columns) of the mask, which covers the slide exactly.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        True inside.
+    """
+    scale = (shape[1] / geometry.width_px, shape[0] / geometry.height_px)
+    inside, outside = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    included = False
+    for feature in features:
+        excluded = _class_name(feature).lower() in _EXCLUDED
+        included |= not excluded
+        target = outside if excluded else inside
+        for polygon in _polygons(feature["geometry"]):
+            target |= _filled([np.asarray(ring, dtype=np.float64)[:, :2] * scale for ring in polygon], shape)
+    return (inside if included else np.ones(shape, dtype=bool)) & ~outside
+
+
+def _feature(geometry: dict[str, Any], name: str) -> dict[str, Any]:
+    colour = _COLOURS.get(name, [128, 128, 128])
+    return {
+        "type": "Feature", "geometry": geometry,
+        "properties": {"objectType": "annotation", "classification": {"name": name, "color": colour}},
+    }  # fmt: skip
+
+
+def _is_polygon(feature: object) -> bool:
+    if not isinstance(feature, dict) or not isinstance(feature.get("geometry"), dict):
+        return False
+    geometry = feature["geometry"]
+    if geometry.get("type") not in ("Polygon", "MultiPolygon"):
+        return False
+    try:
+        rings = [np.asarray(ring, dtype=np.float64) for polygon in _polygons(geometry) for ring in polygon]
+    except (ValueError, TypeError, KeyError):
+        return False
+    return bool(rings) and all(
+        ring.ndim == 2 and ring.shape[1] >= 2 and len(ring) >= 3 and np.isfinite(ring).all() for ring in rings
+    )
+
+
+def _polygons(geometry: Mapping[str, Any]) -> list[Any]:
+    return [geometry["coordinates"]] if geometry["type"] == "Polygon" else list(geometry["coordinates"])
+
+
+def _class_name(feature: Mapping[str, Any]) -> str:
+    properties = feature.get("properties") or {}
+    classification = properties.get("classification") or {}
+    name = classification.get("name") if isinstance(classification, dict) else classification
+    return str(name or properties.get("name") or "")
+
+
+def _rings(mask: BoolArray) -> Iterator[Ring]:
+    """Trace the boundary between True and False: outer rings run clockwise on the screen, holes the other way."""
+    padded = np.pad(mask, 1)
+    following: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    # Each edge of a True pixel towards a False one, directed so that True lies on its right (y points down).
+    for (dy, dx), (start, stop) in {
+        (-1, 0): ((0, 0), (1, 0)), (0, 1): ((1, 0), (1, 1)), (1, 0): ((1, 1), (0, 1)), (0, -1): ((0, 1), (0, 0)),
+    }.items():  # fmt: skip
+        beyond = padded[1 + dy : 1 + dy + mask.shape[0], 1 + dx : 1 + dx + mask.shape[1]]
+        for y, x in np.argwhere(mask & ~beyond).tolist():
+            following.setdefault((x + start[0], y + start[1]), []).append((x + stop[0], y + stop[1]))
+    while following:
+        first = next(iter(following))
+        ring, here, before = [first], first, (0, 0)
+        while True:
+            there = _next(following, here, before)
+            step = (there[0] - here[0], there[1] - here[1])
+            if step == before:
+                ring[-1] = there
+            else:
+                ring.append(there)
+            here, before = there, step
+            if here == first:
+                break
+        yield [(float(x), float(y)) for x, y in ring]
+
+
+def _next(
+    following: dict[tuple[int, int], list[tuple[int, int]]], here: tuple[int, int], before: tuple[int, int]
+) -> tuple[int, int]:
+    """Take the next edge; where two pixels touch at a corner, the one that turns right, so that each has its own ring."""
+    choices = following[here]
+    right = (here[0] - before[1], here[1] + before[0])
+    there = right if right in choices and len(choices) > 1 else choices[0]
+    choices.remove(there)
+    if not choices:
+        del following[here]
+    return there
+
+
+def _area(ring: Ring) -> float:
+    """Return twice the signed area: positive for rings that run clockwise on the screen."""
+    points = np.array(ring)
+    x, y = points[:, 0], points[:, 1]
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())
+
+
+def _holds(ring: Ring, hole: Ring) -> bool:
+    """Say whether a point just inside a hole's ring lies inside a ring, by counting crossings to its right."""
+    x, y = (hole[0][0] + hole[1][0]) / 2, (hole[0][1] + hole[1][1]) / 2
+    y += 0.25 if hole[0][1] == hole[1][1] else 0.0
+    points = np.array(ring)
+    y0, y1, x0 = points[:-1, 1], points[1:, 1], points[:-1, 0]
+    crossed = (np.minimum(y0, y1) <= y) & (y < np.maximum(y0, y1)) & (x0 > x)
+    return bool(crossed.sum() % 2)
+
+
+def _scaled(ring: Ring, scale: tuple[float, float]) -> list[list[float]]:
+    return [[x * scale[0], y * scale[1]] for x, y in ring]
+
+
+def _filled(rings: Sequence[FloatArray], shape: tuple[int, int]) -> BoolArray:
+    """Fill rings by the even-odd rule at pixel centres, so that holes stay open."""
+    rows, columns = shape
+    crossings = np.zeros((rows, columns + 1), dtype=np.int32)
+    for ring in rings:
+        closed = np.vstack([ring, ring[:1]])
+        for (x0, y0), (x1, y1) in pairwise(closed.tolist()):
+            low, high = min(y0, y1), max(y0, y1)
+            first, last = max(0, int(np.ceil(low - 0.5))), min(rows, int(np.ceil(high - 0.5)))
+            if first >= last:
+                continue
+            centres = np.arange(first, last) + 0.5
+            x = x0 + (centres - y0) / (y1 - y0) * (x1 - x0)
+            column = np.clip(np.ceil(x - 0.5), 0, columns).astype(int)
+            crossings[np.arange(first, last), column] += 1
+    inside: BoolArray = np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1
+    return inside

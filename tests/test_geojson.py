@@ -1,0 +1,113 @@
+"""Masks and tiles go to QuPath and come back unchanged."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pathoml.errors import InputError
+from pathoml.geojson import mask_features, mask_of_features, read_features, tile_features, write_features
+from pathoml.slides import SlideGeometry
+from pathoml.tiling import TilingSettings, make_grid
+from pathoml.tissue import TissueMask
+
+
+def square(left: float, top: float, right: float, bottom: float, name: str | None = None) -> dict:
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    properties = {} if name is None else {"classification": {"name": name}}
+    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+
+
+def there_and_back(mask: np.ndarray, geometry: SlideGeometry, path: Path) -> np.ndarray:
+    write_features(path, mask_features(mask, geometry, "Tissue"))
+    return mask_of_features(read_features(path), geometry, mask.shape)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.floats(0.2, 0.95), st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(100, 90_001), st.integers(100, 90_001)),
+)  # fmt: skip
+def test_any_mask_comes_back_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, columns: int, share: float, seed: int, size: tuple[int, int]
+) -> None:
+    mask = np.random.default_rng(seed).random((rows, columns)) < share
+    mask[0, 0] = True
+    path = tmp_path_factory.mktemp("geo") / "mask.geojson"
+    np.testing.assert_array_equal(there_and_back(mask, SlideGeometry(*size, (1.0,), (0.5, 0.5)), path), mask)
+
+
+def test_islands_in_holes_come_back_unchanged(tmp_path: Path) -> None:
+    mask = np.zeros((200, 300), dtype=np.uint8)
+    for radius, value in ((90, 1), (70, 0), (50, 1), (20, 0)):
+        cv2.circle(mask, (150, 100), radius, value, -1)
+    geometry = SlideGeometry(30_011, 20_007, (1.0,), (0.25, 0.25))
+    np.testing.assert_array_equal(there_and_back(mask > 0, geometry, tmp_path / "m.geojson"), mask > 0)
+    (feature,) = mask_features(mask > 0, geometry, "Tissue")
+    assert sorted(len(polygon) for polygon in feature["geometry"]["coordinates"]) == [2, 2], "each ring keeps its hole"
+
+
+def test_coordinates_are_level_zero_pixels_along_the_edges_of_the_mask() -> None:
+    mask = np.zeros((10, 20), dtype=bool)
+    mask[2:5, 4:10] = True
+    (feature,) = mask_features(mask, SlideGeometry(2000, 1000, (1.0,), (0.5, 0.5)), "Tissue")
+    ring = np.array(feature["geometry"]["coordinates"][0][0])
+    assert (ring.min(axis=0).tolist(), ring.max(axis=0).tolist()) == ([400.0, 200.0], [1000.0, 500.0])
+    assert ring[0].tolist() == ring[-1].tolist(), "closed"
+    assert len(ring) == 5, "only corners"
+
+
+def test_an_empty_mask_has_no_region() -> None:
+    assert mask_features(np.zeros((5, 5), dtype=bool), SlideGeometry(50, 50, (1.0,), None), "Tissue") == []
+
+
+def test_excluded_classes_are_taken_away_under_any_spelling() -> None:
+    geometry, shape = SlideGeometry(100, 100, (1.0,), (0.5, 0.5)), (10, 10)
+    whole = square(0, 0, 100, 100, "Tumor")
+    for name in ("Exclude", "ignore*", "Pen", "FOLD"):
+        mask = mask_of_features([whole, square(0, 0, 50, 100, name)], geometry, shape)
+        assert not mask[:, :5].any()
+        assert mask[:, 5:].all()
+    only = mask_of_features([square(0, 0, 50, 100, "Exclude")], geometry, shape)
+    assert only[:, 5:].all(), "where only excluded regions are drawn, the rest of the slide stays"
+    assert not only[:, :5].any()
+
+
+def test_a_slanted_polygon_fills_the_pixels_whose_centres_it_holds() -> None:
+    rng = np.random.default_rng(2)
+    geometry, shape = SlideGeometry(640, 480, (1.0,), (0.5, 0.5)), (48, 64)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
+    points = np.stack([320 + 280 * np.cos(angles), 240 + 200 * np.sin(angles)], axis=1)
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [points.tolist()]}, "properties": {}}
+    mask = mask_of_features([feature], geometry, shape)
+    for row, column in np.ndindex(*shape):
+        centre = ((column + 0.5) * 10, (row + 0.5) * 10)
+        assert mask[row, column] == (cv2.pointPolygonTest(points.astype(np.float32), centre, False) >= 0)
+
+
+def test_kept_tiles_are_rectangles_at_their_place() -> None:
+    geometry = SlideGeometry(3000, 2000, (1.0,), (0.2527, 0.2527))
+    tissue = np.ones((20, 30), dtype=bool)
+    grid = make_grid(geometry, TissueMask(tissue, np.zeros_like(tissue)), TilingSettings(tile_px=256))
+    features = tile_features(grid)
+    assert len(features) == len(grid)
+    for feature, (x, y) in zip(features, grid.coords.tolist(), strict=True):
+        ring = np.array(feature["geometry"]["coordinates"][0])
+        assert ring.min(axis=0).tolist() == [x, y]
+        np.testing.assert_allclose(ring.max(axis=0) - (x, y), 256 * 0.5 / 0.2527)
+        assert feature["properties"]["classification"]["name"] == "Tile"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"features": 3}', json.dumps({"features": [{"geometry": {"type": "Point"}}]}), "[" * 100_000,
+                json.dumps(square(0, 0, float("nan"), 1))],
+)  # fmt: skip
+def test_what_holds_no_polygon_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.geojson"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"bad\.geojson: (not GeoJSON|holds no polygon).*QuPath"):
+        read_features(path)
