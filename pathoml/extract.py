@@ -300,6 +300,7 @@ def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: 
     started = time.monotonic()
     torch.set_num_threads(recipe.extract.threads_per_worker)
     encoder = _worker_encoder(recipe.encoder, recipe.extract.precision, device)
+    sheet_path(folder, entry.slide_id).unlink(missing_ok=True)  # what an earlier run saw may be another slide
     try:
         bag = extract_slide(
             entry, recipe, encoder, device=device,

@@ -167,7 +167,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
     level = max(finer, key=lambda index: geometry.level_downsamples[index]) if finer else 0
     side_um = settings.tile_px * settings.target_mpp
     extent = (side_um / level_mpps[level][0], side_um / level_mpps[level][1])
-    if settings.align_to_native:
+    if settings.align_to_native and level == 0:
         extent = _snapped(extent, geometry.native_tile_px, settings.mpp_tolerance)
     reduction = _reduction(extent, geometry, settings)
     scale = (settings.tile_px * reduction / extent[0], settings.tile_px * reduction / extent[1])

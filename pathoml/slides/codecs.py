@@ -97,17 +97,13 @@ class JpegCodec(TileCodec):
         TileDecodeError
             If libjpeg finds the stream corrupt, or of another size.
         """
-        stream = self._head + data[2:]
         try:
-            # imagecodecs lets other threads run all the while, simplejpeg knows how to shrink.
-            if reduction == 1:
-                pixels = imagecodecs.jpeg8_decode(stream, out=out)
-            else:
-                height, width = out.shape[:2]
-                pixels = simplejpeg.decode_jpeg(
-                    stream, min_height=height, min_width=width, min_factor=reduction, buffer=out
-                )
-        except (imagecodecs.Jpeg8Error, ValueError) as error:
+            # Strict: libjpeg repairs a broken stream with invented pixels and calls that a warning.
+            pixels = simplejpeg.decode_jpeg(
+                self._head + data[2:], min_height=out.shape[0], min_width=out.shape[1], min_factor=reduction,
+                buffer=out, strict=True,
+            )  # fmt: skip
+        except ValueError as error:
             raise TileDecodeError(str(error)) from error
         if pixels.shape != out.shape:
             raise TileDecodeError(f"a tile of {pixels.shape[1]} x {pixels.shape[0]} px where {out.shape} was promised")

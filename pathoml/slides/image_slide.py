@@ -194,7 +194,8 @@ def open_tiled_image(path: Path, *, mpp: float | None = None) -> TiledSlide:
     levels = [first]
     for image in images[1:]:
         ratio = first.width_px / image.width_px
-        if ratio > levels[-1].width_px / image.width_px and abs(first.height_px / image.height_px / ratio - 1) < 0.02:
+        finer = first.width_px / levels[-1].width_px
+        if image.reduced and ratio > finer and abs(first.height_px / image.height_px / ratio - 1) < 0.02:
             levels.append(image)
     with opened_tiff(path) as tiff:
         codecs = [_TifffileCodec(_page(tiff, image.directory)) for image in levels]

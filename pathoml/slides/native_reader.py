@@ -123,8 +123,12 @@ class NativeTileReader(TileReader):
         steps = (round(1 / self._plan.scale[0]), round(1 / self._plan.scale[1]))
         native = self._level.tile_px(self._plan.reduction)
         fits = all(
-            step >= 1 and step * self._plan.tile_px == read and side % step == 0 and read % side == 0
-            for step, read, side in zip(steps, self._plan.read_px, native, strict=True)
+            step >= 1
+            and abs(step * scale - 1) < 1e-9
+            and step * self._plan.tile_px == read
+            and side % step == 0
+            and read % side == 0
+            for step, scale, read, side in zip(steps, self._plan.scale, self._plan.read_px, native, strict=True)
         )
         return steps if fits else None
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pathoml.errors import DamagedSlideError
 from pathoml.slides.base import Region
 from pathoml.slides.codecs import TileCodec
 from pathoml.slides.tiff_layout import TiledImage
@@ -86,11 +87,15 @@ class NativeLevel:
         TileDecodeError
             If its bytes are damaged.
         DamagedSlideError
-            If it has no bytes, and what stands in for it cannot be read either.
+            If they cannot be read, or it has none and what stands in for it cannot be read either.
         """
         count = int(self.image.counts[index])
         if count > 0:
-            self.codec.decode(os.pread(self.descriptor, count, int(self.image.offsets[index])), out, reduction)
+            try:
+                data = os.pread(self.descriptor, count, int(self.image.offsets[index]))
+            except (OSError, MemoryError, OverflowError) as error:
+                raise DamagedSlideError(f"stored tile {index} cannot be read from the file: {error}") from error
+            self.codec.decode(data, out, reduction)
             return True
         width, height = self.image.tile_px
         row, column = divmod(index, self.image.columns)

@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-from pathoml.errors import DamagedSlideError, TooLargeSlideError, UnreadableSlideError, UnsupportedSlideError
+from pathoml.errors import SlideError, TooLargeSlideError, UnreadableSlideError, UnsupportedSlideError
 from pathoml.slides.base import Slide
 from pathoml.slides.image_slide import PictureSlide, open_tiled_image
 from pathoml.slides.openslide_backend import OpenSlideSlide
-from pathoml.slides.tiff_layout import check_extent, is_tiff, tiled_images
+from pathoml.slides.tiff_layout import check_extent, count_pages, is_ome, is_tiff, tiled_images
 from pathoml.slides.tiled_slide import open_tiled
 from pathoml.slides.triage import PICTURE_SUFFIXES, check_file, diagnose, is_picture
 
@@ -50,19 +50,32 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         If its directory cannot be parsed.
     """
     check_file(path)
-    if is_picture(path):
-        if path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise diagnose(path, "not a slide")
+    try:
+        return _open(path, mpp)
+    except OSError as error:
+        if isinstance(error, SlideError):
+            raise
+        raise UnreadableSlideError(
+            f"{path.name}: cannot be read ({error.strerror or error}); is the share mounted and the disk sound?"
+        ) from error
+
+
+def _open(path: Path, mpp: float | None) -> Slide:
+    if is_picture(path) and path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureSlide(path, mpp=mpp)
     tiff = is_tiff(path)
     if tiff:
         check_extent(path)
+        if is_ome(path):
+            # OpenSlide may open it as a plain TIFF, without its resolution and its levels.
+            return _open_other_tiff(path, mpp, "OME-TIFF")
     try:
         slide = OpenSlideSlide(path, mpp=mpp)
     except UnreadableSlideError as error:
-        if tiff:
-            return _open_other_tiff(path, mpp, str(error.__cause__))
-        raise diagnose(path, str(error.__cause__)) from error
+        refusal = str(error.__cause__)
+        if not tiff:
+            raise diagnose(path, refusal) from error
+        return _open_other_tiff(path, mpp, refusal)
     _check_size(slide)
     return _faster(slide) if tiff else slide
 
@@ -74,8 +87,11 @@ def _faster(slide: OpenSlideSlide) -> Slide:
         return slide
     try:
         fast, reason = open_tiled(slide, tiled_images(slide.path))
-    except DamagedSlideError as error:
+    except SlideError as error:
         fast, reason = None, str(error)
+    except BaseException:
+        slide.close()
+        raise
     if fast is None:
         logger.info("%s: read through OpenSlide: %s", slide.path.name, reason)
         return slide
@@ -83,11 +99,12 @@ def _faster(slide: OpenSlideSlide) -> Slide:
 
 
 def _open_other_tiff(path: Path, mpp: float | None, refusal: str) -> Slide:
-    """Open a TIFF that OpenSlide refuses: tiled ones by their tiles, others as pictures."""
+    """Open a TIFF without OpenSlide: tiled ones by their tiles, those of one plain page as pictures."""
     try:
         slide = open_tiled_image(path, mpp=mpp)
     except UnsupportedSlideError as error:
-        if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+        plain = path.suffix.lower() in PICTURE_SUFFIXES and not is_ome(path) and count_pages(path) == 1
+        if not plain:
             raise diagnose(path, refusal) from error
         return PictureSlide(path, mpp=mpp)
     _check_size(slide)

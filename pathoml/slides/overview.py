@@ -77,14 +77,14 @@ def _read_strip(slide: Slide, top: int, level: int, reduction: int, size: tuple[
 
 def _level_for(geometry: SlideGeometry, wanted: float) -> tuple[int, int]:
     """Return the level, and the factor by which its codec shrinks, that give the coarsest pixels still fine enough."""
-    ways = [
-        (downsample * reduction, -reduction, level)
-        for level, downsample in enumerate(geometry.level_downsamples)
+    fine_enough = [level for level, value in enumerate(geometry.level_downsamples) if value <= wanted * 1.01]
+    # The coarsest level first: shrinking while decoding still reads every compressed byte of the level.
+    level = max(fine_enough, key=lambda index: geometry.level_downsamples[index]) if fine_enough else 0
+    downsample = geometry.level_downsamples[level]
+    side = min(geometry.width_px, geometry.height_px) / downsample
+    allowed = [
+        reduction
         for reduction in geometry.reductions
-        if downsample * reduction <= wanted * 1.01
-        and (reduction == 1 or min(geometry.width_px, geometry.height_px) >= _LEAST_REDUCED_PX * downsample * reduction)
+        if reduction == 1 or (downsample * reduction <= wanted * 1.01 and side >= _LEAST_REDUCED_PX * reduction)
     ]
-    if not ways:
-        return 0, 1
-    _, minus_reduction, level = max(ways)
-    return level, -minus_reduction
+    return level, max(allowed)

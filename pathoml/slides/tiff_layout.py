@@ -1,11 +1,13 @@
 """Where the compressed tiles of a TIFF lie: parsed once, nothing decoded."""
 
 import itertools
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -42,6 +44,8 @@ class TiledImage:
         Where each tile's bytes lie, row by row; a count of 0 is a tile that was never written.
     directory : int
         Index of the image in the file.
+    reduced : bool
+        Whether the file says that it is a smaller copy of another image.
     """
 
     width_px: int
@@ -53,6 +57,7 @@ class TiledImage:
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
     directory: int
+    reduced: bool
 
     @property
     def columns(self) -> int:
@@ -167,8 +172,57 @@ def tiled_images(path: Path) -> list[TiledImage]:
         for index, page in enumerate([*first, *below]):
             image = _tiled_image(page, index) if isinstance(page, tifffile.TiffPage) else None
             if image is not None:
-                found.append(image)
+                found.append(replace(image, reduced=True) if index >= len(first) else image)
+    size = path.stat().st_size
+    for image in found:
+        beyond = int((image.offsets + image.counts > size).sum())
+        if beyond:
+            raise TruncatedSlideError(_cut_short(path, size, f"{beyond} of {len(image.counts)} stored tiles lie"))
     return found
+
+
+def is_ome(path: Path) -> bool:
+    """Return whether a TIFF carries OME metadata.
+
+    Parameters
+    ----------
+    path : Path
+        A file that starts as a TIFF does.
+
+    Returns
+    -------
+    bool
+        Only the end of the first image's description is looked at.
+
+    Raises
+    ------
+    DamagedSlideError
+        If the directory cannot be parsed.
+    """
+    with opened_tiff(path) as tiff:
+        return bool(tiff.is_ome)
+
+
+def count_pages(path: Path) -> int:
+    """Return how many images a TIFF holds.
+
+    Parameters
+    ----------
+    path : Path
+        A file that starts as a TIFF does.
+
+    Returns
+    -------
+    int
+        Directories of the main chain, counted up to 512.
+
+    Raises
+    ------
+    DamagedSlideError
+        If a directory cannot be parsed.
+    """
+    with opened_tiff(path) as tiff:
+        return sum(1 for _ in itertools.islice(tiff.pages, _MAX_DIRECTORIES))
 
 
 def _tiled_image(page: tifffile.TiffPage, directory: int) -> TiledImage | None:
@@ -179,7 +233,7 @@ def _tiled_image(page: tifffile.TiffPage, directory: int) -> TiledImage | None:
     counts = np.array(page.databytecounts, dtype=np.int64)
     image = TiledImage(
         page.imagewidth, page.imagelength, (page.tilewidth, page.tilelength), int(page.compression),
-        int(page.photometric), page.jpegtables or b"", offsets, counts, directory,
+        int(page.photometric), page.jpegtables or b"", offsets, counts, directory, bool(page.is_reduced),
     )  # fmt: skip
     whole = 0 < len(offsets) <= _MAX_TILES and len(offsets) == len(counts) == image.columns * image.rows
     return image if whole else None
@@ -195,6 +249,9 @@ def _walk_directories(path: Path, size: int) -> None:
             (f"{order}Q", 20, f"{order}Q") if big else (f"{order}H", 12, f"{order}I")
         )
         offset = _unpacked(next_format, head[8:] if big else head[4:])
+        wide = _unpacked(f"{order}Q", head[4:])
+        if not big and wide is not None and wide < size and _is_ndpi_directory(stream, wide, order):
+            offset, next_format = wide, f"{order}Q"  # Hamamatsu's own way past 4 GB
         seen: set[int] = set()
         while offset and len(seen) < _MAX_DIRECTORIES:
             if offset in seen:
@@ -208,9 +265,7 @@ def _walk_directories(path: Path, size: int) -> None:
                 raise TruncatedSlideError(_cut_short(path, size, "a directory lies"))
             if not 0 < entries <= _MAX_ENTRIES:
                 raise DamagedSlideError(_damaged(path, f"claims {entries} entries"))
-            table = stream.read(entries * entry_bytes)
-            if len(seen) == 1 and not big and _has_tag(table, order, _NDPI_TAG):
-                next_format = f"{order}Q"  # Hamamatsu's own way past 4 GB
+            stream.seek(entries * entry_bytes, os.SEEK_CUR)
             offset = _unpacked(next_format, stream.read(struct.calcsize(next_format)))
             if offset is None:
                 raise TruncatedSlideError(_cut_short(path, size, "a directory lies"))
@@ -220,6 +275,13 @@ def _unpacked(form: str, data: bytes) -> int | None:
     """Return the number at the start of the data, or None if they are too few."""
     wanted = struct.calcsize(form)
     return int(struct.unpack(form, data[:wanted])[0]) if len(data) >= wanted else None
+
+
+def _is_ndpi_directory(stream: BinaryIO, offset: int, order: str) -> bool:
+    """Say whether a directory that carries Hamamatsu's tag lies at an offset."""
+    stream.seek(offset)
+    entries = _unpacked(f"{order}H", stream.read(2)) or 0
+    return 0 < entries <= _MAX_ENTRIES and _has_tag(stream.read(entries * 12), order, _NDPI_TAG)
 
 
 def _has_tag(table: bytes, order: str, tag: int) -> bool:

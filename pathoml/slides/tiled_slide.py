@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.errors import DamagedSlideError
+from pathoml.errors import DamagedSlideError, SlideError
 from pathoml.slides.base import ReadPlan, Region, Slide, SlideGeometry, TileReader, corners
 from pathoml.slides.codecs import TileCodec, TileDecodeError, codec_for
 from pathoml.slides.native_reader import NativeTileReader, paste
@@ -106,7 +106,7 @@ class TiledSlide(Slide):
         for index in (row * native.image.columns + column for row in rows for column in columns):
             try:
                 whole = native.decode(index, scratch, reduction)
-            except TileDecodeError as error:
+            except (TileDecodeError, DamagedSlideError) as error:
                 message = f"{self.path.name}: stored tile {index} of level {level} is damaged: {error}"
                 raise DamagedSlideError(message) from error
             paste({index: scratch}, native, reduction, (x0, y0), None, pixels)
@@ -180,7 +180,11 @@ def open_tiled(reference: OpenSlideSlide, images: Sequence[TiledImage]) -> tuple
             zip(matched, reference.geometry.level_downsamples, strict=True)
         )
     ]
-    difference = _difference(levels)
+    try:
+        difference = _difference(levels)
+    except BaseException:
+        os.close(descriptor)
+        raise
     if difference:
         os.close(descriptor)
         return None, difference
@@ -225,7 +229,7 @@ def _difference(levels: Sequence[NativeLevel]) -> str:
             try:
                 level.decode(index, tile)
                 theirs = level.never_written(column * width, row * height, seen_width, seen_height).pixels
-            except (TileDecodeError, DamagedSlideError) as error:
+            except (TileDecodeError, SlideError) as error:
                 return f"{where}: {error}"
             apart = np.abs(tile[:seen_height, :seen_width].astype(np.int16) - theirs)
             corner = (column * width * level.downsample, row * height * level.downsample)

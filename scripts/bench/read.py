@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
-import imagecodecs
 import numpy as np
 import openslide
 import simplejpeg
@@ -158,10 +157,7 @@ def bare_codec(path: Path, coords: np.ndarray, plan: ReadPlan) -> Callable[[], N
 
     def read() -> None:
         for one in data:
-            if plan.reduction == 1:
-                imagecodecs.jpeg8_decode(one, out=native)
-            else:
-                simplejpeg.decode_jpeg(one, min_height=side, min_width=side, min_factor=plan.reduction, buffer=native)
+            simplejpeg.decode_jpeg(one, min_height=side, min_width=side, min_factor=plan.reduction, buffer=native)
         if plan.resized:
             for _ in coords:
                 cv2.resize(region, (TILE, TILE), dst=out, interpolation=cv2.INTER_AREA)

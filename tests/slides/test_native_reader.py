@@ -1,6 +1,8 @@
 """The fast tier gives OpenSlide's pixels, decodes each stored tile once, and resamples by the exact ratio."""
 
+import errno
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import openslide
 import pytest
 import tifffile
 
+from pathoml.errors import SlideError
 from pathoml.slides import ReadPlan, SlideGeometry, TileState, open_slide
 from pathoml.slides.native_tiles import NativeLevel
 from pathoml.slides.openslide_backend import OpenSlideSlide
@@ -253,3 +256,57 @@ def test_closing_twice_is_allowed_and_frees_the_file(drawn: Path) -> None:
     slide = open_slide(drawn)
     slide.close()
     slide.close()
+    with pytest.raises(SlideError):
+        slide.read_region((0, 0), 0, (64, 64))
+
+
+@pytest.mark.parametrize("mpp", [0.2503, 0.2497, 0.2527])
+def test_a_tile_does_not_depend_on_which_other_tiles_are_asked_for(tmp_path: Path, mpp: float) -> None:
+    path = tmp_path / "near.tif"
+    write_pyramid(path, picture(), mpp=mpp, downsamples=())
+    plan = plan_reading(SlideGeometry(1300, 1100, (1.0,), (mpp, mpp)), TilingSettings(tile_px=256, mpp_tolerance=0))
+    coords = np.array([[0, 0], [round(256 * 0.5 / mpp), 0]], dtype=np.int32)
+    together, _ = read_all(path, coords, plan)
+    alone, _ = read_all(path, coords[:1], plan)
+    slow = np.empty_like(together)
+    with OpenSlideSlide(path) as slide:
+        slide.tile_reader(coords, plan).read(0, 2, slow)
+    np.testing.assert_array_equal(together, slow)
+    np.testing.assert_array_equal(alone[0], slow[0])
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff\xd9"])
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_a_tile_whose_second_half_is_broken_is_lost_and_not_made_up(
+    tmp_path: Path, drawn: Path, filling: bytes, reduction: int
+) -> None:
+    path = tmp_path / "half.tif"
+    whole = bytearray(drawn.read_bytes())
+    with tifffile.TiffFile(drawn) as tiff:
+        offset, count = tiff.pages[0].dataoffsets[8], tiff.pages[0].databytecounts[8]
+    half = count // 2
+    whole[offset + half : offset + count] = (filling * count)[: count - half]
+    path.write_bytes(bytes(whole))
+    coords = lattice(1300, 1100, 256)
+    plan = ReadPlan(0, (256 // reduction,) * 2, 256 // reduction, (0.25, 0.25), (1.0, 1.0), reduction)
+    _, states = read_all(path, coords, plan)
+    assert np.flatnonzero(states == TileState.LOST).tolist() == [8]
+
+
+def test_a_share_that_fails_under_one_tile_costs_that_tile(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coords = lattice(1300, 1100, 256)
+    plan = ReadPlan(0, (256, 256), 256, (0.25, 0.25))
+    with tifffile.TiffFile(drawn) as tiff:
+        bad = tiff.pages[0].dataoffsets[9]
+    original = os.pread
+
+    def fails_once(descriptor: int, count: int, offset: int) -> bytes:
+        if offset == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(descriptor, count, offset)
+
+    with open_slide(drawn) as slide:
+        monkeypatch.setattr("os.pread", fails_once)
+        reader = slide.tile_reader(coords, plan)
+        states = reader.read(0, len(coords), np.empty((len(coords), 256, 256, 3), dtype=np.uint8))
+    assert np.flatnonzero(states == TileState.LOST).tolist() == [9]

@@ -7,6 +7,7 @@ import pytest
 
 from pathoml.errors import DamagedSlideError, MissingMppError
 from pathoml.slides import ReadPlan, Region, Slide, SlideGeometry, TileReader, open_slide, whole_slide_image
+from pathoml.slides.overview import _level_for
 from pathoml.testing.pyramid import write_pyramid
 
 
@@ -142,3 +143,15 @@ def test_a_level_whose_width_does_not_divide_fills_the_picture_to_its_edge(monke
     slide = ArraySlide(dark)
     slide._geometry = SlideGeometry(1609, 1600, (1.0, 16.02), (0.25, 0.25))
     assert whole_slide_image(slide, mpp=4.0).max() == 60
+
+
+@pytest.mark.parametrize(
+    ("downsamples", "expected"),
+    [((1.0, 3.9999, 15.998), (1, 2)), ((1.0, 4.0001, 16.002), (1, 2)), ((1.0, 5.0), (1, 1)),
+     ((1.0,), (0, 8)), ((1.0, 32.0), (0, 8))],
+)  # fmt: skip
+def test_the_coarsest_level_comes_before_shrinking_while_decoding(
+    downsamples: tuple[float, ...], expected: tuple[int, int]
+) -> None:
+    geometry = SlideGeometry(60_000, 60_000, downsamples, (1.0, 1.0), reductions=(1, 2, 4, 8))
+    assert _level_for(geometry, 8.0) == expected

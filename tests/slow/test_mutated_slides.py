@@ -107,4 +107,5 @@ def test_no_mutated_slide_hangs_crashes_or_fails_without_a_code(sources: list[Pa
     assert sum(shown.values()) == sum(extracted.values()) == MUTATED_SLIDES
     assert set(shown) <= KNOWN - {"WORKER_LOST"}, shown
     assert set(extracted) <= KNOWN, extracted
+    assert extracted["WORKER_LOST"] == 0, "no slide kills or hangs its worker"
     assert min(shown[""], extracted[""]) > MUTATED_SLIDES / 20, "some survive, or nothing was tried"
