@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.files import atomic_path, write_text
+from pathoml.files import atomic_path, make_folder, write_text
 from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.slides import SlideGeometry
 from pathoml.tiles import LaidTiles
@@ -99,7 +99,7 @@ def sheet_path(bags: Path, slide_id: str) -> Path:
 
 
 def write_contact_sheet(path: Path, sheet: RgbImage) -> None:
-    """Write a sheet, whole or not at all.
+    """Write a sheet, whole or not at all; its folder is made if need be.
 
     Parameters
     ----------
@@ -113,6 +113,7 @@ def write_contact_sheet(path: Path, sheet: RgbImage) -> None:
     OutputError
         If it cannot be written.
     """
+    make_folder(path.parent)
     with atomic_path(path) as temporary:
         _, coded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
         temporary.write_bytes(coded.tobytes())

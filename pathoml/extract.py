@@ -118,7 +118,6 @@ def extract_archive(
     progress("extract", len(outcomes), len(entries))
     if todo:
         make_folder(folder)
-        make_folder(sheet_path(folder, "").parent)
         for outcome in _extract_all(todo, recipe, folder, device):
             outcomes[outcome.slide_id] = outcome
             _append_to_ledger(folder / "ledger.jsonl", outcome)
