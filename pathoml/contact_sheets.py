@@ -145,13 +145,13 @@ def write_archive_page(path: Path, name: str, entries: Sequence[SheetEntry]) -> 
 <html lang="en"><head><meta charset="utf-8"><title>{escape(name)}: contact sheets</title>
 <style>
 body {{ font: 15px/1.4 sans-serif; margin: 1.5rem; color: #222 }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1rem }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1rem; align-items: start }}
 figure {{ margin: 0; border: 1px solid #ccc; padding: .4rem }}
 img {{ width: 100% }} .failed {{ background: #fbeaea }}
 </style></head><body>
 <h1>{escape(name)}: what was kept of {len(entries)} slides</h1>
 <p>{failed} of {len(entries)} slides have no bag; they come first. Blue: tiles kept. Orange: too little tissue. Magenta: pen.
-Grey: left out by the random draw. Black line: edge of the tissue. {escape(RESEARCH_USE_ONLY)}</p>
+Grey: left out by the random draw. Black line: edge of the tissue. {escape(RESEARCH_USE_ONLY.capitalize())}.</p>
 <main>
 {figures}
 </main></body></html>
