@@ -16,3 +16,6 @@ SHUFFLES = 5
 
 MUTATED_SLIDES = 5_000
 """Broken copies of slides that go through `slide info` and `extract`."""
+
+DRAWN_SLIDES_FOR_DICE = 8
+"""Synthetic slides, of seeds used for nothing else, on which the tissue mask is held against the truth."""

@@ -1,0 +1,82 @@
+"""Canaries planted in every free-text property of a slide reach no file that pathoml writes and no line that it prints."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+
+from pathoml.cohort import Cohort, SlideEntry
+from pathoml.encoders.settings import Lite0Settings
+from pathoml.extract import extract_archive
+from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.pipeline.quality import write_quality
+from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
+from pathoml.tiling import TilingSettings
+from pathoml.tissue import TissueSettings
+
+FIELDS = (
+    "Filename", "Title", "User", "Date", "Time", "ScanScope ID", "Barcode", "ImageID", "OriginalWidth", "Rack", "Slide",
+    "DSR ID", "Focus Offset", "Left", "Top", "AppMag",
+)  # fmt: skip
+TAGS = {"Software": 305, "Artist": 315, "HostComputer": 316, "DocumentName": 269, "Copyright": 33432, "PageName": 285}
+
+
+def canary(name: str) -> str:
+    return f"CANARY-{name.replace(' ', '')}-7351"
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    """Write an Aperio slide whose every free-text field names a canary, with a label image full of one colour."""
+    rows, columns = np.mgrid[:900, :1100]
+    pixels = np.stack([200 + 0 * rows, 90 + rows % 40, 160 + columns % 50], axis=-1).astype(np.uint8)
+    fields = "".join(f"|{name} = {canary(name)}" for name in FIELDS)
+    description = f"Aperio Image Library v12.0.15\r\n1100x900 [0,0 1100x900] (256x256) JPEG/RGB Q=80|MPP = 0.5{fields}"
+    extra = [(code, "s", 0, canary(name), True) for name, code in TAGS.items() if name != "Software"]
+    path = tmp_path / "planted.svs"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            pixels, tile=(256, 256), compression="jpeg", photometric="rgb", description=description, metadata=None,
+            software=canary("Software"), extratags=extra,
+        )  # fmt: skip
+        tiff.write(pixels[::4, ::4], photometric="rgb", description="Aperio\r\nthumbnail", metadata=None)
+        tiff.write(
+            pixels[:300, :300], photometric="rgb", description="Aperio\r\nlabel 300x300", subfiletype=1, metadata=None
+        )
+    return path
+
+
+def test_no_canary_leaves_the_slide(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with openslide.OpenSlide(slide) as reference:
+        planted = {value for value in reference.properties.values() if "CANARY" in value}
+        assert len(planted) > 10, "OpenSlide sees the canaries"
+        assert "label" in reference.associated_images
+
+    def refuse(self: openslide.OpenSlide) -> None:
+        raise AssertionError("the label or macro image was asked for")
+
+    monkeypatch.setattr(openslide.OpenSlide, "associated_images", property(refuse))
+    caplog.set_level(logging.DEBUG)
+    out = tmp_path / "out"
+    out.mkdir()
+    entries = [SlideEntry("S1", slide, "P1", None, 2)]
+    recipe = Recipe(TissueSettings(), TilingSettings(max_tiles=4), Lite0Settings(), ExtractSettings(workers=0))
+    outcomes = extract_archive(entries, recipe, out)
+    assert [one.status for one in outcomes] == ["done"]
+    cohort = Cohort(np.array(["P1"]), np.array([10.0]), np.array([1]), np.array(["05"]), covariates=None, endpoint="OS")  # type: ignore[arg-type]
+    write_quality(entries, outcomes, cohort, out, "study")
+    write_regions_of(slide, out / "regions.geojson")
+    write_sheet_of(slide, out / "sheet.png")
+    facts = slide_facts(slide)
+    assert dict(facts)["tier"] == "native tiles"
+    files = {path.name: path.read_bytes() for path in out.rglob("*.*")}
+    assert len(files) >= 7
+    for name, content in files.items():
+        assert b"CANARY" not in content, name
+    assert "CANARY" not in str(facts)
+    assert "CANARY" not in caplog.text
