@@ -1,5 +1,6 @@
 """Images that OpenSlide refuses: OME-TIFF by its tiles, ordinary pictures as a whole."""
 
+import logging
 import os
 import re
 import warnings
@@ -11,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from pathoml.errors import DamagedSlideError, TooLargeSlideError, UnsupportedSlideError
+from pathoml.errors import DamagedSlideError, SlideError, TooLargeSlideError, UnsupportedSlideError
 from pathoml.slides.base import ReadPlan, Region, Slide, SlideGeometry, TileReader, corners
 from pathoml.slides.codecs import TileCodec, TileDecodeError
 from pathoml.slides.native_tiles import NativeLevel
@@ -19,6 +20,8 @@ from pathoml.slides.region_reader import RegionTileReader
 from pathoml.slides.tiff_layout import opened_tiff, tiled_images
 from pathoml.slides.tiled_slide import TiledSlide
 from pathoml.units import RgbImage
+
+logger = logging.getLogger(__name__)
 
 MAX_PICTURE_PIXELS = 178_000_000
 """Ordinary pictures are held in memory as a whole; Pillow refuses larger ones too."""
@@ -245,28 +248,37 @@ def _ome_mpp(xml: str) -> tuple[float, float] | None:
 
 
 def _read_picture(path: Path) -> tuple[RgbImage, str]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as picture:
-                if picture.width * picture.height > MAX_PICTURE_PIXELS:
-                    raise TooLargeSlideError(_too_large(path, f"{picture.width:,} x {picture.height:,} px"))
-                if picture.mode not in _MODES:
-                    raise UnsupportedSlideError(
-                        f"{path.name}: pixels of kind {picture.mode!r} where 8-bit colours are needed; export it as 8-bit RGB"
-                    )
-                if not picture.has_transparency_data:
-                    return np.array(picture.convert("RGB")), str(picture.format)
-                layers = picture.convert("RGBA")
-                white = Image.new("RGBA", layers.size, (*_WHITE, 255))
-                white.alpha_composite(layers)
-                return np.array(white.convert("RGB")), str(picture.format)
-    except Image.DecompressionBombError as error:
-        raise TooLargeSlideError(_too_large(path, "more pixels")) from error
-    except (OSError, ValueError, SyntaxError, TypeError, MemoryError) as error:
-        if isinstance(error, TooLargeSlideError | UnsupportedSlideError):
-            raise
-        raise DamagedSlideError(f"{path.name}: cannot be decoded ({error}); copy it again from its source") from error
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            found = _decoded(path)
+        except Image.DecompressionBombError as error:
+            raise TooLargeSlideError(_too_large(path, "more pixels")) from error
+        except (OSError, ValueError, SyntaxError, TypeError, MemoryError) as error:
+            if isinstance(error, SlideError):
+                raise
+            raise DamagedSlideError(
+                f"{path.name}: cannot be decoded ({error}); copy it again from its source"
+            ) from error
+    for warning in said:
+        logger.info("%s: Pillow says: %s", path.name, warning.message)
+    return found
+
+
+def _decoded(path: Path) -> tuple[RgbImage, str]:
+    with Image.open(path, formats=_FORMATS) as picture:
+        if picture.width * picture.height > MAX_PICTURE_PIXELS:
+            raise TooLargeSlideError(_too_large(path, f"{picture.width:,} x {picture.height:,} px"))
+        if picture.mode not in _MODES:
+            raise UnsupportedSlideError(
+                f"{path.name}: pixels of kind {picture.mode!r} where 8-bit colours are needed; export it as 8-bit RGB"
+            )
+        if not picture.has_transparency_data:
+            return np.array(picture.convert("RGB")), str(picture.format)
+        layers = picture.convert("RGBA")
+        white = Image.new("RGBA", layers.size, (*_WHITE, 255))
+        white.alpha_composite(layers)
+        return np.array(white.convert("RGB")), str(picture.format)
 
 
 def _too_large(path: Path, found: str) -> str:

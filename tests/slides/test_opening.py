@@ -361,3 +361,18 @@ def test_a_directory_that_cannot_be_read_is_a_code_and_no_traceback(
     monkeypatch.setattr("pathoml.slides.opening.check_extent", fail)
     with pytest.raises(UnreadableSlideError, match=r"cannot be read .*is the share mounted"):
         open_slide(data_dir / CMU)
+
+
+def test_a_picture_with_a_broken_tag_is_read_and_the_oddity_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "odd.tif"
+    Image.fromarray(picture()).save(path, description="a remark long enough to lie outside the directory")
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags["ImageDescription"]
+    with path.open("r+b") as stream:
+        stream.seek(tag.offset + 4)
+        stream.write(struct.pack("<I", 10**6))
+    with caplog.at_level("INFO"), open_slide(path, mpp=0.5) as slide:
+        np.testing.assert_array_equal(slide.read_region((0, 0), 0, (400, 300)).pixels, picture())
+    assert "odd.tif: Pillow says:" in caplog.text
