@@ -95,6 +95,8 @@ class BagHeader:
         SHA-256 of the tissue, tiling and extraction settings that decide the result.
     lost_tiles : int
         Tiles that could not be decoded and are left out.
+    rejected_little_tissue, rejected_pen, rejected_not_drawn : int
+        Tiles that touch tissue or ink and were not kept: too little tissue, ink instead of it, left out by the draw.
     pathoml_version : str
         Version that wrote it.
     """
@@ -121,6 +123,9 @@ class BagHeader:
     batch_tiles: int
     settings_digest: str
     lost_tiles: int
+    rejected_little_tissue: int
+    rejected_pen: int
+    rejected_not_drawn: int
     pathoml_version: str
 
     @property

@@ -190,7 +190,7 @@ def _draw_tiles(
 def _legend(width: int, grid: TileGrid, title: str) -> RgbImage:
     lines = [(title, (0, 0, 0)), (f"{len(grid)} tiles kept", _KEPT)]
     for reason, (colour, text) in _REJECTED.items():
-        count = int((grid.reasons == reason).sum())
+        count = grid.count_rejected(reason)
         if count:
             lines.append((f"{count} dropped: {text}", colour))
     strip = np.full((_LINE_PX * len(lines) + 8, width, 3), 255, dtype=np.uint8)

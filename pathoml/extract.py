@@ -39,7 +39,7 @@ from pathoml.progress import Progress, silent
 from pathoml.provenance import pathoml_version
 from pathoml.slides import Slide, SlideGeometry, TileState, open_slide, slide_digest, slide_fingerprint
 from pathoml.tiles import LaidTiles, filled_grid, lay_tiles
-from pathoml.tiling import TileFlag, TileGrid
+from pathoml.tiling import Rejection, TileFlag, TileGrid
 from pathoml.units import RgbImage
 
 logger = logging.getLogger(__name__)
@@ -187,6 +187,9 @@ def extract_slide(
             batch_tiles=recipe.extract.batch_tiles,
             settings_digest=recipe.digest,
             lost_tiles=len(grid) - len(kept),
+            rejected_little_tissue=grid.count_rejected(Rejection.LITTLE_TISSUE),
+            rejected_pen=grid.count_rejected(Rejection.PEN),
+            rejected_not_drawn=grid.count_rejected(Rejection.NOT_DRAWN),
             pathoml_version=pathoml_version(),
         )
     with np.errstate(over="ignore"):  # what overflows is refused by the check below, with its remedy

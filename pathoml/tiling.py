@@ -125,6 +125,21 @@ class TileGrid:
     def __len__(self) -> int:
         return len(self.coords)
 
+    def count_rejected(self, reason: Rejection) -> int:
+        """Return how many tiles were dropped for a reason.
+
+        Parameters
+        ----------
+        reason : Rejection
+            Why.
+
+        Returns
+        -------
+        int
+            Tiles.
+        """
+        return int((self.reasons == reason).sum())
+
 
 def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: str = "slide") -> ReadPlan:
     """Choose the level and the rectangle that give tiles of the asked resolution.

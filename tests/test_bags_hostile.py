@@ -28,7 +28,8 @@ def header(**changes: str | float) -> BagHeader:
         "footprint_level0_px": (224.0, 224.0), "stride_level0_px": (224.0, 224.0), "origin_level0_px": (0.0, 0.0),
         "encoder": "toy", "weights_digest": "c" * 64, "precision_asked": "float32", "precision_used": "float32",
         "batch_tiles": 8,
-        "reader": "native tiles", "decode": "exact", "settings_digest": "d" * 64, "lost_tiles": 0, "pathoml_version": "0.1.0",
+        "reader": "native tiles", "decode": "exact", "settings_digest": "d" * 64, "lost_tiles": 0,
+        "rejected_little_tissue": 5, "rejected_pen": 2, "rejected_not_drawn": 0, "pathoml_version": "0.1.0",
     }  # fmt: skip
     return BagHeader(**{**values, **changes})
 

@@ -253,3 +253,11 @@ def test_an_mpp_taken_out_of_the_manifest_causes_work(slides: Path, tmp_path: Pa
 def test_every_slide_that_opens_has_a_contact_sheet_tissue_or_not(archive: tuple) -> None:
     _, _, folder = archive
     assert {path.name for path in (folder / "contact_sheets").iterdir()} == {"a.png", "b.png", "white.png"}
+
+
+def test_the_bag_counts_what_was_rejected_and_why(slides: Path, tmp_path: Path, fast: None) -> None:
+    extract_archive([entry(slides / "a.tif")], recipe(tiling=TilingSettings(max_tiles=3)), tmp_path)
+    every = extract_archive([entry(slides / "a.tif")], recipe(), tmp_path / "all")
+    header = read_bag(tmp_path / "a.h5").header
+    assert header.rejected_not_drawn == every[0].tiles - 3 > 0
+    assert header.rejected_little_tissue == read_bag(tmp_path / "all/a.h5").header.rejected_little_tissue > 0

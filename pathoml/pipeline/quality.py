@@ -57,6 +57,9 @@ def _measures(path: Path) -> dict[str, float | str]:
     return {
         "tiles": len(bag.features),
         "lost_tiles": bag.header.lost_tiles,
+        "rejected_little_tissue": bag.header.rejected_little_tissue,
+        "rejected_pen": bag.header.rejected_pen,
+        "rejected_not_drawn": bag.header.rejected_not_drawn,
         "mean_tissue_share": round(float(bag.tissue_share.mean()), 4),
         **{column: round(share, 4) for column, share in flagged.items()},
         "mpp_read": round(bag.header.mpp_read[0], 5),
