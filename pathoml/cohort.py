@@ -11,12 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pathoml.errors import CohortError, Problem
+from pathoml.errors import CohortError, Problem, first_of
 from pathoml.settings import ConfigPath, Settings
 from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 _SHOWN_ROWS = 10
+_FEW_PATIENTS = 5
 
 
 class NumericCovariate(Settings):
@@ -203,39 +204,67 @@ def read_cohort(settings: CohortSettings) -> Cohort:
     CohortError
         With every problem found, each with its row and column.
     """
-    table = read_text_table(settings.table)
-    columns = _used_columns(settings)
-    absent = [name for name in columns if name not in table.columns]
+    reading = examine_cohort(settings)
+    if reading.problems or reading.cohort is None:
+        raise CohortError(f"{settings.table.name}: {len(reading.problems)} problem(s)", reading.problems)
+    return reading.cohort
+
+
+@dataclass(frozen=True)
+class CohortReading:
+    """A clinical table as far as it can be read.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        Every patient that the table names; where there are problems, values that cannot be read are stood in for, so
+        that only who there is and what can be read may be judged by it. None if patients cannot be told apart.
+    problems : tuple of Problem
+        What is wrong, by row and column.
+    outcomes_known : bool
+        Whether times and events can be read for everyone.
+    """
+
+    cohort: Cohort | None
+    problems: tuple[Problem, ...]
+    outcomes_known: bool
+
+
+def examine_cohort(settings: CohortSettings) -> CohortReading:
+    """Read the clinical table and, if something is wrong with it, what of it can be used all the same.
+
+    Parameters
+    ----------
+    settings : CohortSettings
+        Table, columns, unit and coding.
+
+    Returns
+    -------
+    CohortReading
+        Whole or in part.
+    """
+    try:
+        table = read_text_table(settings.table)
+    except CohortError as error:
+        return CohortReading(None, (Problem("", str(error), ("cohort", "table")),), outcomes_known=False)
+    keys = _column_keys(settings)
+    absent = {name: key for name, key in keys.items() if name not in table.columns}
+    header = f"{settings.table.name}: row 1"
     problems = [
-        Problem(f"{settings.table.name}: row 1", missing_columns_message(settings.table, table, name))
-        for name in absent
+        Problem(header, missing_columns_message(settings.table, table, name), key) for name, key in absent.items()
     ]
-    blocks = {one.name: _matching(table, one.columns) for one in settings.covariates if isinstance(one, BlockCovariate)}
-    problems += [Problem("cohort", f"no column matches block '{name}'") for name, found in blocks.items() if not found]
-    problems += _overlaps(columns, blocks) + _reserved(settings)
-    if settings.patient_id in absent or len(problems) > len(absent):
-        raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
+    blocks, of_blocks = _blocks(table, settings, keys)
+    problems += of_blocks + _reserved(settings)
+    if settings.patient_id in absent:
+        return CohortReading(None, tuple(problems), outcomes_known=False)
     # Columns that are missing are stood in for by blanks, so that the problems of the others are found at once.
-    patients, of_cells = _one_row_a_patient(
-        table.assign(**dict.fromkeys(absent, "")),
-        settings,
-        [*columns, *(name for found in blocks.values() for name in found)],
-    )
-    time_days = _numbers(patients, settings.time, settings.table.name, of_cells, blanks_allowed=False)
-    negative = time_days < 0
-    _report_rows(
-        of_cells,
-        settings.table.name,
-        patients,
-        settings.time,
-        negative,
-        "is negative; times count forward from time zero",
-    )
+    columns = list(dict.fromkeys([*keys, *(name for found in blocks.values() for name in found)]))
+    patients, of_cells = _one_row_a_patient(table.assign(**dict.fromkeys(absent, "")), settings, columns)
+    time_days = _times(patients, settings, of_cells)
     event = _events(patients, settings, of_cells)
     covariates = _covariates(patients, settings, blocks, of_cells)
-    problems += [one for one in of_cells if not any(one.where.endswith(f"column {name}") for name in absent)]
-    if problems:
-        raise CohortError(f"{settings.table.name}: {len(problems)} problem(s)", problems)
+    real = [one for one in of_cells if not any(one.where.endswith(f"column {name}") for name in absent)]
+    of_outcomes = [one for one in of_cells if one.where.endswith((f"column {settings.time}", f"column {settings.event}"))]
     site = patients[settings.site] if settings.site else pd.Series([""] * len(patients))
     cohort = Cohort(
         patient_id=patients[settings.patient_id].to_numpy(dtype=str),
@@ -245,44 +274,64 @@ def read_cohort(settings: CohortSettings) -> Cohort:
         covariates=covariates,
         endpoint=settings.endpoint,
     )
-    return replace(cohort, warnings=_doubtful(cohort, settings))
+    problems += real
+    if not problems:
+        cohort = replace(cohort, warnings=_doubtful(cohort, settings))
+    return CohortReading(cohort, tuple(problems), outcomes_known=not of_outcomes)
 
 
-def _used_columns(settings: CohortSettings) -> list[str]:
-    named = [settings.patient_id, settings.time, settings.event]
-    named += [settings.site] if settings.site else []
-    named += [one.column for one in settings.covariates if not isinstance(one, BlockCovariate)]
-    return list(dict.fromkeys(named))
+def _column_keys(settings: CohortSettings) -> dict[str, tuple[str | int, ...]]:
+    """Return the columns that are named one by one, each with the key of the configuration that names it first."""
+    keys: dict[str, tuple[str | int, ...]] = {}
+    for name in ("patient_id", "time", "event", "site"):
+        column = getattr(settings, name)
+        if column is not None:
+            keys.setdefault(column, ("cohort", name))
+    for index, covariate in enumerate(settings.covariates):
+        if not isinstance(covariate, BlockCovariate):
+            keys.setdefault(covariate.column, ("cohort", "covariates", index, "column"))
+    return keys
 
 
-def _overlaps(columns: list[str], blocks: dict[str, list[str]]) -> list[Problem]:
-    """Refuse blocks whose pattern takes in a column that already means something."""
-    taken = dict.fromkeys(columns, "used by itself")
-    problems = []
-    for block, found in blocks.items():
-        for name in found:
-            if name in taken:
-                problems.append(
-                    Problem(
-                        "cohort", f"block '{block}' matches column '{name}', which is {taken[name]}; narrow the pattern"
-                    )
-                )
-            taken.setdefault(name, f"in block '{block}'")
-    return problems[:_SHOWN_ROWS]
+def _blocks(
+    table: pd.DataFrame, settings: CohortSettings, keys: Mapping[str, tuple[str | int, ...]]
+) -> tuple[dict[str, list[str]], list[Problem]]:
+    """Return the columns of each block; refuse patterns that match nothing, or a column that already means something."""
+    taken = dict.fromkeys(keys, "used by itself")
+    blocks: dict[str, list[str]] = {}
+    problems: list[Problem] = []
+    for index, block in enumerate(settings.covariates):
+        if not isinstance(block, BlockCovariate):
+            continue
+        key = ("cohort", "covariates", index, "columns")
+        found = [name for name in table.columns if fnmatchcase(name, block.columns)]
+        if not found:
+            problems.append(Problem("", f"block '{block.name}': no column of {settings.table.name} matches '{block.columns}'", key))
+        double = [
+            Problem("", f"block '{block.name}' matches column '{name}', which is {taken[name]}; narrow the pattern", key)
+            for name in found
+            if name in taken
+        ]
+        problems += first_of(double, settings.table.name)
+        blocks[block.name] = [name for name in found if name not in taken]
+        taken.update(dict.fromkeys(blocks[block.name], f"in block '{block.name}'"))
+    return blocks, problems
 
 
 def _reserved(settings: CohortSettings) -> list[Problem]:
-    """Refuse covariates that are the id or the outcome, and the same covariate twice."""
+    """Refuse covariates that are the id, the outcome or the hospital, and the same covariate twice."""
     meaning = {settings.patient_id: "the patient's id", settings.time: "the outcome", settings.event: "the outcome"}
     problems, seen = [], set()
-    for covariate in settings.covariates:
+    for index, covariate in enumerate(settings.covariates):
+        key = ("cohort", "covariates", index)
         name = covariate.name if isinstance(covariate, BlockCovariate) else covariate.column
         if not isinstance(covariate, BlockCovariate) and name in meaning:
-            problems.append(
-                Problem("cohort.covariates", f"column '{name}' is {meaning[name]}; it cannot predict itself")
-            )
+            problems.append(Problem("", f"column '{name}' is {meaning[name]}; it cannot predict itself", key))
+        if not isinstance(covariate, BlockCovariate) and name == settings.site:
+            message = f"column '{name}' is the hospital; a model that knows it cannot be used at any other"
+            problems.append(Problem("", message, key))
         if name in seen:
-            problems.append(Problem("cohort.covariates", f"'{name}' is listed twice"))
+            problems.append(Problem("", f"'{name}' is listed twice", key))
         seen.add(name)
     return problems
 
@@ -296,15 +345,17 @@ def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
             warnings.append(Problem(f"column {name}", f"blank for {blank.mean():.0%} of the patients"))
         elif column[~blank].nunique() == 1:
             warnings.append(Problem(f"column {name}", "the same for all patients; it cannot tell them apart"))
+        elif column.dtype == object:
+            counts = column[~blank].value_counts()
+            rare = [f"'{level}' ({count})" for level, count in counts.items() if count < _FEW_PATIENTS]
+            if rare:
+                message = f"few patients have {', '.join(rare[:5])}; is it a slip of spelling?"
+                warnings.append(Problem(f"column {name}", message))
     median = float(np.median(cohort.time_days))
     if median < 30:
         message = f"median follow-up is {median:.0f} days; is {settings.time_unit} the right time_unit?"
         warnings.append(Problem(f"column {settings.time}", message))
     return tuple(warnings[:_SHOWN_ROWS])
-
-
-def _matching(table: pd.DataFrame, pattern: str) -> list[str]:
-    return [name for name in table.columns if fnmatchcase(name, pattern)]
 
 
 def _one_row_a_patient(
@@ -324,14 +375,22 @@ def _one_row_a_patient(
     table = table[table[settings.patient_id] != ""]
     distinct = table.drop_duplicates(subset=columns)
     clash = distinct[distinct.duplicated(subset=settings.patient_id, keep=False)]
-    clashes = list(clash.groupby(settings.patient_id, sort=False))
-    for patient, rows in clashes[:_SHOWN_ROWS]:
+    clashes = []
+    for patient, rows in clash.groupby(settings.patient_id, sort=False):
         differing = [name for name in columns if rows[name].nunique() > 1]
         where = f"{settings.table.name}: rows {', '.join(str(row) for row in rows['_row'])}"
-        problems.append(
+        clashes.append(
             Problem(where, f"patient {patient} stands more than once with different {', '.join(differing[:5])}")
         )
+    problems += first_of(clashes, settings.table.name, _SHOWN_ROWS)
     return distinct.drop_duplicates(subset=settings.patient_id).reset_index(drop=True), problems
+
+
+def _times(patients: pd.DataFrame, settings: CohortSettings, problems: list[Problem]) -> FloatArray:
+    values = _numbers(patients, settings.time, settings.table.name, problems, blanks_allowed=False)
+    message = "is negative; times count forward from time zero"
+    _report_rows(problems, settings.table.name, patients, settings.time, values < 0, message)
+    return values
 
 
 def _numbers(
@@ -388,10 +447,10 @@ def _report_rows(
     wrong: "pd.Series[bool] | NDArray[np.bool_]",
     message: str,
 ) -> None:
-    positions = np.flatnonzero(np.asarray(wrong))
-    for index in positions[:_SHOWN_ROWS]:
-        row, value = table["_row"].iloc[index], table[column].iloc[index]
-        problems.append(Problem(f"{file_name}: row {row}, column {column}", f"'{value}' {message}"))
-    if len(positions) > _SHOWN_ROWS:
-        more = f"... and {len(positions) - _SHOWN_ROWS} more rows like these"
-        problems.append(Problem(f"{file_name}: column {column}", more))
+    found = [
+        Problem(
+            f"{file_name}: row {table['_row'].iloc[index]}, column {column}", f"'{table[column].iloc[index]}' {message}"
+        )
+        for index in np.flatnonzero(np.asarray(wrong))
+    ]
+    problems += first_of(found, f"{file_name}: column {column}", _SHOWN_ROWS)

@@ -1,11 +1,12 @@
 """One YAML file -> one frozen settings tree, or every mistake in it at once."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from pathoml.cohort import CohortSettings, SlidesSettings
@@ -57,6 +58,58 @@ class Config(Settings):
         return settings_digest(self)
 
 
+@dataclass(frozen=True)
+class ConfigReading:
+    """A configuration as far as it can be read.
+
+    Parameters
+    ----------
+    config : Config or None
+        The whole; None if anything is wrong with it.
+    sections : mapping of str to Any
+        The top-level values that are right by themselves, defaults included.
+    problems : tuple of Problem
+        What is wrong, by file and line.
+    source : YamlSource
+        Where each key stands.
+    """
+
+    config: Config | None
+    sections: Mapping[str, Any]
+    problems: tuple[Problem, ...]
+    source: YamlSource
+
+
+def examine_config(path: Path, overrides: Sequence[str] = ()) -> ConfigReading:
+    """Read a configuration and, if something is wrong with it, what of it can be used all the same.
+
+    Parameters
+    ----------
+    path : Path
+        A YAML file, as for `load_config`.
+    overrides : sequence of str, optional
+        As for `load_config`.
+
+    Returns
+    -------
+    ConfigReading
+        Whole or in part.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not YAML at all.
+    """
+    source = _override(_merged(path, depth=0), overrides)
+    context = {"folder": path.parent}
+    try:
+        config = Config.model_validate(source.data, context=context)
+    except ValidationError as error:
+        problems = sorted((_problem(details, source) for details in error.errors()), key=_place)
+        return ConfigReading(None, _valid_sections(source.data, context), tuple(problems), source)
+    return ConfigReading(config, {name: getattr(config, name) for name in Config.model_fields}, (), source)
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read, merge and check a configuration.
 
@@ -82,12 +135,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     --------
     >>> load_config(Path("study.yaml"), ["train.max_epochs=50"])  # doctest: +SKIP
     """
-    source = _override(_merged(path, depth=0), overrides)
-    try:
-        return Config.model_validate(source.data, context={"folder": path.parent})
-    except ValidationError as error:
-        problems = sorted((_problem(details, source) for details in error.errors()), key=_place)
-        raise ConfigError(f"{path.name}: {len(problems)} problem(s)", problems) from error
+    reading = examine_config(path, overrides)
+    if reading.config is None:
+        raise ConfigError(f"{path.name}: {len(reading.problems)} problem(s)", reading.problems)
+    return reading.config
+
+
+def _valid_sections(data: Mapping[str, Any], context: dict[str, Path]) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    for name, field in Config.model_fields.items():
+        if name not in data:
+            if not field.is_required():
+                sections[name] = field.get_default()
+            continue
+        try:
+            sections[name] = TypeAdapter(field.rebuild_annotation()).validate_python(data[name], context=context)
+        except ValidationError:
+            continue  # listed already, with the rest of the configuration
+    return sections
 
 
 def merge(base: Any, top: Any) -> Any:

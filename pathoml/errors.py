@@ -46,13 +46,38 @@ class Problem:
         File with line, or file with row and column, or the name of the object.
     message : str
         What was found, what was expected, and what to do.
+    key : tuple of str or int, optional
+        The key of the configuration that it follows from, so that `check` can name its line.
     """
 
     where: str
     message: str
+    key: tuple[str | int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
+
+
+def first_of(problems: Sequence[Problem], file_name: str, shown: int = 10) -> list[Problem]:
+    """Return the first problems of one kind, and how many more there are.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        All of that kind.
+    file_name : str
+        Where they are.
+    shown : int, optional
+        How many are listed.
+
+    Returns
+    -------
+    list of Problem
+        At most ``shown + 1``.
+    """
+    if len(problems) <= shown:
+        return list(problems)
+    return [*problems[:shown], Problem(file_name, f"... and {len(problems) - shown} more like these")]
 
 
 class PathomlError(Exception):

@@ -1,6 +1,6 @@
 """The slide manifest: which slides there are, whose they are, and how they join the cohort."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import Cohort, SlideEntry, SlidesSettings, take_rows
-from pathoml.errors import CohortError, Problem
+from pathoml.errors import CohortError, Problem, first_of
 from pathoml.slides.base import MPP_RANGE
 from pathoml.tables import missing_columns_message, read_text_table
 
@@ -33,24 +33,76 @@ def read_manifest(settings: SlidesSettings) -> tuple[SlideEntry, ...]:
     CohortError
         With every problem found: columns, blank or double ids, mpp out of range.
     """
-    table = read_text_table(settings.manifest)
+    entries, problems = examine_manifest(settings)
+    if problems:
+        raise CohortError(f"{settings.manifest.name}: {len(problems)} problem(s)", problems)
+    return entries
+
+
+def examine_manifest(settings: SlidesSettings) -> tuple[tuple[SlideEntry, ...], list[Problem]]:
+    """Read the manifest as far as it can be read.
+
+    Parameters
+    ----------
+    settings : SlidesSettings
+        Table and the folder that its paths start from.
+
+    Returns
+    -------
+    tuple of (tuple of SlideEntry, list of Problem)
+        The slides whose rows name them, each once; and what is wrong.
+    """
+    key = ("slides", "manifest")
+    try:
+        table = read_text_table(settings.manifest)
+    except CohortError as error:
+        return (), [Problem("", str(error), key)]
     name = settings.manifest.name
     absent = [column for column in _REQUIRED if column not in table.columns]
     if absent:
-        raise CohortError(
-            f"{name}: {len(absent)} problem(s)",
-            [Problem(name, missing_columns_message(settings.manifest, table, one)) for one in absent],
-        )
+        return (), [
+            Problem(f"{name}: row 1", missing_columns_message(settings.manifest, table, one), key) for one in absent
+        ]
     problems: list[Problem] = []
     folder = settings.folder or settings.manifest.parent
-    entries = tuple(
+    entries = [
         _entry(name, number, row, folder, problems)
         for number, row in zip(table.index, table.to_dict("records"), strict=True)
-    )
-    problems += _double_ids(name, entries)
-    if problems:
-        raise CohortError(f"{name}: {len(problems)} problem(s)", problems)
-    return entries
+    ]
+    problems = first_of(problems, name) + first_of(_double_ids(name, entries), name)
+    usable: dict[str, SlideEntry] = {}
+    for entry in entries:
+        if entry.slide_id and entry.patient_id and entry.path != folder:
+            usable.setdefault(entry.slide_id, entry)
+    return tuple(usable.values()), problems
+
+
+def unknown_patients(entries: Sequence[SlideEntry], known: Set[str], manifest_name: str) -> list[Problem]:
+    """Return a problem for the slides of patients that the clinical table does not have.
+
+    Parameters
+    ----------
+    entries : sequence of SlideEntry
+        The slides.
+    known : set of str
+        Patients of the clinical table.
+    manifest_name : str
+        For messages.
+
+    Returns
+    -------
+    list of Problem
+        In manifest order; where there are many, the last says how many more.
+    """
+    strangers = [entry for entry in entries if entry.patient_id not in known]
+    problems = [
+        Problem(
+            f"{manifest_name}: row {entry.row}, column patient_id",
+            f"slide {entry.slide_id}: patient {entry.patient_id} is not in the clinical table",
+        )
+        for entry in strangers
+    ]
+    return first_of(problems, manifest_name)
 
 
 def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: str) -> Cohort:
@@ -75,17 +127,9 @@ def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: 
     CohortError
         If a slide belongs to a patient that the clinical table does not have.
     """
-    known = set(cohort.patient_id)
-    strangers = [entry for entry in entries if entry.patient_id not in known]
-    if strangers:
-        problems = [
-            Problem(
-                f"{manifest_name}: row {entry.row}",
-                f"slide {entry.slide_id}: patient {entry.patient_id} is not in the clinical table",
-            )
-            for entry in strangers[:20]
-        ]
-        raise CohortError(f"{manifest_name}: {len(strangers)} slide(s) of unknown patients", problems)
+    problems = unknown_patients(entries, set(cohort.patient_id), manifest_name)
+    if problems:
+        raise CohortError(f"{manifest_name}: slides of unknown patients", problems)
     slides: dict[str, list[SlideEntry]] = {}
     for entry in entries:
         slides.setdefault(entry.patient_id, []).append(entry)
@@ -114,11 +158,12 @@ def missing_files(entries: tuple[SlideEntry, ...], manifest_name: str) -> list[P
     list of Problem
         In manifest order.
     """
-    return [
+    problems = [
         Problem(f"{manifest_name}: row {entry.row}, column path", f"slide {entry.slide_id}: no such file: {entry.path}")
         for entry in entries
         if not entry.path.exists()
     ]
+    return first_of(problems, manifest_name)
 
 
 def _entry(
@@ -147,11 +192,11 @@ def _mpp(where: str, text: str, problems: list[Problem]) -> float | None:
     return float(value)
 
 
-def _double_ids(name: str, entries: tuple[SlideEntry, ...]) -> list[Problem]:
+def _double_ids(name: str, entries: Sequence[SlideEntry]) -> list[Problem]:
     first_row: dict[str, int] = {}
     problems = []
     for entry in entries:
-        if entry.slide_id in first_row:
+        if entry.slide_id and entry.slide_id in first_row:
             where = f"{name}: row {entry.row}, column slide_id"
             problems.append(
                 Problem(

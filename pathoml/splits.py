@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from pathoml.cohort import Cohort
-from pathoml.errors import CohortError, Problem
+from pathoml.errors import CohortError, Problem, first_of
 from pathoml.files import write_text
 from pathoml.provenance import digest_of
 from pathoml.settings import ConfigPath, Settings
@@ -124,12 +124,45 @@ def make_folds(cohort: Cohort, settings: SplitsSettings) -> tuple[Fold, ...]:
     CohortError
         If there are too few events, or a fold has none, or a fixed table does not fit the cohort.
     """
+    folds, problems = examine_folds(cohort, settings)
+    if problems:
+        raise CohortError(f"folds: {len(problems)} problem(s)", problems)
+    return folds
+
+
+def examine_folds(
+    cohort: Cohort, settings: SplitsSettings, *, outcomes_known: bool = True
+) -> tuple[tuple[Fold, ...], list[Problem]]:
+    """Divide the patients by every scheme, as far as it can be done.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    settings : SplitsSettings
+        Schemes, share for early stopping, seed.
+    outcomes_known : bool, optional
+        Whether events can be counted; without, only who stands where is judged.
+
+    Returns
+    -------
+    tuple of (tuple of Fold, list of Problem)
+        The folds of the schemes that could be made, and what is wrong.
+    """
     folds: list[Fold] = []
-    for scheme in settings.schemes:
-        groups = _test_groups(cohort, scheme, settings.seed)
-        folds += [_fold(cohort, scheme.kind, name, test, settings) for name, test in groups.items()]
-    check_folds(cohort, folds)
-    return tuple(folds)
+    problems: list[Problem] = []
+    for index, scheme in enumerate(settings.schemes):
+        if isinstance(scheme, KFoldSettings) and not outcomes_known:
+            continue
+        try:
+            groups = _test_groups(cohort, scheme, settings.seed)
+            if outcomes_known:
+                folds += [_fold(cohort, scheme.kind, name, test, settings) for name, test in groups.items()]
+        except CohortError as error:
+            key = ("splits", "schemes", index)
+            found = error.problems or (Problem("", str(error)),)
+            problems += [Problem(one.where, one.message, key) for one in found]
+    return tuple(folds), problems + _problems_of(cohort, folds)
 
 
 def check_folds(cohort: Cohort, folds: Sequence[Fold]) -> None:
@@ -148,6 +181,12 @@ def check_folds(cohort: Cohort, folds: Sequence[Fold]) -> None:
         If a patient stands in two groups of a fold or in two test sets of one scheme, or is not in the cohort; or if
         a group has no event.
     """
+    problems = _problems_of(cohort, folds)
+    if problems:
+        raise CohortError(f"folds: {len(problems)} problem(s)", problems)
+
+
+def _problems_of(cohort: Cohort, folds: Sequence[Fold]) -> list[Problem]:
     problems: list[Problem] = []
     tested: dict[tuple[str, str], str] = {}
     for fold in folds:
@@ -172,8 +211,7 @@ def check_folds(cohort: Cohort, folds: Sequence[Fold]) -> None:
                         f"no events among the {len(getattr(fold, role))} {role} patients; use fewer folds or more patients",
                     )
                 )
-    if problems:
-        raise CohortError(f"folds: {len(problems)} problem(s)", problems)
+    return problems
 
 
 def write_folds(path: Path, folds: Sequence[Fold]) -> None:
@@ -253,25 +291,44 @@ def _sites(cohort: Cohort) -> dict[str, IntArray]:
 
 def _fixed(cohort: Cohort, path: Path) -> dict[str, IntArray]:
     table = read_text_table(path)
-    for column in ("patient_id", "fold"):
-        if column not in table.columns:
-            raise CohortError(missing_columns_message(path, table, column))
-    double = sorted(set(table["patient_id"][table["patient_id"].duplicated()]))
-    if double:
-        raise CohortError(
-            f"{path.name}: patient(s) {', '.join(double[:5])} stand in more than one row; each is tested once"
-        )
+    absent = [column for column in ("patient_id", "fold") if column not in table.columns]
+    if absent:
+        problems = [Problem(f"{path.name}: row 1", missing_columns_message(path, table, column)) for column in absent]
+        raise CohortError(f"{path.name}: {len(problems)} problem(s)", problems)
     known = set(cohort.patient_id)
+    table = table[table["patient_id"].isin(known)]
+    problems = _double_rows(table, path.name) + _blank_folds(table, path.name)
     untested = sorted(known - set(table["patient_id"]))
     if untested:
-        raise CohortError(
-            f"{path.name}: {len(untested)} patient(s) of the cohort are in no fold: {', '.join(untested[:5])}"
-        )
-    table = table[table["patient_id"].isin(known)]
+        message = f"{len(untested)} patient(s) of the cohort are in no fold: {', '.join(untested[:5])}"
+        problems.append(Problem(path.name, message))
+    if problems:
+        raise CohortError(f"{path.name}: {len(problems)} problem(s)", problems)
     groups = {str(name): cohort.rows_of(rows["patient_id"]) for name, rows in table.groupby("fold", sort=True)}
     if len(groups) < 2:
         raise CohortError(f"{path.name}: needs two folds or more, found {len(groups)}")
     return groups
+
+
+def _double_rows(table: pd.DataFrame, file_name: str) -> list[Problem]:
+    double = table[table["patient_id"].duplicated(keep=False)]
+    problems = [
+        Problem(
+            f"{file_name}: rows {', '.join(str(row) for row in rows.index)}, column patient_id",
+            f"patient {patient} stands in more than one row; each is tested once",
+        )
+        for patient, rows in double.groupby("patient_id", sort=False)
+    ]
+    return first_of(problems, file_name)
+
+
+def _blank_folds(table: pd.DataFrame, file_name: str) -> list[Problem]:
+    blank = table[table["fold"] == ""]
+    problems = [
+        Problem(f"{file_name}: row {row}, column fold", f"blank for patient {patient}; name the fold that tests them")
+        for row, patient in blank["patient_id"].items()
+    ]
+    return first_of(problems, file_name)
 
 
 def _fold(cohort: Cohort, scheme: str, name: str, test: IntArray, settings: SplitsSettings) -> Fold:

@@ -120,7 +120,18 @@ def test_every_missing_column_is_named_with_those_there_are(tmp_path: Path) -> N
 
 def test_a_block_that_matches_nothing_is_a_problem(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD, covariates=(BlockCovariate(name="genes", columns="*_rnaseq"),))
-    assert found == ["cohort: no column matches block 'genes'"]
+    assert found == ["block 'genes': no column of cohort.csv matches '*_rnaseq'"]
+
+
+def test_the_hospital_cannot_be_a_covariate(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD, covariates=(CategoricalCovariate(column="site"),))
+    assert found == ["column 'site' is the hospital; a model that knows it cannot be used at any other"]
+
+
+def test_a_level_that_few_patients_have_is_a_warning(tmp_path: Path) -> None:
+    rows = "".join(f"p{index},{100 + index},1,a,60,{'female' if index else 'Female'}\n" for index in range(12))
+    cohort = read(tmp_path, HEAD + rows, covariates=(CategoricalCovariate(column="grade"),))
+    assert [str(one) for one in cohort.warnings] == ["column grade: few patients have 'Female' (1); is it a slip of spelling?"]
 
 
 def test_a_block_takes_its_columns_as_numbers(tmp_path: Path) -> None:
@@ -183,12 +194,12 @@ def test_an_unknown_patient_is_named(tmp_path: Path) -> None:
 def test_many_faults_of_one_kind_are_shown_in_part_and_counted(tmp_path: Path) -> None:
     found = problems(tmp_path, HEAD + "".join(f"p{i},-1,1,,,\n" for i in range(30)))
     assert len(found) == 11
-    assert "and 20 more rows like these" in found[-1]
+    assert "and 20 more like these" in found[-1]
 
 
 def test_many_cells_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
     found = problems(tmp_path, HEAD + "".join(f"p{i},x,1,,,\n" for i in range(30)))
-    assert "20 more rows" in found[-1]
+    assert "20 more like these" in found[-1]
 
 
 def test_a_blank_line_does_not_shift_the_row_numbers(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_fixed_table_decides_who_is_tested_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("000,a\n001,b\n000,b\n", r"folds\.csv: patient\(s\) 000 stand in more than one row"),
+        ("000,a\n001,b\n000,b\n", r"folds\.csv: rows 2, 4, column patient_id: patient 000 stands in more than one row"),
         ("000,a\n0,b\n", r"99 patient\(s\) of the cohort are in no fold: 001"),
     ],
 )

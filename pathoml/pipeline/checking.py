@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathoml.cohort import Cohort
-from pathoml.config import Config, load_config
+from pathoml.cohort import Cohort, SlideEntry
+from pathoml.config import Config, examine_config
 from pathoml.errors import InputError, Problem, SlideError
-from pathoml.pipeline.study import Study, open_study
+from pathoml.pipeline.study import Study, examine_data
 from pathoml.progress import Progress, silent
 from pathoml.slides import open_slide
-from pathoml.splits import make_folds
+from pathoml.splits import examine_folds
 from pathoml.survival.curves import censoring_survival
-from pathoml.tiling import plan_reading
+from pathoml.tiling import TilingSettings, plan_reading
+from pathoml.yaml_source import YamlSource
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,26 @@ def check(
         Empty problems mean that a run can start.
     """
     try:
-        config = load_config(path, overrides)
-        study = open_study(config)
+        config = examine_config(path, overrides)
     except InputError as error:
         return CheckResult(error.problems or (Problem("", str(error)),), (), ())
-    problems: list[Problem] = []
-    try:
-        make_folds(study.cohort, config.splits)
-    except InputError as error:
-        problems += error.problems or (Problem("splits", str(error)),)
-    if open_slides:
-        problems += _slide_problems(study, progress)
-    return CheckResult(tuple(problems), study.cohort.warnings, cohort_facts(study))
+    problems = list(config.problems)
+    data = None
+    if "cohort" in config.sections:
+        slides = config.sections.get("slides")
+        data = examine_data(config.sections["cohort"], slides)
+        problems += data.problems
+        if data.cohort is not None and "splits" in config.sections:
+            _, of_folds = examine_folds(data.cohort, config.sections["splits"], outcomes_known=data.outcomes_known)
+            problems += of_folds
+        if open_slides and slides is not None:
+            tiling = config.sections.get("tiling", TilingSettings())
+            problems += _slide_problems(data.entries, tiling, slides.manifest.name, progress)
+    located = tuple(_located(problem, config.source) for problem in problems)
+    if located or config.config is None or data is None or data.cohort is None:
+        return CheckResult(located, (), ())
+    study = Study(config.config, data.cohort, data.entries)
+    return CheckResult((), study.cohort.warnings, cohort_facts(study))
 
 
 def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
@@ -118,13 +127,24 @@ def _clinical_names(config: Config) -> list[str]:
     return [one.column for one in config.cohort.covariates if one.kind != "block"]
 
 
-def _slide_problems(study: Study, progress: Progress) -> list[Problem]:
+def _located(problem: Problem, source: YamlSource) -> Problem:
+    """Put the line of the configuration that a problem follows from in front of its place in a table."""
+    line = source.where(problem.key) if problem.key else ""
+    where = f"{line} ({problem.where})" if line and problem.where else line or problem.where
+    return Problem(where, problem.message)
+
+
+def _slide_problems(
+    entries: Sequence[SlideEntry], tiling: TilingSettings, manifest_name: str, progress: Progress
+) -> list[Problem]:
     problems = []
-    for done, entry in enumerate(study.entries, start=1):
+    for done, entry in enumerate(entries, start=1):
         try:
-            with open_slide(entry.path, mpp=entry.mpp) as slide:
-                plan_reading(slide.geometry, study.config.tiling, entry.path.name)
+            if entry.path.exists():  # a missing file is listed already
+                with open_slide(entry.path, mpp=entry.mpp) as slide:
+                    plan_reading(slide.geometry, tiling, entry.path.name)
         except SlideError as error:
-            problems.append(Problem(f"row {entry.row}: slide {entry.slide_id}", f"{error.code}: {error}"))
-        progress("check slides", done, len(study.entries))
+            where = f"{manifest_name}: row {entry.row}"
+            problems.append(Problem(where, f"slide {entry.slide_id}: {error.code}: {error}"))
+        progress("check slides", done, len(entries))
     return problems

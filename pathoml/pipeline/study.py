@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from pathoml.cohort import Cohort, SlideEntry, read_cohort, take_rows
+from pathoml.cohort import Cohort, CohortSettings, SlideEntry, SlidesSettings, examine_cohort, take_rows
 from pathoml.config import Config
 from pathoml.errors import CohortError, InputError, Problem
-from pathoml.manifest import join_slides, missing_files, read_manifest
+from pathoml.manifest import examine_manifest, join_slides, missing_files, unknown_patients
 
 
 @dataclass(frozen=True)
@@ -123,24 +123,62 @@ def open_study(config: Config) -> Study:
     CohortError
         With the problems of clinical table, manifest and slide files together.
     """
-    problems: list[Problem] = []
-    cohort: Cohort | None = None
+    reading = examine_data(config.cohort, config.slides)
+    if reading.problems or reading.cohort is None:
+        raise CohortError(
+            f"{len(reading.problems)} problem(s) with the data of study {config.name}", list(reading.problems)
+        )
+    return Study(config, reading.cohort, reading.entries)
+
+
+@dataclass(frozen=True)
+class DataReading:
+    """The data of a study as far as they can be read.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        The patients; joined with their slides if nothing is wrong.
+    entries : tuple of SlideEntry
+        Slides that the manifest names, in its order.
+    problems : tuple of Problem
+        What is wrong with clinical table, manifest and slide files.
+    outcomes_known : bool
+        Whether events can be counted.
+    """
+
+    cohort: Cohort | None
+    entries: tuple[SlideEntry, ...]
+    problems: tuple[Problem, ...]
+    outcomes_known: bool
+
+
+def examine_data(cohort_settings: CohortSettings, slides: SlidesSettings | None) -> DataReading:
+    """Read clinical table and manifest, and note all that is wrong with them and between them.
+
+    Parameters
+    ----------
+    cohort_settings : CohortSettings
+        The clinical table.
+    slides : SlidesSettings or None
+        The manifest, if the study has slides.
+
+    Returns
+    -------
+    DataReading
+        Whole or in part.
+    """
+    reading = examine_cohort(cohort_settings)
+    problems, cohort = list(reading.problems), reading.cohort
     entries: tuple[SlideEntry, ...] = ()
-    try:
-        cohort = read_cohort(config.cohort)
-    except InputError as error:
-        problems += error.problems or [Problem("", str(error))]
-    if config.slides is not None:
-        name = config.slides.manifest.name
-        try:
-            entries = read_manifest(config.slides)
-            problems += missing_files(entries, name)
-            cohort = None if cohort is None else join_slides(cohort, entries, name)
-        except InputError as error:
-            problems += error.problems or [Problem("", str(error))]
-    if problems or cohort is None:
-        raise CohortError(f"{len(problems)} problem(s) with the data of study {config.name}", problems)
-    return Study(config, cohort, entries)
+    if slides is not None:
+        name = slides.manifest.name
+        entries, of_manifest = examine_manifest(slides)
+        problems += of_manifest + missing_files(entries, name)
+        if cohort is not None:
+            problems += unknown_patients(entries, set(cohort.patient_id), name)
+            cohort = cohort if problems else join_slides(cohort, entries, name)
+    return DataReading(cohort, entries, tuple(problems), reading.outcomes_known)
 
 
 def run_config(root: Path) -> Config:
