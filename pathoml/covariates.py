@@ -1,15 +1,18 @@
 """Covariates -> the numbers a model takes: filled, scaled, coded and reduced as fitted on training patients only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pathoml.cohort import BlockCovariate, CategoricalCovariate, Covariate, NumericCovariate
 from pathoml.errors import PackageError
-from pathoml.units import FloatArray
+from pathoml.tables import is_missing
+from pathoml.units import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,21 @@ class FittedCategorical:
     column : str
         Column it comes from.
     levels : tuple of str
-        Levels seen in training, sorted; blank is a level of its own. The first, and any level not seen in training, is all zeros.
+        Levels seen in training, sorted. Missing words, however spelt (`pathoml.tables.is_missing`), are a level of their
+        own, the empty text, if training patients lack the word. The first level is all zeros.
+    fill : str
+        Level that a missing word counts as, and one not seen in training: the empty text if that is a level, else the
+        level most frequent in training.
     """
 
     column: str
     levels: tuple[str, ...]
+    fill: str
 
     @property
     def names(self) -> list[str]:
         """Names of the columns that result."""
-        return [f"{self.column}={level or 'missing'}" for level in self.levels[1:]]
+        return [f"{self.column}={level}" for level in self.levels[1:]]  # the empty text sorts first
 
     def apply(self, raw: pd.DataFrame) -> FloatArray:
         """Return the 0/1 columns, shape (patients, levels - 1).
@@ -86,12 +94,30 @@ class FittedCategorical:
         ndarray of float64
             Zeros and ones.
         """
-        values = raw[self.column].to_numpy(dtype=object)
-        return (
-            np.stack([values == level for level in self.levels[1:]], axis=1).astype(np.float64)
-            if len(self.levels) > 1
-            else np.zeros((len(raw), 0))
-        )
+        words = _words(raw, self.column)
+        known = np.where(self._is_known(words), words, self.fill)
+        columns: FloatArray = (known[:, None] == np.array(self.levels[1:], dtype=object)).astype(np.float64)
+        return columns
+
+    def is_unseen(self, raw: pd.DataFrame) -> BoolArray:
+        """Tell which patients have a word that no training patient had.
+
+        Parameters
+        ----------
+        raw : DataFrame
+            Covariates as the cohort holds them.
+
+        Returns
+        -------
+        ndarray of bool, shape (patients,)
+            False where the word is missing.
+        """
+        words = _words(raw, self.column)
+        unseen: BoolArray = (words != "") & ~self._is_known(words)
+        return unseen
+
+    def _is_known(self, words: NDArray[np.object_]) -> BoolArray:
+        return np.isin(words, np.array(self.levels, dtype=object))
 
 
 @dataclass(frozen=True)
@@ -218,6 +244,54 @@ def fit_covariates(covariates: tuple[Covariate, ...], raw: pd.DataFrame) -> Cova
     return CovariateTransform(tuple(_fit(one, raw) for one in covariates))
 
 
+class UnseenWord(NamedTuple):
+    """A word that no training patient had.
+
+    Parameters
+    ----------
+    row : int
+        Position of the patient.
+    column : str
+        Covariate.
+    value : str
+        What was found.
+    known : tuple of str
+        Levels seen in training, sorted, without the missing one.
+    """
+
+    row: int
+    column: str
+    value: str
+    known: tuple[str, ...]
+
+
+def unseen_words(transforms: Sequence[CovariateTransform], raw: pd.DataFrame) -> list[UnseenWord]:
+    """Find the words that none of several models saw in training.
+
+    Parameters
+    ----------
+    transforms : sequence of CovariateTransform
+        One of each model, fitted with the same configuration.
+    raw : DataFrame
+        Covariates of the patients to be scored.
+
+    Returns
+    -------
+    list of UnseenWord
+        Covariate by covariate, in the order of rows.
+    """
+    fitted: dict[str, list[FittedCategorical]] = {}
+    for part in (part for transform in transforms for part in transform.parts):
+        if isinstance(part, FittedCategorical):
+            fitted.setdefault(part.column, []).append(part)
+    found: list[UnseenWord] = []
+    for column, parts in fitted.items():
+        known = tuple(sorted({level for part in parts for level in part.levels} - {""}))
+        rows = np.flatnonzero(np.all([part.is_unseen(raw) for part in parts], axis=0))
+        found += [UnseenWord(int(row), column, str(raw[column].iloc[row]), known) for row in rows]
+    return found
+
+
 def transform_from_json(parts: list[dict[str, Any]]) -> CovariateTransform:
     """Rebuild a transform from `CovariateTransform.to_json`.
 
@@ -240,8 +314,21 @@ def _fit(covariate: Covariate, raw: pd.DataFrame) -> Fitted:
         fill, mean, scale = _fill_mean_scale(values)
         return FittedNumeric(covariate.column, float(fill[0]), float(mean[0]), float(scale[0]))
     if isinstance(covariate, CategoricalCovariate):
-        return FittedCategorical(covariate.column, tuple(sorted(set(raw[covariate.column]))))
+        return _fit_categorical(covariate.column, raw)
     return _fit_block(covariate, raw)
+
+
+def _fit_categorical(column: str, raw: pd.DataFrame) -> FittedCategorical:
+    levels, counts = np.unique(_words(raw, column), return_counts=True)
+    fill = "" if "" in levels else levels[counts.argmax()]  # of equally frequent ones the first in the alphabet
+    return FittedCategorical(column, tuple(levels.tolist()), str(fill))
+
+
+def _words(raw: pd.DataFrame, column: str) -> NDArray[np.object_]:
+    """Return a column's words, the empty text where they are missing, however that is spelt."""
+    text = raw[column].astype(str)
+    words: NDArray[np.object_] = text.mask(is_missing(text), "").to_numpy(dtype=object)
+    return words
 
 
 def _fit_block(covariate: BlockCovariate, raw: pd.DataFrame) -> FittedBlock:
@@ -287,7 +374,7 @@ def _part_from_json(part: dict[str, Any]) -> Fitted:
     if kind == "numeric":
         return FittedNumeric(**part)
     if kind == "categorical":
-        return FittedCategorical(part["column"], tuple(part["levels"]))
+        return FittedCategorical(part["column"], tuple(part["levels"]), part["fill"])
     arrays = {name: np.asarray(part[name], dtype=np.float64) for name in ("fill", "mean", "scale", "components")}
     arrays["components"] = arrays["components"].reshape(-1, len(part["columns"]))
     return FittedBlock(part["name"], tuple(part["columns"]), **arrays)

@@ -1,6 +1,7 @@
 """Cross-validation: one fitted model a fold, saved and recognised, and the clinical model beside it."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import BlockCovariate, Cohort
-from pathoml.covariates import fit_covariates
+from pathoml.covariates import CovariateTransform, FittedCategorical, fit_covariates
 from pathoml.errors import PackageError
 from pathoml.files import write_text
 from pathoml.infer import predict_member, risk_groups
@@ -26,6 +27,8 @@ from pathoml.survival.baselines import fit_cox
 from pathoml.train import TrainingData, fit_member, follow_up
 from pathoml.train_settings import TrainSettings
 from pathoml.units import FloatArray
+
+logger = logging.getLogger(__name__)
 
 MODEL, CLINICAL = "model", "clinical"
 """Names in the predictions table: the model that was asked for, and the Cox model on clinical covariates alone."""
@@ -99,6 +102,8 @@ def cross_validate(
 ) -> tuple[dict[str, Package], Predictions]:
     """Fit one model a fold and predict its patients; beside it the Cox model on clinical covariates.
 
+    A word that no training patient of a fold has counts as missing in that fold, and a warning says how often.
+
     Parameters
     ----------
     data : TrainingData
@@ -121,6 +126,7 @@ def cross_validate(
     progress("train", 0, len(folds))
     for done, fold in enumerate(folds, start=1):
         packages[fold.key] = fit_fold(data, fold, plan)
+        _warn_of_unseen_words(data.cohort, fold, packages[fold.key].members[0].covariates)
         for role in ROLES:
             patients = select_patients(data.cohort, data.features, getattr(fold, role))
             table, survival = predict_member(packages[fold.key].members[0], patients, days)
@@ -168,6 +174,19 @@ def fit_clinical(data: TrainingData, fold: Fold, settings: TrainSettings, curve_
         survival = objective.survival(risk[:, None], curve_days)
         parts.append(_with_outcome(table, survival, curve_days, data.cohort, (CLINICAL, fold, role, settings.seed)))
     return parts
+
+
+def _warn_of_unseen_words(cohort: Cohort, fold: Fold, transform: CovariateTransform) -> None:
+    """Say which words of validation and test patients the fold's model cannot know, and what they are scored as."""
+    raw = cohort.covariates.iloc[cohort.rows_of((*fold.validation, *fold.test))]
+    for part in (one for one in transform.parts if isinstance(one, FittedCategorical)):
+        words = raw[part.column][part.is_unseen(raw)].tolist()
+        if words:
+            logger.warning(
+                "fold %s: covariate %s: %d validation or test patient(s) have %s, which no training patient has; they are"
+                " scored as %s. Join rare words in the table, or use fewer folds",
+                fold.key, part.column, len(words), ", ".join(map(repr, sorted(set(words)))), part.fill or "missing",
+            )  # fmt: skip
 
 
 def _with_outcome(

@@ -13,6 +13,7 @@ from pathoml.units import BoolArray, FloatArray
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _SEMICOLONS = "{}: separated by semicolons; save it with commas (.csv) or tabs (.tsv)"
+_MISSING = frozenset({"", "na", "nan", "n/a", "none", "null"})
 FIRST_DATA_ROW = 2
 """Row number, as a spreadsheet shows it, of the first row below the header."""
 
@@ -60,13 +61,27 @@ def parse_numbers(text: "pd.Series[str]") -> tuple[FloatArray, BoolArray]:
     Returns
     -------
     tuple of ndarray
-        Float64 with NaN where there is no finite number; True where the cell says that it is missing (blank, NA, nan,
-        n/a, none, null).
+        Float64 with NaN where there is no finite number; True where the cell says that it is missing (`is_missing`).
     """
     values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, copy=True)
     values[~np.isfinite(values)] = np.nan
-    missing = text.str.lower().isin(["", "na", "nan", "n/a", "none", "null"]).to_numpy(dtype=bool)
-    return values, missing
+    return values, is_missing(text)
+
+
+def is_missing(text: "pd.Series[str]") -> BoolArray:
+    """Tell which cells say that their value is missing; the one rule for numbers and for words.
+
+    Parameters
+    ----------
+    text : Series of str
+        Cells.
+
+    Returns
+    -------
+    ndarray of bool, shape (cells,)
+        True for blank, NA, nan, n/a, none and null, in capitals or not.
+    """
+    return text.str.lower().isin(_MISSING).to_numpy(dtype=bool)
 
 
 def missing_columns_message(path: Path, table: pd.DataFrame, column: str) -> str:

@@ -67,7 +67,7 @@ def altered(everything: TrainingData, patients: tuple[str, ...]) -> TrainingData
     cohort, rows = everything.cohort, everything.cohort.rows_of(patients)
     time, event, covariates = cohort.time_days.copy(), cohort.event.copy(), cohort.covariates.copy()
     time[rows], event[rows] = 1 + rows, 1 - event[rows]
-    covariates.loc[rows, "age"] = 1e5
+    covariates.loc[rows, "age"] = 1e3
     features = everything.features
     if features is not None:
         bags = {**features.of_patient, **{name: np.full((3, 6), 999, np.float16) for name in patients}}

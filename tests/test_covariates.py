@@ -9,8 +9,17 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from pathoml.cohort import BlockCovariate, CategoricalCovariate, NumericCovariate
-from pathoml.covariates import CovariateTransform, FittedBlock, FittedNumeric, fit_covariates, transform_from_json
+from pathoml.covariates import (
+    CovariateTransform,
+    FittedBlock,
+    FittedNumeric,
+    UnseenWord,
+    fit_covariates,
+    transform_from_json,
+    unseen_words,
+)
 from pathoml.errors import PackageError
+from pathoml.tables import parse_numbers
 
 AGE, SEX = NumericCovariate(column="age"), CategoricalCovariate(column="sex")
 GENES = BlockCovariate(name="genes", columns="*_rna", components=4)
@@ -52,14 +61,40 @@ def test_a_word_gets_a_column_for_each_level_but_the_first_and_missing_is_a_leve
     assert transform.apply(raw).tolist() == [[0, 1], [0, 0], [1, 0], [0, 1]]
 
 
-def test_a_missing_level_that_is_not_first_is_named_missing() -> None:
-    raw = pd.DataFrame({"sex": np.array(["", " ", "f"], dtype=object)})
-    assert fit_covariates((SEX,), raw).names == ["sex= ", "sex=f"]
+def words(*cells: str, column: str = "sex") -> pd.DataFrame:
+    return pd.DataFrame({column: np.array(cells, dtype=object)})
 
 
-def test_an_unseen_word_is_all_zeros() -> None:
-    transform = fit_covariates((SEX,), pd.DataFrame({"sex": np.array(["f", "m"], dtype=object)}))
-    assert transform.apply(pd.DataFrame({"sex": np.array(["x", "m"], dtype=object)})).tolist() == [[0], [1]]
+@pytest.mark.parametrize("spelling", ["", "NA", "na", "nan", "N/A", "None", "null"])
+def test_a_missing_word_is_spelt_as_a_missing_number_is(spelling: str) -> None:
+    assert parse_numbers(pd.Series([spelling]))[1].tolist() == [True]
+    transform = fit_covariates((SEX,), words("m", spelling, "f"))
+    assert transform.names == ["sex=f", "sex=m"]
+    assert transform.apply(words(spelling, "", "f")).tolist() == [[0, 0], [0, 0], [1, 0]]
+
+
+def test_a_word_that_training_never_lacked_is_filled_with_the_most_frequent_level() -> None:
+    transform = fit_covariates((SEX,), words("f", "m", "m"))
+    assert transform.apply(words("NA", "", "f")).tolist() == [[1], [1], [0]]
+
+
+def test_a_level_not_seen_in_training_counts_as_missing() -> None:
+    complete, with_blanks = (fit_covariates((SEX,), words("f", "m", "m", *blanks)) for blanks in ((), ("", "")))
+    assert complete.apply(words("x", "m", "f")).tolist() == [[1], [1], [0]]
+    assert with_blanks.apply(words("x", "")).tolist() == [[0, 0], [0, 0]]
+
+
+def test_levels_equally_frequent_are_filled_with_the_first_in_the_alphabet() -> None:
+    one, other = (fit_covariates((SEX,), words(*cells)) for cells in (("b", "a", "b", "a"), ("a", "b", "a", "b")))
+    assert one == other
+    assert one.apply(words("x")).tolist() == one.apply(words("a")).tolist()
+
+
+def test_words_that_no_member_saw_are_found_with_what_is_known() -> None:
+    first, second = (fit_covariates((AGE, SEX), words(*seen).assign(age=60.0)) for seen in (("f", "m"), ("m", "", "d")))
+    raw = words("d", "Male", "NA", "m").assign(age=60.0)
+    assert unseen_words([first, second], raw) == [UnseenWord(1, "sex", "Male", ("d", "f", "m"))]
+    assert [one.value for one in unseen_words([first], raw)] == ["d", "Male"]
 
 
 def test_a_word_of_one_level_gives_no_column() -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from pathoml import cross_validation
-from pathoml.cohort import BlockCovariate
-from pathoml.cross_validation import FitPlan, cross_validate, fit_fold
+from pathoml.cohort import BlockCovariate, CategoricalCovariate
+from pathoml.cross_validation import FitPlan, cross_validate, fit_clinical, fit_fold
 from pathoml.evaluate import fold_mean_concordance
+from pathoml.predictions import Predictions, join_predictions
 from pathoml.splits import KFoldSettings, SplitsSettings, make_folds
 from pathoml.train import fit_member
-from tests.planted import ABMIL, AGE, MEAN, QUICK, TEMPLATE, altered, data, one_fold, saved
+from tests.planted import ABMIL, AGE, DAYS, MEAN, QUICK, TEMPLATE, altered, data, one_fold, saved
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -117,3 +118,62 @@ def test_a_hospitals_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     fit_fold(everything, fold, plan(tmp_path / "run" / "members", train=QUICK.model_copy(update={"max_epochs": 1})))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["members"]
+
+
+def without(predictions: Predictions, patients: tuple[str, ...]) -> tuple[pd.DataFrame, np.ndarray]:
+    """What is predicted of everybody else."""
+    others = ~predictions.table["patient_id"].isin(patients).to_numpy()
+    return predictions.table[others].reset_index(drop=True), predictions.survival[others]
+
+
+def assert_nobody_else_changed(plain: Predictions, blind: Predictions, patients: tuple[str, ...]) -> None:
+    (expected, curves), (found, other_curves) = without(plain, patients), without(blind, patients)
+    assert {"train", "validation", "test"} == set(expected["role"])
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    np.testing.assert_array_equal(other_curves, curves)
+
+
+def test_the_clinical_model_does_not_look_at_test_patients() -> None:
+    everything = data(60)
+    fold = one_fold(everything)
+    half = fold.test[: len(fold.test) // 2]
+    plain, blind = (
+        join_predictions(fit_clinical(one, fold, QUICK, np.array(DAYS)))
+        for one in (everything, altered(everything, half))
+    )
+    assert_nobody_else_changed(plain, blind, half)
+
+
+def test_no_model_of_a_fold_looks_at_its_test_patients(tmp_path: Path) -> None:
+    everything = data(60)
+    fold = one_fold(everything)
+    half = fold.test[: len(fold.test) // 2]
+    plain, blind = (
+        cross_validate(one, [fold], plan(tmp_path / name))[1]
+        for name, one in (("plain", everything), ("blind", altered(everything, half)))
+    )
+    assert set(plain.table["model"]) == {"model", "clinical"}
+    assert_nobody_else_changed(plain, blind, half)
+
+
+@pytest.mark.parametrize("slides", [True, False], ids=["slides", "table only"])
+def test_a_level_that_only_test_patients_have_is_scored_as_the_most_frequent_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, slides: bool
+) -> None:
+    everything = data(60, slides=slides)
+    fold = one_fold(everything)
+    rare, spare = everything.cohort.rows_of(fold.test[:2]), fold.test[2:]
+    grade = np.where(np.arange(60) % 3 == 0, "G1", "G2").astype(object)
+    results = []
+    for name, word in (("rare", "G4"), ("frequent", "G2")):
+        words = grade.copy()
+        words[rare] = word
+        cohort = replace(everything.cohort, covariates=everything.cohort.covariates.assign(grade=words))
+        one = replace(everything, cohort=cohort, covariates=(*AGE, CategoricalCovariate(column="grade")))
+        template = TEMPLATE if slides else replace(TEMPLATE, feature_spec=None)
+        results.append(cross_validate(one, [fold], plan(tmp_path / name, template=template))[1])
+    assert spare
+    pd.testing.assert_frame_equal(results[0].table, results[1].table, check_exact=True)
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "pathoml.cross_validation"]
+    assert f"fold {fold.key}: covariate grade: 2 validation or test patient(s) have 'G4'" in message
+    assert "scored as G2." in message

@@ -1,6 +1,5 @@
 """A package and new slides or patients -> predictions and maps."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 
 from pathoml.bags import BagHeader, check_same_features, read_bag, read_bag_header
 from pathoml.cohort import SlideEntry, SlidesSettings
-from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical
+from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, unseen_words
 from pathoml.errors import CohortError, InputError, PackageError, Problem
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract_settings import recipe_from_json
@@ -44,7 +43,7 @@ class PredictRequest:
     table : Path or None
         Table with a column patient_id and the covariates that the model takes.
     impute_covariates : bool
-        Whether covariates that no table gives are filled with the training patients' medians.
+        Whether covariates that no table gives are filled with the training patients' medians and most frequent words.
     encoder_weights : str or None
         Weights file of a ``local`` encoder on this machine.
     """
@@ -77,18 +76,18 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     PackageError
         If the package does not fit the input.
     CohortError
-        If the manifest or the table has problems.
+        If the manifest or the table has problems, or a slide is given twice.
     """
     package = load_package(request.package)
     outcomes: list[SlideOutcome] = []
     if package.feature_spec is None:
         patients = _table_patients(request, package)
     else:
-        transform = package.members[0].covariates
-        read_covariates(request, transform, _patient_names(request.inputs))  # says what is missing before any work
+        transforms = [member.covariates for member in package.members]
+        read_covariates(request, transforms, _patient_names(request.inputs))  # says what is missing before any work
         features, outcomes = _patient_features(request, package, context)
         names = tuple(features)
-        patients = Patients(names, tuple(features.values()), read_covariates(request, transform, names))
+        patients = Patients(names, tuple(features.values()), read_covariates(request, transforms, names))
     predictions = predict_package(package, patients, device=context.device)
     write_predictions(request.output / "predictions.csv", predictions)
     return predictions, outcomes
@@ -131,32 +130,35 @@ def draw_maps(
     return drawn, outcomes
 
 
-def read_covariates(request: PredictRequest, transform: CovariateTransform, patient_ids: Sequence[str]) -> pd.DataFrame:
+def read_covariates(
+    request: PredictRequest, transforms: Sequence[CovariateTransform], patient_ids: Sequence[str]
+) -> pd.DataFrame:
     """Read the covariates that a model takes for some patients.
 
     Parameters
     ----------
     request : PredictRequest
         Table, or the permission to fill what it lacks.
-    transform : CovariateTransform
-        What the model takes.
+    transforms : sequence of CovariateTransform
+        What each member of the model takes: the same columns.
     patient_ids : sequence of str
         Who, in order.
 
     Returns
     -------
     DataFrame
-        One row a patient; numbers NaN and words '' where unknown.
+        One row a patient; numbers NaN where unknown, words as they stand in the table.
 
     Raises
     ------
     CohortError
-        If the table lacks a column or a patient, or a cell is not a number.
+        If the table lacks a column or a patient, a cell is not a number, or a word is one that no member has seen.
     """
-    words = [part.column for part in transform.parts if isinstance(part, FittedCategorical)]
+    parts = transforms[0].parts
+    words = [part.column for part in parts if isinstance(part, FittedCategorical)]
     numbers = [
         name
-        for part in transform.parts
+        for part in parts
         if not isinstance(part, FittedCategorical)
         for name in (part.columns if isinstance(part, FittedBlock) else (part.column,))
     ]
@@ -167,21 +169,44 @@ def read_covariates(request: PredictRequest, transform: CovariateTransform, pati
         if not request.impute_covariates:
             raise CohortError(
                 f"the model takes the covariate(s) {', '.join(columns[:8])}; give a table with --table, or"
-                " --impute-covariates to fill in the training patients' medians"
+                " --impute-covariates to fill in the training patients' medians and most frequent words"
             )
         blank = {name: ([""] if name in words else [np.nan]) * len(patient_ids) for name in columns}
         return pd.DataFrame(blank)
     table = _patient_rows(request.table, patient_ids, columns)
-    problems: list[Problem] = []
-    for name in numbers:
-        values, missing = parse_numbers(table[name])
-        for index in np.flatnonzero(np.isnan(values) & ~missing)[:10]:
-            where = f"{request.table.name}: patient {patient_ids[index]}, column {name}"
-            problems += [Problem(where, f"'{table[name].iloc[index]}' is not a number")]
-        table[name] = values
+    problems = _read_numbers(table, numbers, request.table.name, patient_ids)
+    problems += _unseen_words(table, transforms, request.table.name, patient_ids)
     if problems:
         raise CohortError(f"{request.table.name}: {len(problems)} problem(s)", problems)
     return table
+
+
+def _read_numbers(
+    table: pd.DataFrame, columns: Sequence[str], file_name: str, patient_ids: Sequence[str]
+) -> list[Problem]:
+    """Turn the table's columns of numbers into numbers, and return what is none."""
+    problems: list[Problem] = []
+    for name in columns:
+        values, missing = parse_numbers(table[name])
+        for index in np.flatnonzero(np.isnan(values) & ~missing)[:10]:
+            where = f"{file_name}: patient {patient_ids[index]}, column {name}"
+            problems += [Problem(where, f"'{table[name].iloc[index]}' is not a number")]
+        table[name] = values
+    return problems
+
+
+def _unseen_words(
+    table: pd.DataFrame, transforms: Sequence[CovariateTransform], file_name: str, patient_ids: Sequence[str]
+) -> list[Problem]:
+    """Return the words that no member has seen: a model can say nothing of them, and 'Male' is most often meant as 'm'."""
+    return [
+        Problem(
+            f"{file_name}: patient {patient_ids[found.row]}, column {found.column}",
+            f"'{found.value}' was not seen in training, the model knows {', '.join(map(repr, found.known)) or 'none'};"
+            " write it as one of these, or leave the cell blank if it is not known",
+        )
+        for found in unseen_words(transforms, table)[:10]
+    ]
 
 
 def _patient_rows(path: Path, patient_ids: Sequence[str], columns: list[str]) -> pd.DataFrame:
@@ -211,7 +236,7 @@ def _table_patients(request: PredictRequest, package: Package) -> Patients:
     names = tuple(dict.fromkeys(table["patient_id"]))
     if "" in names:
         raise CohortError(f"{request.table.name}: row {table.index[table['patient_id'] == ''][0]}: blank patient_id")
-    return Patients(names, None, read_covariates(request, package.members[0].covariates, names))
+    return Patients(names, None, read_covariates(request, [member.covariates for member in package.members], names))
 
 
 def _patient_features(
@@ -237,11 +262,27 @@ def _patient_features(
 
 
 def _patient_names(inputs: Sequence[Path]) -> tuple[str, ...]:
-    bags = [read_bag_header(path).slide_id for path in inputs if path.suffix == ".h5"]
+    bags = [(path, read_bag_header(path)) for path in inputs if path.suffix == ".h5"]
     entries = _entries([path for path in inputs if path.suffix != ".h5"])
     if not bags and not entries:
         raise InputError("no slides were given; name slides, bags (.h5) or a manifest (.csv)")
-    return tuple(dict.fromkeys([*bags, *(entry.patient_id for entry in entries)]))
+    _refuse_twice(bags, entries)
+    return tuple(dict.fromkeys([*(header.slide_id for _, header in bags), *(entry.patient_id for entry in entries)]))
+
+
+def _refuse_twice(bags: Sequence[tuple[Path, BagHeader]], entries: Sequence[SlideEntry]) -> None:
+    """Refuse a slide that is given twice: its tiles would count twice in its patient's risk."""
+    given: dict[str, Path] = {}
+    named = [(path, header.slide_id, header.slide_digest) for path, header in bags]
+    named += [(entry.path, entry.slide_id, str(entry.path.resolve())) for entry in entries]
+    for path, slide_id, content in named:
+        for mark in (slide_id, content):
+            if mark in given:
+                raise CohortError(
+                    f"{path}: slide {slide_id} is given by {given[mark]} already; give each slide once, and different"
+                    " slides of one name in a manifest with unique slide_id"
+                )
+        given.update(dict.fromkeys((slide_id, content), path))
 
 
 def _check_bag(package: Package, header: BagHeader) -> None:
@@ -257,9 +298,7 @@ def _entries(inputs: Sequence[Path]) -> list[SlideEntry]:
             entries += read_manifest(SlidesSettings(manifest=path))
         else:
             entries.append(SlideEntry(path.stem, path, path.stem, None, FIRST_DATA_ROW + len(entries)))
-    double = [name for name, count in Counter(entry.slide_id for entry in entries).items() if count > 1]
-    if double:
-        raise CohortError(f"slide id {double[0]} is given twice; list the slides in a manifest with unique slide_id")
+    _refuse_twice((), entries)
     return entries
 
 
