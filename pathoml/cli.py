@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathoml.pipeline.stages import StageContext
     from pathoml.progress import Progress
 
-SOME_FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 3
+SOME_FAILED, WRONG_INPUT, INTERRUPTED, FAULT = 1, 2, 3, 70
 _TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
@@ -40,9 +40,11 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 def main() -> None:
     """Run the command line and turn what goes wrong into a message and an exit code."""
+    import traceback
+
     import click
 
-    from pathoml.errors import OutputError, PathomlError
+    from pathoml.errors import OutputError, PathomlError, SlidesFailedError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     # A scheduler presses Ctrl-C with SIGTERM, and a shell starts what runs in its background deaf to SIGINT.
@@ -56,11 +58,18 @@ def main() -> None:
     except OutputError as error:
         _say(f"{error}\nwhat was finished is kept; the same command goes on", error=True)
         code = INTERRUPTED
+    except SlidesFailedError as error:
+        _say(str(error), error=True)
+        code = SOME_FAILED
     except PathomlError as error:
         _say(str(error), error=True)
         code = WRONG_INPUT
     except (KeyboardInterrupt, click.Abort):
         code = _TYPER_INTERRUPTED
+    except Exception:  # noqa: BLE001 - at the outermost border: shown whole, and with a code that means nothing else
+        traceback.print_exc()
+        _say("this is a fault of pathoml, not of your data; please report it with the lines above", error=True)
+        code = FAULT
     if code == _TYPER_INTERRUPTED:
         _say("interrupted; the same command goes on where it stopped", error=True)
         code = INTERRUPTED
@@ -162,8 +171,9 @@ def train(config: ConfigPath, overrides: Overrides = None) -> None:
 @app.command()
 def evaluate(run_folder: RunPath) -> None:
     """Judge a run's predictions on its test patients."""
+    from pathoml.pipeline.run_folder import RunFolder
     from pathoml.pipeline.stages import evaluate_stage
-    from pathoml.pipeline.study import RunFolder, run_config
+    from pathoml.pipeline.study import run_config
 
     config = run_config(run_folder)
     for name, scheme in evaluate_stage(config)["schemes"].items():

@@ -264,7 +264,9 @@ def examine_cohort(settings: CohortSettings) -> CohortReading:
     event = _events(patients, settings, of_cells)
     covariates = _covariates(patients, settings, blocks, of_cells)
     real = [one for one in of_cells if not any(one.where.endswith(f"column {name}") for name in absent)]
-    of_outcomes = [one for one in of_cells if one.where.endswith((f"column {settings.time}", f"column {settings.event}"))]
+    of_outcomes = [
+        one for one in of_cells if one.where.endswith((f"column {settings.time}", f"column {settings.event}"))
+    ]
     site = patients[settings.site] if settings.site else pd.Series([""] * len(patients))
     cohort = Cohort(
         patient_id=patients[settings.patient_id].to_numpy(dtype=str),
@@ -306,9 +308,13 @@ def _blocks(
         key = ("cohort", "covariates", index, "columns")
         found = [name for name in table.columns if fnmatchcase(name, block.columns)]
         if not found:
-            problems.append(Problem("", f"block '{block.name}': no column of {settings.table.name} matches '{block.columns}'", key))
+            problems.append(
+                Problem("", f"block '{block.name}': no column of {settings.table.name} matches '{block.columns}'", key)
+            )
         double = [
-            Problem("", f"block '{block.name}' matches column '{name}', which is {taken[name]}; narrow the pattern", key)
+            Problem(
+                "", f"block '{block.name}' matches column '{name}', which is {taken[name]}; narrow the pattern", key
+            )
             for name in found
             if name in taken
         ]

@@ -25,6 +25,7 @@ The tree::
     │   ├── NoTissueError (ValueError)
     │   ├── BadFeaturesError (ValueError)
     │   └── WorkerLostError (RuntimeError)
+    ├── SlidesFailedError                   so many slides were lost that what was asked for cannot be done
     ├── BagError (ValueError)               a feature bag is missing, damaged, or of another kind than asked
     │   ├── BagFormatError
     │   └── BagMismatchError
@@ -217,6 +218,22 @@ class WorkerLostError(SlideError, RuntimeError):
     """The worker process that read the slide died or took too long."""
 
     code = "WORKER_LOST"
+
+
+class SlidesFailedError(PathomlError):
+    """Slides were worked through, and too few of them can be used to go on.
+
+    Parameters
+    ----------
+    message : str
+        What cannot be done.
+    problems : sequence of Problem
+        The slides that failed, each with its code.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join([message, *(f"  {problem}" for problem in self.problems)]))
 
 
 class BagError(PathomlError, ValueError):

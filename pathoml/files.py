@@ -142,6 +142,30 @@ def append_line(path: Path, line: str) -> None:
         ) from error
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines that is only ever appended to.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    list of dict
+        Its objects; a line that was cut when its writer was killed is left out.
+    """
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file.
 

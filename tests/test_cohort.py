@@ -131,7 +131,9 @@ def test_the_hospital_cannot_be_a_covariate(tmp_path: Path) -> None:
 def test_a_level_that_few_patients_have_is_a_warning(tmp_path: Path) -> None:
     rows = "".join(f"p{index},{100 + index},1,a,60,{'female' if index else 'Female'}\n" for index in range(12))
     cohort = read(tmp_path, HEAD + rows, covariates=(CategoricalCovariate(column="grade"),))
-    assert [str(one) for one in cohort.warnings] == ["column grade: few patients have 'Female' (1); is it a slip of spelling?"]
+    assert [str(one) for one in cohort.warnings] == [
+        "column grade: few patients have 'Female' (1); is it a slip of spelling?"
+    ]
 
 
 def test_a_block_takes_its_columns_as_numbers(tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ def test_slides_join_their_patients_and_patients_without_are_left_out_with_a_war
 
 def test_a_slide_of_an_unknown_patient_is_refused_with_its_row(tmp_path: Path) -> None:
     entries = read_manifest(settings(tmp_path, GOOD))
-    with pytest.raises(CohortError, match=r"slides of unknown patients\n.*row 3, column patient_id: slide s2: patient 05 is not in"):
+    with pytest.raises(
+        CohortError, match=r"slides of unknown patients\n.*row 3, column patient_id: slide s2: patient 05 is not in"
+    ):
         join_slides(cohort("p1", "5"), entries, "slides.csv")
 
 

@@ -1,6 +1,5 @@
 """What a run would do, from a sample of slides. Writes nothing, loads no torch."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from pathoml.bags import read_bag_header
 from pathoml.config import Config
 from pathoml.errors import BagError, SlideError
+from pathoml.files import read_lines
 from pathoml.pipeline.study import Study, open_study
 from pathoml.slides import open_slide
 from pathoml.tiles import tissue_grid
@@ -99,7 +99,7 @@ def _has_bag(path: Path, recipe_digest: str) -> bool:
 
 def _tiles_per_second(ledger: Path) -> tuple[float, str]:
     if ledger.is_file():
-        rows = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+        rows = read_lines(ledger)
         seconds = sum(row["seconds"] for row in rows)
         tiles = sum(row["tiles"] for row in rows if row["status"] == "done")
         if seconds > 0 and tiles:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pathoml.config import Config
+from pathoml.errors import CohortError, Problem, SlidesFailedError
 from pathoml.extract import SlideOutcome
 from pathoml.pipeline.doctor import resolve_device
+from pathoml.pipeline.run_folder import RunFolder, require_writable
 from pathoml.pipeline.stages import (
     StageContext,
     evaluate_stage,
@@ -15,7 +17,7 @@ from pathoml.pipeline.stages import (
     report_stage,
     train_stage,
 )
-from pathoml.pipeline.study import RunFolder, open_study
+from pathoml.pipeline.study import Study, open_study
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,26 @@ def run(config: Config, context: StageContext | None = None) -> RunResult:
     ------
     InputError
         If the configuration, the table or the slides cannot be used.
+    SlidesFailedError
+        If so many slides fail that no model can be trained on the rest.
     """
+    require_writable(config.output)
     context = context or StageContext(resolve_device(config.device))
     study = open_study(config)
     outcomes = extract_stage(study, context) if config.slides is not None else []
-    study = train_stage(study, context)
+    failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")
+    study = _train_on_the_rest(study, failed, context)
     evaluation = evaluate_stage(config)
     heatmaps = heatmap_stage(study, context)
     report = report_stage(study)
-    failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")
     return RunResult(study.folder, report, tuple(path for _, path in heatmaps), evaluation, failed)
+
+
+def _train_on_the_rest(study: Study, failed: tuple[SlideOutcome, ...], context: StageContext) -> Study:
+    try:
+        return train_stage(study, context)
+    except CohortError as error:
+        if not failed:
+            raise
+        problems = [Problem(f"slide {outcome.slide_id}", f"{outcome.code}: {outcome.message}") for outcome in failed]
+        raise SlidesFailedError(f"{error}; {len(failed)} slide(s) failed before", problems) from error

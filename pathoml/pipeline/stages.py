@@ -1,12 +1,12 @@
 """The stages of a run: each reads what the one before wrote, and does nothing that is done already."""
 
 import json
+import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pathoml.cohort import SlideEntry
@@ -23,17 +23,18 @@ from pathoml.packages import Member, Package, join_packages, load_package, save_
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.quality import write_quality
-from pathoml.pipeline.study import RunFolder, Study, keep_patients
+from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
+from pathoml.pipeline.study import Study, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
 from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
-from pathoml.splits import FixedSettings, Fold, check_folds, make_folds, read_folds, write_folds
+from pathoml.splits import FixedSettings, Fold, make_folds, read_folds, write_folds
 from pathoml.survival.discrete import coarse_ceiling
 from pathoml.train import TrainingData
 
-_CURVE_POINTS = 60
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
     """
     if study.config.slides is None:
         raise InputError(f"study {study.config.name} names no slides; add the section slides: to extract features")
-    write_json(study.folder.environment, environment(context.device))  # says early if the folder cannot be written to
+    for folder in (study.folder.root, study.config.slides.bags):
+        require_writable(folder)
+    write_json(study.folder.environment, environment(context.device))
     outcomes = extract_archive(
         study.entries, study.config.recipe, study.config.slides.bags, device=context.device, progress=context.progress
     )
@@ -102,6 +105,8 @@ def train_stage(study: Study, context: StageContext) -> Study:
     """
     data, study = _training_data(study)
     folder = study.folder
+    require_writable(folder.root)
+    folder.training.unlink(missing_ok=True)  # from here on its files change one after the other
     write_json(folder.environment, environment(context.device))
     folds = _saved_or_new_folds(study)
     write_json(folder.config, study.config.model_dump(mode="json"))
@@ -111,6 +116,7 @@ def train_stage(study: Study, context: StageContext) -> Study:
     write_predictions(folder.predictions, predictions)
     first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme]
     save_package(folder.package, replace(join_packages(first), summary=template.summary))
+    record_training(folder, study.config.digest)
     return study
 
 
@@ -126,10 +132,16 @@ def evaluate_stage(config: Config) -> dict[str, Any]:
     -------
     dict
         What `evaluation.json` holds.
+
+    Raises
+    ------
+    InputError
+        If training was not finished, or its files have been changed.
     """
     folder = RunFolder(config.output)
+    training = check_training(folder)
     evaluation = evaluate(read_predictions(folder.predictions), config.evaluate)
-    evaluation["predictions_sha256"] = file_digest(folder.predictions)
+    evaluation |= {"config_digest": config.digest, "training": training}
     write_json(folder.evaluation, evaluation)
     return evaluation
 
@@ -149,6 +161,7 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     list of (str, Path)
         Caption and PNG.
     """
+    training = check_training(study.folder)
     chosen = _slides_to_draw(study) if study.config.slides is not None and study.config.heatmap.slides else []
     bags = study.config.slides.bags if study.config.slides is not None else Path()
     drawn: list[tuple[str, Path]] = []
@@ -159,7 +172,8 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
         drawn += [(f"{caption}: {STYLES[kind].title.lower()}", path) for kind, path in maps]
         context.progress("heatmaps", done, len(chosen))
     if drawn or study.folder.heatmaps.is_dir():
-        write_json(study.folder.heatmap_index, [[caption, path.name] for caption, path in drawn])
+        listed = [[caption, path.name] for caption, path in drawn]
+        write_json(study.folder.heatmap_index, {"training": training, "maps": listed})
         kept = {path for _, path in drawn}
         for old in study.folder.heatmaps.glob("*.png"):
             if old not in kept:
@@ -179,13 +193,18 @@ def report_stage(study: Study) -> Path:
     -------
     Path
         The HTML file.
+
+    Raises
+    ------
+    InputError
+        If training was not finished, its files have been changed, or the evaluation is of another training.
     """
     folder = study.folder
-    if not folder.evaluation.is_file():
-        raise InputError(f"{folder.root}: no evaluation there; run 'pathoml evaluate' first")
-    evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    if evaluation.get("predictions_sha256") != file_digest(folder.predictions):
-        raise InputError(f"{folder.root}: the evaluation is not of these predictions; run 'pathoml evaluate' again")
+    training = check_training(folder)
+    evaluation = read_json(folder.evaluation, "run 'pathoml evaluate' first")
+    if evaluation.get("training") != training:
+        raise InputError(f"{folder.root}: the evaluation is not of this training; run 'pathoml evaluate' again")
+    heatmaps, of_maps = _drawn_heatmaps(folder, training)
     facts = list(cohort_facts(study))
     package = load_package(folder.package)
     if package.feature_spec is not None:
@@ -196,9 +215,9 @@ def report_stage(study: Study) -> Path:
         title=study.config.name,
         endpoint=study.cohort.endpoint,
         facts=facts,
-        warnings=[*(str(warning) for warning in study.cohort.warnings), *_slide_warnings(folder)],
+        warnings=[*(str(warning) for warning in study.cohort.warnings), *_slide_warnings(folder), *of_maps],
         evaluation=evaluation,
-        heatmaps=_drawn_heatmaps(folder),
+        heatmaps=heatmaps,
         provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
         settings=json.dumps(result_settings(study.config), indent=2),
     )
@@ -263,19 +282,20 @@ def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
     patients = [cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()]
     digest = digest_of([result_settings(splits), tables, patients])
     stamp = folder.folds.with_suffix(".sha256")
-    if folder.folds.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == digest:
-        folds = read_folds(folder.folds)
-        check_folds(cohort, folds)
-        return folds
+    # The stamp names the inputs and the table, so that neither alone, nor the table of other inputs, is taken over.
+    if folder.folds.is_file() and stamp.is_file():
+        if stamp.read_text(encoding="utf-8").split() == [digest, file_digest(folder.folds)]:
+            return read_folds(folder.folds)
+        logger.warning("%s: made again, since patients, settings or the table itself have changed", folder.folds)
     folds = make_folds(cohort, study.config.splits)
     write_folds(folder.folds, folds)
-    write_text(stamp, digest + "\n")
+    write_text(stamp, f"{digest}\n{file_digest(folder.folds)}\n")
     return folds
 
 
 def _template(study: Study, data: TrainingData) -> Package:
     cohort = study.cohort
-    last = coarse_ceiling(float(cohort.time_days.max()))
+    days = curve_grid(float(cohort.time_days.max()), study.config.evaluate.curve_step_days)
     summary: dict[str, Any] = {
         "endpoint": cohort.endpoint,
         "patients": len(cohort),
@@ -287,14 +307,32 @@ def _template(study: Study, data: TrainingData) -> Package:
         "encoder_pretraining": "no encoder",
     }
     if data.features is None:
-        return Package((), None, None, _curve_days(last), summary)
+        return Package((), None, None, days, summary)
     encoder = build_encoder(study.config.encoder)
     summary.update(encoder_licence=encoder.licence, encoder_pretraining=encoder.pretraining)
-    return Package((), data.features.spec, study.config.recipe.to_json(), _curve_days(last), summary)
+    return Package((), data.features.spec, study.config.recipe.to_json(), days, summary)
 
 
-def _curve_days(last: float) -> tuple[float, ...]:
-    return tuple(float(day) for day in np.linspace(0, last, _CURVE_POINTS + 1)[1:])
+def curve_grid(longest_days: float, step_days: float) -> tuple[float, ...]:
+    """Return the days on which survival curves are given.
+
+    The step is a setting, so that nobody's follow-up moves a point of it; the longest follow-up, rounded up, only says
+    where it ends.
+
+    Parameters
+    ----------
+    longest_days : float
+        Longest follow-up of the cohort.
+    step_days : float
+        Distance of the points.
+
+    Returns
+    -------
+    tuple of float
+        At least two days.
+    """
+    points = max(2, math.ceil(coarse_ceiling(longest_days) / step_days))
+    return tuple(step_days * number for number in range(1, points + 1))
 
 
 def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
@@ -337,12 +375,15 @@ def _slide_warnings(folder: RunFolder) -> list[str]:
 
 def _environment_of(folder: RunFolder) -> list[tuple[str, str]]:
     """Return the versions that the run was made with, which need not be those of today."""
-    recorded = json.loads(folder.environment.read_text(encoding="utf-8"))
+    recorded = read_json(folder.environment, "run 'pathoml train' again")
     return [(str(name), str(value)) for name, value in recorded.items()]
 
 
-def _drawn_heatmaps(folder: RunFolder) -> list[tuple[str, Path]]:
+def _drawn_heatmaps(folder: RunFolder, training: str) -> tuple[list[tuple[str, Path]], list[str]]:
+    """Return the maps that this training's models drew, and a warning where there are only those of another."""
     if not folder.heatmap_index.is_file():
-        return []
-    index = json.loads(folder.heatmap_index.read_text(encoding="utf-8"))
-    return [(caption, folder.heatmaps / name) for caption, name in index]
+        return [], []
+    index = read_json(folder.heatmap_index, "run 'pathoml run' again")
+    if index.get("training") != training:
+        return [], ["The maps in the run folder were drawn for another training and are left out; run 'pathoml run'."]
+    return [(caption, folder.heatmaps / name) for caption, name in index["maps"]], []

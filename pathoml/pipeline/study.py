@@ -1,4 +1,4 @@
-"""A configuration and the data it names, read and joined; and where a study's results stand."""
+"""A configuration and the data it names, read and joined."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,74 +11,7 @@ from pathoml.cohort import Cohort, CohortSettings, SlideEntry, SlidesSettings, e
 from pathoml.config import Config
 from pathoml.errors import CohortError, InputError, Problem
 from pathoml.manifest import examine_manifest, join_slides, missing_files, unknown_patients
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Names of the files of a run.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-    """
-
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.root / "config.json"
-
-    @property
-    def environment(self) -> Path:
-        """Versions that the results depend on."""
-        return self.root / "environment.json"
-
-    @property
-    def folds(self) -> Path:
-        """Who trained and who was tested."""
-        return self.root / "folds.csv"
-
-    @property
-    def members(self) -> Path:
-        """One package for each fold."""
-        return self.root / "folds"
-
-    @property
-    def package(self) -> Path:
-        """The members of the first scheme together."""
-        return self.root / "package"
-
-    @property
-    def predictions(self) -> Path:
-        """Predictions of every fold."""
-        return self.root / "predictions.csv"
-
-    @property
-    def evaluation(self) -> Path:
-        """Metrics with intervals."""
-        return self.root / "evaluation.json"
-
-    @property
-    def slides(self) -> Path:
-        """What became of every slide."""
-        return self.root / "slides.csv"
-
-    @property
-    def heatmaps(self) -> Path:
-        """Pictures."""
-        return self.root / "heatmaps"
-
-    @property
-    def heatmap_index(self) -> Path:
-        """Captions of the pictures that the report shows."""
-        return self.heatmaps / "index.json"
-
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self.root / "report.html"
+from pathoml.pipeline.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

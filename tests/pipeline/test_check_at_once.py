@@ -76,7 +76,9 @@ def test_no_events_in_a_fold_is_found_beside_a_missing_slide(copy_of_cohort: Cal
     slides = pd.read_csv(folder / "slides.csv", dtype=str)
     slides.loc[4, "path"] = "gone.tif"
     slides.to_csv(folder / "slides.csv", index=False)
-    result = check(folder / "study.yaml", ["splits.schemes=[{kind: kfold, folds: 40}, {kind: fixed, table: given.csv}]"])
+    result = check(
+        folder / "study.yaml", ["splits.schemes=[{kind: kfold, folds: 40}, {kind: fixed, table: given.csv}]"]
+    )
     found = "\n".join(str(problem) for problem in result.problems)
     assert "slides.csv: row 6, column path" in found
     assert "40 folds need 40 events" in found
