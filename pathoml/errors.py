@@ -227,11 +227,11 @@ class SlidesFailedError(PathomlError):
     ----------
     message : str
         What cannot be done.
-    problems : sequence of Problem
+    problems : sequence of Problem, optional
         The slides that failed, each with its code.
     """
 
-    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join([message, *(f"  {problem}" for problem in self.problems)]))
 
