@@ -204,8 +204,7 @@ def _centred_contribution(member: Member, output: BagOutput, attention: FloatArr
     raw = output.contributions.values.cpu().numpy().astype(np.float64)
     weight = attention if attention is not None else np.full(len(raw), 1 / len(raw))
     centred = raw - weight[:, None] * np.asarray(member.slide_centre)[None, :]
-    # Risk of a Cox model is the log hazard itself; the risk of a time-bin model has another unit than its logits.
-    scale = member.risk_scale if len(member.slide_centre) == 1 else 1.0
+    scale = member.risk_scale if member.objective.risk_is_logit else 1.0
     mean: FloatArray = centred.mean(axis=1) / scale
     return mean
 

@@ -254,7 +254,9 @@ def _start_model(
     projection: TileProjection | None, transform: CovariateTransform, objective: Objective, settings: ModelSettings
 ) -> PrognosisModel:
     tile_dim = 0 if projection is None else len(projection.components)
-    return PrognosisModel(settings.aggregator, ModelShape(tile_dim, len(transform.names), objective.out))
+    model = PrognosisModel(settings.aggregator, ModelShape(tile_dim, len(transform.names), objective.out))
+    model.bias.requires_grad_(objective.has_level)
+    return model
 
 
 def _start_covariates(
@@ -264,7 +266,7 @@ def _start_covariates(
     cox = fit_cox(design, time_days, event, ridge=settings.covariate_ridge)
     with torch.no_grad():
         model.covariate_weight.copy_(torch.from_numpy(cox.coefficients))
-        if objective.out > 1:
+        if objective.has_level:
             outcome = Outcome(torch.from_numpy(event == 1), torch.from_numpy(time_days))
             model.bias.copy_(_marginal_logits(objective, outcome))
 

@@ -14,6 +14,7 @@ from pathoml.covariates import fit_covariates
 from pathoml.errors import BagMismatchError, PackageError
 from pathoml.infer import predict_logits, predict_member, predict_package, risk_groups, score_tiles
 from pathoml.mil.objective import CoxObjective, DiscreteObjective
+from pathoml.mil.packed import Packed, pack
 from pathoml.mil.patients import Patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection
@@ -70,6 +71,10 @@ def bag(features: np.ndarray, **changes: Any) -> Bag:
     return Bag(
         replace(HEADER, **changes), features, zeros, zeros, np.ones(count, np.float32), np.zeros(count, np.uint8)
     )
+
+
+def model_input(one: Member, features: np.ndarray) -> tuple[Packed, torch.Tensor]:
+    return pack([torch.from_numpy(one.projection.apply(features))]), torch.zeros(1, 1)
 
 
 def test_an_ensembles_risk_is_the_mean_of_its_members_standardised_risks() -> None:
@@ -176,6 +181,14 @@ def test_a_slides_contributions_sum_to_its_share_of_the_risk(aggregator: Any) ->
     expected = (logits - one.slide_centre[0]) / one.risk_scale
     found = [score_tiles([one], package(one), bag(features)).contribution.sum() for features in everyone.features or ()]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_contributions_of_one_time_bin_are_logits_and_not_standard_deviations_of_the_risk() -> None:
+    one = replace(member(MeanPoolSettings()), objective=DiscreteObjective(np.array([0.0, 1000.0])), risk_scale=100.0)
+    features = patients().features[3]
+    contribution = score_tiles([one], package(one), bag(features)).contribution
+    logit = one.model(*model_input(one, features)).contributions.sums().item()
+    assert contribution.sum() == pytest.approx(logit - one.slide_centre[0], abs=1e-5)
 
 
 @pytest.mark.parametrize("aggregator", [AbmilSettings(), MeanPoolSettings()], ids=["abmil", "mean"])

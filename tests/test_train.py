@@ -1,6 +1,7 @@
 """Fitting one model: what it may look at, what it finds, where it stops, and that it comes out the same."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,21 @@ def test_time_bins_start_at_their_observed_hazard() -> None:
     beyond = np.array([(time_bin > one).sum() for one in range(4)])
     found = torch.sigmoid(member.model.bias.detach()).numpy()
     np.testing.assert_allclose(found, events / (events + beyond), atol=0.02)
+
+
+def test_a_model_of_one_time_bin_learns_its_level_and_is_not_taken_for_cox() -> None:
+    everything = data(60, slides=False)
+    time = np.where(everything.cohort.event == 1, 1000.0, np.minimum(everything.cohort.time_days, 900.0))
+    everything = replace(everything, cohort=replace(everything.cohort, time_days=time))
+    fold = one_fold(everything)
+    settings = TrainSettings(max_epochs=60, loss=DiscreteLossSettings())
+    member, _ = fit_member(everything, fold, MEAN, settings)
+    assert member.objective.edges.tolist() == [0.0, 1000.0]
+    assert member.model.bias.requires_grad
+    assert member.model.bias.item() != 0
+    cox, _ = fit_member(data(60), fold, MEAN, QUICK)
+    assert not cox.model.bias.requires_grad
+    assert cox.model.bias.item() == 0
 
 
 @pytest.mark.parametrize("batch", [2, 16])

@@ -1,5 +1,6 @@
 """What a model's logits mean: how they are trained, ranked and turned into survival curves."""
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from pathoml.losses import cox_loss, discrete_hazard_loss
 from pathoml.survival import StepFunction, breslow_hazard, cox_survival, discrete_risk, discrete_survival, event_bins
-from pathoml.survival.discrete import coarse_ceiling
+from pathoml.survival.discrete import coarse_edges
 from pathoml.train_settings import DiscreteLossSettings, Loss
 from pathoml.units import FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
@@ -38,6 +41,16 @@ class Objective(ABC):
     @abstractmethod
     def out(self) -> int:
         """Columns of the logits."""
+
+    @property
+    @abstractmethod
+    def has_level(self) -> bool:
+        """Whether the loss changes if a constant is added to all logits, so that a bias can be learnt."""
+
+    @property
+    @abstractmethod
+    def risk_is_logit(self) -> bool:
+        """Whether the risk is the logit itself, so that a part of the logit is a part of the risk, in its unit."""
 
     @abstractmethod
     def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
@@ -150,6 +163,16 @@ class CoxObjective(Objective):
         """One column."""
         return 1
 
+    @property
+    def has_level(self) -> bool:
+        """No: only differences of log hazards matter to Cox's loss."""
+        return False
+
+    @property
+    def risk_is_logit(self) -> bool:
+        """Yes: the log hazard."""
+        return True
+
     def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
         """Return the negative log partial likelihood per event."""
         return cox_loss(logits[:, 0], outcome.event, outcome.time_days)
@@ -196,8 +219,18 @@ class DiscreteObjective(Objective):
 
     @property
     def out(self) -> int:
-        """One column a bin."""
+        """One column a bin; there may be only one."""
         return len(self.edges) - 1
+
+    @property
+    def has_level(self) -> bool:
+        """Yes: a bin's logit is a probability's."""
+        return True
+
+    @property
+    def risk_is_logit(self) -> bool:
+        """No: the risk is in days."""
+        return False
 
     def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
         """Return the negative log likelihood per patient."""
@@ -244,8 +277,15 @@ def fit_objective(loss: Loss, time_days: FloatArray, event: IntArray) -> Objecti
     """
     if isinstance(loss, DiscreteLossSettings):
         # The edges travel with the model: coarse ones tell of no single patient.
-        edges = [coarse_ceiling(float(edge)) for edge in event_bins(time_days, event, loss.bins)]
-        return DiscreteObjective(np.unique(edges))
+        edges = coarse_edges(event_bins(time_days, event, loss.bins), time_days)
+        if len(edges) - 1 < loss.bins:
+            logger.warning(
+                "only %d of the %d time bins asked for could be made: the training patients' event times are tied or lie"
+                " too close together to be told apart without telling of single patients; set train.loss.bins lower",
+                len(edges) - 1,
+                loss.bins,
+            )
+        return DiscreteObjective(edges)
     return CoxObjective()
 
 

@@ -32,7 +32,7 @@ class ModelShape:
 
 
 class PrognosisModel(nn.Module):
-    """Sum of the slides' logits, the covariates' linear effect and, for time bins, a bias.
+    """Sum of the slides' logits, the covariates' linear effect and a bias, which stays 0 if the objective has no level.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class PrognosisModel(nn.Module):
         self.shape = shape
         self.slides = _build_aggregator(aggregator, shape) if shape.tile_dim else None
         self.covariate_weight = nn.Parameter(torch.zeros(shape.covariate_dim))
-        # The level of a log hazard cannot be learnt from Cox's loss; the level of a bin's logit can.
-        self.bias = nn.Parameter(torch.zeros(shape.out), requires_grad=shape.out > 1)
+        # Whether there is a level to learn is for the objective to say, and for training to switch on.
+        self.bias = nn.Parameter(torch.zeros(shape.out), requires_grad=False)
 
     def forward(self, tiles: Packed, covariates: Float[Tensor, "bags covariates"]) -> BagOutput:
         """Score patients.

@@ -1,10 +1,14 @@
 """Time in bins: edges from training events, and what a model's hazard logits say about survival."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
 from pathoml.units import FloatArray, IntArray
+
+_FINER = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_PATIENTS_A_STEP = 3
 
 
 def event_bins(time_days: FloatArray, event: IntArray, bins: int) -> FloatArray:
@@ -30,13 +34,53 @@ def event_bins(time_days: FloatArray, event: IntArray, bins: int) -> FloatArray:
     return np.unique(np.concatenate([[0.0], inner[(inner > 0) & (inner < end)], [end]]))
 
 
-def coarse_ceiling(days: float) -> float:
+def coarse_edges(edges: FloatArray, time_days: FloatArray) -> FloatArray:
+    """Round the edges of time bins up, so that they tell of no single patient and yet stay apart.
+
+    Parameters
+    ----------
+    edges : ndarray of float64, shape (edges,)
+        As `event_bins` gives them.
+    time_days : ndarray of float64, shape (patients,)
+        Training patients' follow-up.
+
+    Returns
+    -------
+    ndarray of float64, shape (coarse edges,)
+        Starts with 0, ascends strictly. Two significant digits; an inner edge that would reach the next one is rounded in
+        finer steps, but in none that fewer than three patients share, even if edges fall together then.
+    """
+    end = coarse_ceiling(float(edges[-1]))
+    inner = [_coarse_edge(edge, following, time_days) for edge, following in pairwise(edges[1:].tolist())]
+    return np.unique([0.0, *(edge for edge in inner if edge < end), end])
+
+
+def _coarse_edge(edge: float, following: float, time_days: FloatArray) -> float:
+    rounded = coarse_ceiling(edge)
+    if rounded < following:
+        return rounded
+    # A rounded edge says no more than that the quantile lies within one step below it. Two digits are coarse enough to be
+    # shown by themselves; of a finer step at least three patients' follow-up must end in it, so that the edge is none's own.
+    for finer in _FINER:
+        candidate = coarse_ceiling(edge, finer=finer)
+        step = _step(edge) / finer
+        if np.count_nonzero((time_days > candidate - step) & (time_days <= candidate)) < _PATIENTS_A_STEP:
+            break
+        rounded = candidate
+        if rounded <= (edge + following) / 2:  # beyond the middle a bin would lose half of its events to its neighbour
+            break
+    return rounded
+
+
+def coarse_ceiling(days: float, *, finer: int = 1) -> float:
     """Round a time up to two significant digits, so that it tells of no single patient.
 
     Parameters
     ----------
     days : float
         Positive.
+    finer : int, optional
+        Into how many parts a step of two digits is divided.
 
     Returns
     -------
@@ -50,8 +94,13 @@ def coarse_ceiling(days: float) -> float:
     """
     if days <= 0:
         return days
-    step = 10.0 ** (math.floor(math.log10(days)) - 1)
+    step = _step(days) / finer
     return math.ceil(days / step - 1e-9) * step
+
+
+def _step(days: float) -> float:
+    """Return what the second significant digit counts."""
+    return 10.0 ** (math.floor(math.log10(days)) - 1)
 
 
 def discrete_survival(logits: FloatArray, edges: FloatArray, curve_days: FloatArray) -> FloatArray:

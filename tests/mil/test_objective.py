@@ -1,6 +1,7 @@
 """What logits mean: losses, risks and curves agree with the survival module."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -110,3 +111,37 @@ def test_edges_come_from_the_patients_given() -> None:
     exact = [0, *inner, time.max()]
     np.testing.assert_allclose(objective.edges, [coarse_ceiling(edge) for edge in exact])
     np.testing.assert_allclose(objective.edges, exact, rtol=0.1)
+
+
+def in_one_month(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Follow-up of 1005 to 1098 days, every other patient with the event."""
+    return np.random.default_rng(seed).integers(1005, 1099, count).astype(np.float64), np.tile([1, 0], count // 2)
+
+
+@pytest.mark.parametrize("count", [40, 80, 400])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_edges_that_two_digits_would_join_are_rounded_finer(
+    count: int, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    time, event = in_one_month(count, seed)
+    objective = fit_objective(DISCRETE, time, event)
+    assert objective.out == 4
+    assert not caplog.records
+    assert objective.edges[-1] == 1100
+    counts, _ = np.histogram(time[event == 1], objective.edges)
+    assert counts.min() >= 0.4 * event.sum() / 4, "bins hold about as many events each"
+
+
+def test_fewer_bins_than_asked_for_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    objective = fit_objective(DISCRETE, np.array([365.0] * 9 + [900.0]), np.ones(10, dtype=np.int64))
+    assert objective.edges.tolist() == [0, 370, 900]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "only 2 of the 4 time bins asked for could be made" in record.getMessage()
+
+
+@pytest.mark.parametrize("bins", [1, 4])
+def test_the_objective_says_whether_it_has_a_level_and_whether_the_logit_is_the_risk(bins: int) -> None:
+    discrete = DiscreteObjective(np.linspace(0.0, 100.0, bins + 1))
+    assert (discrete.has_level, discrete.risk_is_logit) == (True, False)
+    assert (CoxObjective().has_level, CoxObjective().risk_is_logit) == (False, True)

@@ -48,9 +48,9 @@ def test_without_slides_the_covariates_alone_decide(out: int) -> None:
     assert model.slides is None
 
 
-def test_a_log_hazard_has_no_level_to_learn_and_time_bins_have() -> None:
-    assert not build(MeanPoolSettings(), 1).bias.requires_grad
-    assert build(MeanPoolSettings(), 3).bias.requires_grad
+@pytest.mark.parametrize("out", [1, 3])
+def test_the_level_is_learnt_only_where_the_objective_has_one(out: int) -> None:
+    assert not build(MeanPoolSettings(), out).bias.requires_grad, "width does not say what a logit means"
 
 
 def test_a_patients_covariates_do_not_change_another_patients_logits() -> None:

@@ -6,6 +6,7 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 
 from pathoml.survival import discrete_risk, discrete_survival, event_bins
+from pathoml.survival.discrete import coarse_ceiling, coarse_edges
 
 EDGES = np.array([0.0, 100.0, 250.0, 300.0, 900.0])
 LOGITS = np.random.default_rng(0).normal(-1, 2, (6, 4))
@@ -44,6 +45,25 @@ def test_censored_times_do_not_move_the_inner_edges() -> None:
     time, event = np.arange(1.0, 21.0), np.tile([1, 0], 10)
     moved = np.where((event == 0) & (time < 20), time / 2, time)
     np.testing.assert_array_equal(event_bins(time, event, 4), event_bins(moved, event, 4))
+
+
+def test_a_time_is_rounded_up_to_two_digits_or_to_a_fraction_of_that() -> None:
+    assert [coarse_ceiling(day) for day in (0.0, 7.31, 85.0, 1028.0, 2931.0)] == pytest.approx([0, 7.4, 85, 1100, 3000])
+    assert [coarse_ceiling(1028.0, finer=finer) for finer in (2, 5, 10, 100)] == [1050, 1040, 1030, 1028]
+
+
+def test_edges_that_two_digits_keep_apart_are_rounded_to_two_digits() -> None:
+    edges = np.array([0.0, 251.0, 561.0, 1099.0, 1101.0, 2931.0])
+    assert coarse_edges(edges, np.array([2931.0])).tolist() == [0, 260, 570, 1100, 1200, 3000]
+
+
+@pytest.mark.parametrize(("patients", "expected"), [(3, [0, 1020, 1040, 1080, 1100]), (2, [0, 1050, 1100])])
+def test_an_edge_is_rounded_finer_only_while_three_patients_share_its_step(
+    patients: int, expected: list[float]
+) -> None:
+    edges = np.array([0.0, 1005.0, 1035.0, 1065.0, 1098.0])
+    time = np.repeat(edges[1:], patients)
+    assert coarse_edges(edges, time).tolist() == expected
 
 
 def test_survival_at_the_edges_is_the_product_of_not_having_the_event() -> None:
