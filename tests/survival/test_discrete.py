@@ -57,7 +57,7 @@ def test_edges_that_two_digits_keep_apart_are_rounded_to_two_digits() -> None:
     assert coarse_edges(edges, np.array([2931.0])).tolist() == [0, 260, 570, 1100, 1200, 3000]
 
 
-@pytest.mark.parametrize(("patients", "expected"), [(3, [0, 1020, 1040, 1080, 1100]), (2, [0, 1050, 1100])])
+@pytest.mark.parametrize(("patients", "expected"), [(3, [0, 1020, 1050, 1080, 1100]), (2, [0, 1050, 1100])])
 def test_an_edge_is_rounded_finer_only_while_three_patients_share_its_step(
     patients: int, expected: list[float]
 ) -> None:
