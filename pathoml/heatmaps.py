@@ -47,13 +47,16 @@ class MapStyle:
 STYLES: dict[str, MapStyle] = {
     "contribution": MapStyle(
         "What each tile adds to the risk",
-        "contribution to the risk: red raises, blue lowers\n(share of the score x tiles of the slide; ends at the 98th percentile)",
+        "contribution to the risk x tiles of the slide: red raises,\n"
+        "blue lowers, 0 = average training patient; in SD of the training\n"
+        "patients' risk (Cox), or hazard logits (time bins);\n"
+        "colours end at the 98th percentile of this slide",
         "RdBu_r",
         signed=True,
     ),
     "attention": MapStyle(
         "Where the model looks",
-        "attention relative to an average tile\n(1 = average; colours end at the 98th percentile)",
+        "attention relative to an average tile\n(1 = average; colours end at the 98th percentile of this slide)",
         "viridis",
         signed=False,
     ),
@@ -105,9 +108,12 @@ def draw_heatmap(
     picture : ndarray of uint8, shape (rows, columns, 3)
         The slide at ``settings.picture_mpp``.
     raster : ndarray of float64, shape (rows, columns)
-        As `tile_raster` gives it.
+        Contributions or attention of `pathoml.infer.TileScores` through `relative_to_average`, laid out by `tile_raster`.
     kind : str
-        ``contribution`` or ``attention``.
+        ``contribution``: what the slide would add to the risk if all its tiles were like this one, counted from the
+        average training patient, in standard deviations of the training patients' risk (Cox) or hazard logits averaged
+        over the bins (time bins). ``attention``: weight relative to an average tile, no unit. Colours end at the 98th
+        percentile of the slide's own absolute values.
     caption : str
         Which slide and which model.
     settings : HeatmapSettings
@@ -158,7 +164,8 @@ def relative_to_average(values: FloatArray) -> FloatArray:
     Returns
     -------
     ndarray of float64, shape (tiles,)
-        Times the number of tiles.
+        Times the number of tiles: attention of which 1 is an average tile; contributions whose mean over the tiles is
+        what the slide adds, in the unit of the contributions.
     """
     return values * len(values)
 

@@ -28,7 +28,8 @@ class TileScores:
         Weight of each tile; sums to 1 over the slide. None where the aggregator has none.
     contribution : ndarray of float64, shape (tiles,)
         What each tile adds to the slide's share of the risk, counted from the average training patient: positive
-        raises it. In standard deviations of the training patients' log hazard; for time bins, mean logits.
+        raises it. In standard deviations of the training patients' risk, which is the log hazard; for time bins, hazard
+        logits averaged over the bins.
     """
 
     attention: FloatArray | None

@@ -110,6 +110,18 @@ def test_the_picture_says_what_it_shows_how_it_was_scaled_and_what_for(
     assert "98th percentile" in STYLES[kind].label
 
 
+def test_the_labels_state_quantity_zero_point_unit_and_normalisation() -> None:
+    contribution, attention = (" ".join(STYLES[kind].label.split()) for kind in ("contribution", "attention"))
+    for part in (
+        "contribution to the risk x tiles of the slide",
+        "0 = average training patient",
+        "SD of the training patients' risk (Cox), or hazard logits (time bins)",
+    ):
+        assert part in contribution
+    assert "share of the score" not in contribution
+    assert "1 = average" in attention
+
+
 @pytest.mark.parametrize(("mpp", "label", "length_px"), [(4.0, "200 µm", 50), (8.0, "200 µm", 25), (20.0, "1 mm", 50)])
 def test_the_scale_bar_is_as_long_as_it_says(
     tmp_path: Path, figures: list[Figure], mpp: float, label: str, length_px: int
