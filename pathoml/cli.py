@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SOME_FAILED, WRONG_INPUT, INTERRUPTED, FAULT = 1, 2, 3, 70
 _TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # newer typers carry a click of their own under a private name
 
 app = typer.Typer(
     help="From whole-slide images and a survival table to a prognostic model. Research use only.",
@@ -42,8 +44,6 @@ def main() -> None:
     """Run the command line and turn what goes wrong into a message and an exit code."""
     import traceback
 
-    import click
-
     from pathoml.errors import OutputError, PathomlError, SlidesFailedError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
@@ -52,7 +52,7 @@ def main() -> None:
         signal.signal(number, _interrupt)
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
+    except _USAGE_ERROR as error:
         error.show()
         code = WRONG_INPUT
     except OutputError as error:
@@ -64,7 +64,7 @@ def main() -> None:
     except PathomlError as error:
         _say(str(error), error=True)
         code = WRONG_INPUT
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _TYPER_INTERRUPTED
     except Exception:  # noqa: BLE001 - at the outermost border: shown whole, and with a code that means nothing else
         traceback.print_exc()
@@ -365,7 +365,7 @@ def _progress() -> Iterator["Progress"]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _say_quarters
+        yield _quarters()
         return
     columns = (
         rich_progress.TextColumn("{task.description:<12}"),
@@ -386,10 +386,16 @@ def _progress() -> Iterator["Progress"]:
         yield listen
 
 
-def _say_quarters(stage: str, done: int, total: int) -> None:
-    """Write a line for each quarter of a stage, where nobody watches a bar."""
-    if done == 0 or done * 4 // max(1, total) > (done - 1) * 4 // max(1, total):
-        _say(f"{stage}: {done} of {total}", error=True)
+def _quarters() -> "Progress":
+    """Write a line for each quarter of a stage, with the time since its first, where nobody watches a bar."""
+    started: dict[str, float] = {}
+
+    def listen(stage: str, done: int, total: int) -> None:
+        began = started.setdefault(stage, time.monotonic())
+        if done == 0 or done * 4 // max(1, total) > (done - 1) * 4 // max(1, total):
+            _say(f"{stage}: {done} of {total} ({time.monotonic() - began:.0f} s)", error=True)
+
+    return listen
 
 
 def _say(text: str, *, error: bool = False) -> None:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -223,7 +223,7 @@ def _problem(details: ErrorDetails, source: YamlSource) -> Problem:
     if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         path = (*path, "kind")
     dotted = ".".join(str(part) for part in path)
-    return Problem(source.where(path), f"{dotted}: {_message(details, path)}")
+    return Problem(source.where(path), f"{dotted}: {_message(details, path, source.data)}")
 
 
 def _place(problem: Problem) -> tuple[str, int]:
@@ -246,12 +246,12 @@ def _real_path(loc: tuple[int | str, ...], data: Any) -> Iterator[int | str]:
             yield part
 
 
-def _message(details: ErrorDetails, path: KeyPath) -> str:
+def _message(details: ErrorDetails, path: KeyPath, data: Any) -> str:
     kind, context, found = details["type"], details.get("ctx", {}), details["input"]
     if kind == "missing":
         return "missing; give it a value"
     if kind == "extra_forbidden":
-        return f"unknown key{_suggestion(str(path[-1]), _known_keys())}"
+        return f"unknown key{_known_here(path, data)}"
     if kind == "union_tag_invalid":
         expected = [name.strip(" '") for name in context["expected_tags"].split(",")]
         return f"'{context['tag']}' is not one of {', '.join(expected)}{_suggestion(str(context['tag']), expected)}"
@@ -266,11 +266,45 @@ def _suggestion(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _known_keys() -> list[str]:
-    known: set[str] = set()
-    pending: list[type[Settings]] = [Settings]
-    while pending:
-        one = pending.pop()
-        known.update(one.model_fields)
-        pending += one.__subclasses__()
-    return sorted(known)
+def _known_here(path: KeyPath, data: Any) -> str:
+    """Name the key that was meant, or those that may stand in its place."""
+    settings = _settings_at(path[:-1], data)
+    known = sorted(settings.model_fields) if settings is not None else []
+    word = str(path[-1])
+    close = _suggestion(word, known)
+    if close:
+        return close
+    holding = [name for name in known if word.rstrip("s") in name]
+    if holding:
+        return f"; did you mean '{holding[0]}'?"
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _settings_at(path: KeyPath, data: Any) -> type[Settings] | None:
+    """Return the settings class whose keys stand at a path; of several forms the one that `kind` names."""
+    annotation: Any = Config
+    for part in path:
+        if isinstance(annotation, type) and issubclass(annotation, Settings):
+            field = annotation.model_fields.get(str(part))
+            annotation = None if field is None else field.annotation
+        else:
+            annotation = next((inner for inner in get_args(annotation) if inner is not Ellipsis), None)
+        held = isinstance(data, dict) and part in data
+        listed = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        data = data[part] if held or listed else None
+        annotation = _form_of(annotation, data)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+
+
+def _form_of(annotation: Any, data: Any) -> Any:
+    """Return the one of several forms that the data are of, or the annotation as it is."""
+    forms = [one for one in _flat(annotation) if isinstance(one, type) and issubclass(one, Settings)]
+    kind = data.get("kind") if isinstance(data, dict) else None
+    chosen = [one for one in forms if "kind" not in one.model_fields or one.model_fields["kind"].default == kind]
+    return chosen[0] if isinstance(data, dict) and chosen else annotation
+
+
+def _flat(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _flat(inner)

@@ -138,6 +138,7 @@ def write_archive_page(path: Path, name: str, entries: Sequence[SheetEntry]) -> 
     """
     ordered = sorted(entries, key=lambda entry: (entry.outcome in ("done", "kept"), entry.site, entry.slide_id))
     failed = sum(entry.outcome not in ("done", "kept") for entry in entries)
+    first = f"{failed} of {len(entries)} slides have no bag; they come first." if failed else "All slides have a bag."
     figures = "\n".join(_figure(entry, path.parent) for entry in ordered)
     write_text(
         path,
@@ -150,7 +151,7 @@ figure {{ margin: 0; border: 1px solid #ccc; padding: .4rem }}
 img {{ width: 100% }} .failed {{ background: #fbeaea }}
 </style></head><body>
 <h1>{escape(name)}: what was kept of {len(entries)} slides</h1>
-<p>{failed} of {len(entries)} slides have no bag; they come first. Blue: tiles kept. Orange: too little tissue. Magenta: pen.
+<p>{first} Blue: tiles kept. Orange: too little tissue. Magenta: pen.
 Grey: left out by the random draw. Black line: edge of the tissue. {escape(RESEARCH_USE_ONLY.capitalize())}.</p>
 <main>
 {figures}

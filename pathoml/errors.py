@@ -22,6 +22,7 @@ The tree::
     │   │   └── TooLargeSlideError
     │   ├── DamagedSlideError (ValueError)
     │   ├── MissingMppError (ValueError)
+    │   ├── NotBrightfieldError (ValueError)
     │   ├── NoTissueError (ValueError)
     │   ├── BadFeaturesError (ValueError)
     │   └── WorkerLostError (RuntimeError)
@@ -200,6 +201,12 @@ class MissingMppError(SlideError, ValueError):
     """The slide's resolution is unknown or absurd."""
 
     code = "NO_MPP"
+
+
+class NotBrightfieldError(SlideError, ValueError):
+    """The slide is dark where there is no tissue: fluorescence, or inverted colours."""
+
+    code = "NOT_BRIGHTFIELD"
 
 
 class NoTissueError(SlideError, ValueError):

@@ -180,6 +180,8 @@ def join_packages(packages: list[Package]) -> Package:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     """Read model.json and refuse it if it is of another version or was altered."""
+    if not (folder / _JSON).is_file():
+        raise PackageError(f"{folder}: not a model package (no {_JSON} in it); give the folder package/ of a run")
     try:
         description = json.loads((folder / _JSON).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -90,11 +90,15 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         What to write.
     """
     curves = pd.DataFrame(
-        predictions.survival, columns=[f"{SURVIVAL_PREFIX}{day!r}d" for day in predictions.curve_days.tolist()]
+        predictions.survival, columns=[f"{SURVIVAL_PREFIX}{_exact(day)}d" for day in predictions.curve_days.tolist()]
     )
     table = pd.concat([predictions.table[list(_COLUMNS)], curves], axis=1)
     table["notice"] = RESEARCH_USE_ONLY
     write_text(path, table.to_csv(index=False))
+
+
+def _exact(day: float) -> str:
+    return str(int(day)) if day.is_integer() else repr(day)
 
 
 def read_predictions(path: Path) -> Predictions:

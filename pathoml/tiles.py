@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
-from pathoml.errors import NoTissueError
+from pathoml.errors import NotBrightfieldError, NoTissueError
 from pathoml.slides import Slide, whole_slide_image
 from pathoml.tiling import TileGrid, TilingSettings, make_grid
 from pathoml.tissue import TissueMask, TissueSettings, find_tissue
 from pathoml.units import RgbImage
+
+_DARK, _MOSTLY = 40, 0.5
+"""Glass is bright: a slide of which half is below this grey level was not seen against light."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,16 @@ def lay_tiles(slide: Slide, tissue: TissueSettings, tiling: TilingSettings) -> L
     ------
     MissingMppError
         If the slide's resolution cannot be used.
+    NotBrightfieldError
+        If most of the slide is black.
     """
     picture = whole_slide_image(slide, tissue.mask_mpp)
+    dark = float((picture.max(axis=-1) < _DARK).mean())
+    if dark > _MOSTLY:
+        raise NotBrightfieldError(
+            f"{slide.path.name}: {dark:.0%} of the picture is black, as in fluorescence or with inverted colours; only "
+            "brightfield slides (H&E, IHC) are read, take it out of the manifest"
+        )
     mask = find_tissue(picture, tissue.mask_mpp, tissue)
     return LaidTiles(picture, mask, make_grid(slide.geometry, mask, tiling, slide.path.name))
 

@@ -1,5 +1,6 @@
 """One file -> one settings tree, or every mistake with its line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,18 @@ def test_checking_a_configuration_never_loads_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "study.yaml")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epoch=5", "did you mean 'max_epochs'?"),
+        ("train.zzz=5", "known here: "),
+        ("model.aggregator={kind: abmil, hiden_dim: 3}", "did you mean 'hidden_dim'?"),
+        ("splits.schemes=[{kind: kfold, fold: 3}]", "did you mean 'folds'?"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_keys_of_its_own_section(tmp_path: Path, override: str, said: str) -> None:
+    (tmp_path / "study.yaml").write_text(BASE)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_config(tmp_path / "study.yaml", [override])

@@ -141,7 +141,7 @@ def test_the_verdict_says_no_more_than_the_interval(tmp_path: Path, difference: 
 def test_numbers_stand_with_their_intervals_and_undefined_ones_say_so(tmp_path: Path) -> None:
     text = write(tmp_path)
     assert "0.710 (0.660 to 0.760)" in text
-    assert re.search(r"AUC at 365 days</td><td class=\"number\">not defined", text)
+    assert re.search(r"AUC at 365 days, higher is better</td><td class=\"number\">not defined", text)
     assert re.search(r"Hospital 05</td>.*0\.710</td><td class=\"number\">not defined", text)
 
 

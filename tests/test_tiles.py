@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pathoml.errors import MissingMppError, NoTissueError
+from pathoml.errors import MissingMppError, NotBrightfieldError, NoTissueError
 from pathoml.slides import ReadPlan, Slide, TileState, open_slide
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
@@ -123,3 +123,11 @@ def test_the_real_skin_slide_gives_a_third_of_its_grid(data_dir: Path) -> None:
     with open_slide(data_dir / "slides/CMU-1-Small-Region.svs") as slide:
         grid = tissue_grid(slide, TissueSettings(), TilingSettings())
     assert 40 <= len(grid) <= 48, "14 x 10 tiles cover the slide, 34 % of it is tissue"
+
+
+def test_a_fluorescence_slide_is_refused_as_such(data_dir: Path) -> None:
+    with (
+        open_slide(data_dir / "slides" / "hamamatsu_test3-DAPI.ndpi") as slide,
+        pytest.raises(NotBrightfieldError, match=r"% of the picture is black, as in fluorescence"),
+    ):
+        tissue_grid(slide, TissueSettings(), TilingSettings())

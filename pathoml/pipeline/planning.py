@@ -82,8 +82,8 @@ def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
             ("Tiles", f"about {tiles:,.0f} (mean of {len(counts)} sampled slides: {np.mean(counts):.0f})"),
             ("Time to extract", f"about {hours:.2f} h at {rate:.0f} tiles/s and worker ({source})"),
             (
-                "Disk for bags",
-                f"about {tiles * _BYTES_PER_TILE / 1e6:,.1f} MB with 152-column features; wider encoders in proportion",
+                "Disk for bags, with the default encoder",
+                f"about {tiles * _BYTES_PER_TILE / 1e6:,.1f} MB (152 numbers a tile; others in proportion)",
             ),
         ]
     return facts

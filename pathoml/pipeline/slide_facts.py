@@ -108,8 +108,8 @@ def _speed(slide: Slide) -> str:
     tiling = TilingSettings(tile_px=256)
     try:
         plan = plan_reading(slide.geometry, tiling, slide.path.name)
-    except MissingMppError:
-        return "unknown without a resolution"
+    except MissingMppError as error:
+        return f"cannot be used: {error}" if slide.geometry.mpp is not None else "unknown without a resolution"
     step = round(plan.tile_px / plan.scale[0] * slide.geometry.level_downsamples[plan.level])
     y = slide.geometry.height_px // 2 // step * step
     columns = min(_MEASURED_TILES, max(1, slide.geometry.width_px // step))

@@ -205,7 +205,9 @@ def report_stage(study: Study) -> Path:
     if evaluation.get("training") != training:
         raise InputError(f"{folder.root}: the evaluation is not of this training; run 'pathoml evaluate' again")
     heatmaps, of_maps = _drawn_heatmaps(folder, training)
-    facts = list(cohort_facts(study))
+    facts = [(name, value) for name, value in cohort_facts(study) if name != "Slides"]
+    if study.config.slides is not None:
+        facts.append(("Slides", f"{len(_slides_with_bags(study))} used of {len(study.entries)}"))
     package = load_package(folder.package)
     if package.feature_spec is not None:
         summary = package.summary

@@ -17,9 +17,9 @@ from pathoml.report.figures import concordance_figure, kaplan_meier_figure
 _GALLERY_WIDTH_PX = 1100
 
 METRIC_NAMES = {
-    "concordance": "Concordance (Harrell)",
-    "concordance_ipcw": "Concordance (Uno, IPCW)",
-    "integrated_brier": "Integrated Brier score",
+    "concordance": "Concordance (Harrell), higher is better",
+    "concordance_ipcw": "Concordance (Uno, IPCW), higher is better",
+    "integrated_brier": "Integrated Brier score, lower is better",
 }
 
 
@@ -116,20 +116,31 @@ def _verdict(differences: Mapping[str, Any]) -> str:
     """Say in a sentence whether the model is better than the clinical one, and no more than the interval allows."""
     if not differences:
         return ""
-    estimate = next(iter(differences.values()))["concordance"]
+    difference = next(iter(differences.values()))
+    estimate = difference["concordance"]
     if estimate["value"] is None:
         return "The difference in concordance cannot be computed."
     text = f"Difference in concordance to the clinical model: {_estimate(estimate)}."
     if estimate["low"] > 0:
-        return f"{text} The interval excludes 0: on these patients the model ranks better."
-    if estimate["high"] < 0:
-        return f"{text} The interval excludes 0: on these patients the clinical model ranks better."
-    return f"{text} The interval includes 0: these patients do not show that the model ranks better."
+        ranking = f"{text} The interval excludes 0: on these patients the model ranks better."
+    elif estimate["high"] < 0:
+        ranking = f"{text} The interval excludes 0: on these patients the clinical model ranks better."
+    else:
+        ranking = f"{text} The interval includes 0: these patients do not show that the model ranks better."
+    return ranking + _brier_verdict(difference.get("integrated_brier"))
+
+
+def _brier_verdict(estimate: Mapping[str, Any] | None) -> str:
+    """Say that the probabilities are worse, or better, where the interval says so."""
+    if estimate is None or estimate["value"] is None or estimate["low"] <= 0 <= estimate["high"]:
+        return ""
+    verdict = "worse" if estimate["low"] > 0 else "better"
+    return f" Its survival probabilities are {verdict} (difference in integrated Brier score {_estimate(estimate)})."
 
 
 def _metric_name(metric: str) -> str:
     if metric.startswith("auc_"):
-        return f"AUC at {metric.removeprefix('auc_').removesuffix('d')} days"
+        return f"AUC at {metric.removeprefix('auc_').removesuffix('d')} days, higher is better"
     return METRIC_NAMES[metric]
 
 

@@ -15,7 +15,9 @@ from pathoml.errors import MissingMppError
 from pathoml.units import BoolArray, IntArray, RgbImage
 
 MPP_RANGE = (0.05, 10.0)
-"""Plausible microns per pixel of level 0; outside, the metadata are wrong."""
+"""Plausible microns per pixel of level 0; outside, the metadata are wrong or the image is no slide."""
+_OVERVIEW_MPP = 100.0
+"""Coarser than any overview that scanners write: the metadata are wrong."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ class SlideGeometry:
             raise MissingMppError(f"{slide_name}: no microns-per-pixel in the metadata; {remedy}")
         low, high = MPP_RANGE
         if not all(low <= value <= high for value in self.mpp):
-            raise MissingMppError(f"{slide_name}: microns-per-pixel {self.mpp} outside {low}-{high}; {remedy}")
+            found = f"{slide_name}: microns-per-pixel {' x '.join(f'{value:.4g}' for value in self.mpp)}"
+            if high < min(self.mpp) < _OVERVIEW_MPP:
+                what = "if it is right, this is an overview without cells and cannot be used; if not"
+                raise MissingMppError(f"{found} is coarser than {high}; {what}, {remedy}")
+            raise MissingMppError(f"{found} outside {low}-{high}; {remedy}")
         return self.mpp
 
 

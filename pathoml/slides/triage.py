@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
     """
     try:
         if not path.exists():
-            raise SlideNotFoundError(f"{path.name}: no such file; correct the manifest's column path")
+            raise SlideNotFoundError(f"{path.name}: no such file; correct the path")
         if not path.is_file():
             raise NotAnImageError(
                 f"{path.name}: a folder or something else that is no file; name the slide's file itself"

@@ -125,6 +125,34 @@ def test_bags_verify_tells_a_rotten_bag_from_a_whole_one(finished, tmp_path: Pat
     assert "rotten.h5" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), ""),
+        (("check",), "Missing argument"),
+        (("bogus",), "No such command 'bogus'"),
+        (("check", "study.yaml", "--nope"), "No such option"),
+        (("slide", "info", "a.svs", "--mpp", "abc"), "--mpp"),
+    ],
+)
+def test_a_slip_on_the_command_line_exits_2_without_a_traceback(arguments: tuple[str, ...], said: str):
+    done = pathoml(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_of_pathoml_has_an_exit_code_of_its_own(finished, tmp_path: Path):
+    code = (
+        "import pathoml.pipeline.checking as c, sys; c.check = lambda *a, **k: 1 / 0; sys.argv = ['pathoml', 'check', 'x'];"
+        "from pathoml.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    assert "ZeroDivisionError" in done.stderr
+    assert "a fault of pathoml" in done.stderr
+
+
 def test_predict_without_slides_says_so(finished):
     done = pathoml("predict", str(finished.result.folder.package), folder=finished.folder)
     assert done.returncode == 2
