@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from tests.counts import KILL_SEED, RANDOM_KILLS
 from tests.small_cohort import FinishedRun
 
 pytestmark = pytest.mark.slow
+
+WRITERS = 3
+"""Files that can be in the writing at one moment: one of each worker of the extraction, and the run's own."""
 
 STAGE_MARKS: dict[str, Callable[[Path], bool]] = {
     "extract": lambda folder: len(list((folder / "bags").glob("*.h5"))) >= 3,
@@ -50,9 +54,48 @@ def assert_same_results(folder: Path, finished: FinishedRun) -> None:
         assert (folder / "run" / name).read_bytes() == (finished.folder / "run" / name).read_bytes(), name
     for bag in (finished.folder / "bags").glob("*.h5"):
         assert (folder / "bags" / bag.name).read_bytes() == bag.read_bytes(), bag.name
-    leftovers = [path.name for path in folder.rglob("*") if re.search(r"\.tmp$", path.name)]
-    visible = [name for name in leftovers if not name.startswith(".")]
-    assert visible == []
+    assert_nothing_half_done(folder, finished.folder)
+
+
+def assert_nothing_half_done(folder: Path, undisturbed: Path) -> None:
+    """Ask for the files of an undisturbed run and no others, but for hidden scraps of what was being written at the kill."""
+    for part in ("bags", "run"):
+        assert visible_files(folder / part) == visible_files(undisturbed / part), part
+    every = hidden(folder)
+    scraps = sorted(path for path in every if every.isdisjoint(path.parents))
+    assert all(re.fullmatch(r"\..+\.(tmp|old)", path.name) for path in scraps), scraps
+    assert len(scraps) <= WRITERS, scraps
+
+
+def hidden(folder: Path) -> set[Path]:
+    return {path for part in ("bags", "run") for path in (folder / part).rglob(".*")}
+
+
+def visible_files(folder: Path) -> set[str]:
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return {str(path) for path in paths if not any(part.startswith(".") for part in path.parts)}
+
+
+@pytest.mark.parametrize(
+    "scrap", ["bags/P001-1.h5.tmp", "run/package.old/model.json", "run/.x.csv", "run/heatmaps/z.png"]
+)
+def test_a_scrap_in_the_way_is_noticed(scrap: str, finished: FinishedRun, tmp_path: Path):
+    for part in ("bags", "run"):
+        shutil.copytree(finished.folder / part, tmp_path / part)
+    assert_nothing_half_done(tmp_path, finished.folder)
+    (tmp_path / scrap).parent.mkdir(exist_ok=True)
+    (tmp_path / scrap).touch()
+    with pytest.raises(AssertionError, match=Path(scrap).name):
+        assert_nothing_half_done(tmp_path, finished.folder)
+
+
+def test_more_scraps_than_could_be_in_work_are_noticed(finished: FinishedRun, tmp_path: Path):
+    for part in ("bags", "run"):
+        shutil.copytree(finished.folder / part, tmp_path / part)
+    for number in range(WRITERS + 1):
+        (tmp_path / "bags" / f".P001-1.h5.{number}.tmp").touch()
+    with pytest.raises(AssertionError, match=f"{WRITERS + 1} <= {WRITERS}"):
+        assert_nothing_half_done(tmp_path, finished.folder)
 
 
 @pytest.mark.parametrize("stage", STAGE_MARKS)
