@@ -95,8 +95,14 @@ class BagHeader:
         SHA-256 of the tissue, tiling and extraction settings that decide the result.
     lost_tiles : int
         Tiles that could not be decoded and are left out.
-    rejected_little_tissue, rejected_pen, rejected_not_drawn : int
-        Tiles that touch tissue or ink and were not kept: too little tissue, ink instead of it, left out by the draw.
+    rejected : dict of str to int
+        Tiles that touch tissue or an artefact and were not kept, counted by reason.
+    regions_digest : str
+        SHA-256 of the file of outlined regions; empty where tissue was found otherwise.
+    stain : str
+        How colours were changed before encoding; ``none`` where they were not.
+    optical_density : dict of str to float
+        Mean and standard deviation over sampled pixels of tissue, for each of red, green and blue, before any change.
     pathoml_version : str
         Version that wrote it.
     """
@@ -123,9 +129,10 @@ class BagHeader:
     batch_tiles: int
     settings_digest: str
     lost_tiles: int
-    rejected_little_tissue: int
-    rejected_pen: int
-    rejected_not_drawn: int
+    rejected: dict[str, int]
+    regions_digest: str
+    stain: str
+    optical_density: dict[str, float]
     pathoml_version: str
 
     @property

@@ -199,6 +199,12 @@ Inputs = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Table = Annotated[Path | None, typer.Option(help="Table with patient_id and the model's covariates.")]
 Weights = Annotated[str | None, typer.Option(help="Weights file of a local encoder.")]
+TissueSource = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of outlined regions, or weights file of the segmentation network, if the model used one."
+    ),
+]
 
 
 Impute = Annotated[bool, typer.Option("--impute-covariates", help="Fill in training medians where no table is given.")]
@@ -212,13 +218,16 @@ def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
     table: Table = None,
     impute_covariates: Impute = False,  # noqa: FBT002
     encoder_weights: Weights = None,
+    tissue_source: TissueSource = None,
     device: Device = "auto",
 ) -> None:
     """Predict patients that the model has never seen."""
     from pathoml.pipeline.predicting import PredictRequest
     from pathoml.pipeline.predicting import predict as run_predict
 
-    request = PredictRequest(package, tuple(slides or ()), output, table, impute_covariates, encoder_weights)
+    request = PredictRequest(
+        package, tuple(slides or ()), output, table, impute_covariates, encoder_weights, tissue_source
+    )
     with _context(device) as context:
         predictions, outcomes = run_predict(request, context)
     _table(
@@ -235,13 +244,16 @@ def heatmap(
     slides: Inputs = None,
     output: Output = Path("heatmaps"),
     encoder_weights: Weights = None,
+    tissue_source: TissueSource = None,
     device: Device = "auto",
 ) -> None:
     """Draw what each tile of slides adds to the risk, and where the model looks."""
     from pathoml.heatmap_settings import HeatmapSettings
     from pathoml.pipeline.predicting import PredictRequest, draw_maps
 
-    request = PredictRequest(package, tuple(slides or ()), output, encoder_weights=encoder_weights)
+    request = PredictRequest(
+        package, tuple(slides or ()), output, encoder_weights=encoder_weights, tissue_source=tissue_source
+    )
     with _context(device) as context:
         drawn, outcomes = draw_maps(request, context, HeatmapSettings())
     for path in drawn:

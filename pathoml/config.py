@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from pathoml.artefacts import QualitySettings
 from pathoml.cohort import CohortSettings, SlidesSettings
 from pathoml.encoders.settings import EncoderSettings, Lite0Settings
 from pathoml.errors import ConfigError, Problem
@@ -19,12 +20,15 @@ from pathoml.mil.settings import ModelSettings
 from pathoml.provenance import settings_digest
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
 from pathoml.splits import SplitsSettings
+from pathoml.stain_settings import NoStainSettings, StainSettings
 from pathoml.tiling import TilingSettings
-from pathoml.tissue import TissueSettings
+from pathoml.tissue import ClassicalTissueSettings, TissueSettingsField
 from pathoml.train_settings import TrainSettings
 from pathoml.yaml_source import KeyPath, YamlSource, read_scalar, read_yaml
 
 _MAX_EXTENDS = 8
+_KIND_IF_NONE = "classical"
+"""The only form that may be meant without saying so: of `tissue`."""
 
 
 class Config(Settings):
@@ -37,8 +41,10 @@ class Config(Settings):
     )
     cohort: CohortSettings
     slides: SlidesSettings | None = Field(None, description="Leave out for a model on the clinical table alone.")
-    tissue: TissueSettings = TissueSettings()
+    tissue: TissueSettingsField = ClassicalTissueSettings()
+    quality: QualitySettings = QualitySettings()
     tiling: TilingSettings = TilingSettings()
+    stain: StainSettings = NoStainSettings()
     encoder: EncoderSettings = Lite0Settings()
     extract: ExtractSettings = ExtractSettings()
     splits: SplitsSettings = SplitsSettings()
@@ -50,7 +56,7 @@ class Config(Settings):
     @property
     def recipe(self) -> Recipe:
         """The part that decides what bags hold."""
-        return Recipe(self.tissue, self.tiling, self.encoder, self.extract)
+        return Recipe(self.tissue, self.tiling, self.encoder, self.extract, self.quality, self.stain)
 
     @property
     def digest(self) -> str:
@@ -241,7 +247,7 @@ def _real_path(loc: tuple[int | str, ...], data: Any) -> Iterator[int | str]:
         if is_key:
             data = data[part]
             yield part
-        elif not (isinstance(data, dict) and part == data.get("kind")) or position == len(loc) - 1:
+        elif not (isinstance(data, dict) and part == data.get("kind", _KIND_IF_NONE)) or position == len(loc) - 1:
             data = None
             yield part
 
@@ -299,7 +305,7 @@ def _settings_at(path: KeyPath, data: Any) -> type[Settings] | None:
 def _form_of(annotation: Any, data: Any) -> Any:
     """Return the one of several forms that the data are of, or the annotation as it is."""
     forms = [one for one in _flat(annotation) if isinstance(one, type) and issubclass(one, Settings)]
-    kind = data.get("kind") if isinstance(data, dict) else None
+    kind = data.get("kind", _KIND_IF_NONE) if isinstance(data, dict) else None
     chosen = [one for one in forms if "kind" not in one.model_fields or one.model_fields["kind"].default == kind]
     return chosen[0] if isinstance(data, dict) and chosen else annotation
 

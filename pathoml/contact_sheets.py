@@ -23,6 +23,9 @@ _OUTLINE = (0, 0, 0)
 _REJECTED = {
     Rejection.LITTLE_TISSUE: ((240, 140, 0), "little tissue"),
     Rejection.PEN: ((220, 0, 200), "pen"),
+    Rejection.FOLD: ((120, 60, 0), "fold"),
+    Rejection.BUBBLE: ((0, 150, 130), "bubble"),
+    Rejection.BLOOD_OR_PIGMENT: ((200, 0, 0), "blood or pigment"),
     Rejection.NOT_DRAWN: ((150, 150, 150), "not drawn"),
 }
 _LINE_PX = 22

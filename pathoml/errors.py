@@ -24,6 +24,8 @@ The tree::
     │   ├── MissingMppError (ValueError)
     │   ├── NotBrightfieldError (ValueError)
     │   ├── NoTissueError (ValueError)
+    │   ├── NoRegionsError (ValueError)
+    │   ├── BadStainError (ValueError)
     │   ├── BadFeaturesError (ValueError)
     │   └── WorkerLostError (RuntimeError)
     ├── SlidesFailedError                   so many slides were lost that what was asked for cannot be done
@@ -213,6 +215,18 @@ class NoTissueError(SlideError, ValueError):
     """No tile of the slide holds enough tissue."""
 
     code = "NO_TISSUE"
+
+
+class NoRegionsError(SlideError, ValueError):
+    """The slide has no outlined regions where the configuration asks for them."""
+
+    code = "NO_REGIONS"
+
+
+class BadStainError(SlideError, ValueError):
+    """The stains of the slide cannot be told, so that its colours cannot be normalised."""
+
+    code = "BAD_STAIN"
 
 
 class BadFeaturesError(SlideError, ValueError):

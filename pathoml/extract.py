@@ -10,14 +10,14 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
+from pathoml.artefacts import QualitySettings, TileFlag, sharp_share
 from pathoml.bags import Bag, BagHeader, read_bag, write_bag
 from pathoml.cohort import SlideEntry
 from pathoml.contact_sheets import draw_contact_sheet, sheet_path, write_contact_sheet
@@ -28,22 +28,30 @@ from pathoml.errors import (
     BadFeaturesError,
     BagError,
     DamagedSlideError,
+    NoTissueError,
     PathomlError,
     SlideError,
     UnreadableSlideError,
     WorkerLostError,
 )
-from pathoml.extract_settings import ExtractSettings, Recipe
-from pathoml.files import append_line, make_folder
+from pathoml.extract_settings import Recipe
+from pathoml.files import append_line, file_digest, make_folder
+from pathoml.geojson import geojson_finder, regions_path
 from pathoml.progress import Progress, silent
 from pathoml.provenance import pathoml_version
-from pathoml.slides import Slide, SlideGeometry, TileState, open_slide, slide_digest, slide_fingerprint
-from pathoml.tiles import LaidTiles, filled_grid, lay_tiles
-from pathoml.tiling import Rejection, TileFlag, TileGrid
+from pathoml.segmenters.build import Segmenter, build_segmenter, model_finder
+from pathoml.slides import Slide, SlideGeometry, TileReader, TileState, open_slide, slide_digest, slide_fingerprint
+from pathoml.stain import StainChange, fit_stain, optical_density_statistics
+from pathoml.stain_settings import MacenkoSettings, ReinhardSettings
+from pathoml.tiles import LaidTiles, Look, TissueFinder, classical_finder, filled_grid, lay_tiles
+from pathoml.tiling import Rejection, TileGrid
+from pathoml.tissue import GeojsonTissueSettings, ModelTissueSettings, TissueSettings
 from pathoml.units import RgbImage
 
 logger = logging.getLogger(__name__)
 
+_GLASS = 230
+"""Grey level from which a pixel is glass in every colour."""
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -158,84 +166,178 @@ def extract_slide(
     """
     encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
     with open_slide(entry.path, mpp=entry.mpp) as slide:
-        laid = lay_tiles(slide, recipe.tissue, recipe.tiling)
+        laid = lay_tiles(slide, _look(recipe, entry.slide_id, device), recipe.tiling)
         if on_laid is not None:
             on_laid(laid, slide.geometry)
         grid = filled_grid(laid, slide, recipe.tiling)
-        features, flags, kept = _encode_grid(slide, grid, recipe.extract, encoder, device)
-        geometry = slide.geometry
-        header = BagHeader(
-            slide_id=entry.slide_id,
-            slide_fingerprint=slide_fingerprint(entry.path),
-            slide_digest=slide_digest(entry.path),
-            width_px=geometry.width_px,
-            height_px=geometry.height_px,
-            slide_mpp=geometry.checked_mpp(entry.slide_id),
-            mpp_from="metadata" if entry.mpp is None else "manifest",
-            target_mpp=recipe.tiling.target_mpp,
-            mpp_read=grid.plan.mpp_read,
-            tile_px=recipe.tiling.tile_px,
-            footprint_level0_px=grid.footprint_level0_px,
-            stride_level0_px=grid.stride_level0_px,
-            origin_level0_px=grid.origin_level0_px,
-            encoder=encoder.name,
-            weights_digest=encoder.weights_digest,
-            precision_asked=recipe.extract.precision,
-            precision_used=recipe.extract.precision,
-            reader=slide.metadata["tier"],
-            decode="exact" if grid.plan.reduction == 1 else "scaled",
-            batch_tiles=recipe.extract.batch_tiles,
-            settings_digest=recipe.digest,
-            lost_tiles=len(grid) - len(kept),
-            rejected_little_tissue=grid.count_rejected(Rejection.LITTLE_TISSUE),
-            rejected_pen=grid.count_rejected(Rejection.PEN),
-            rejected_not_drawn=grid.count_rejected(Rejection.NOT_DRAWN),
-            pathoml_version=pathoml_version(),
-        )
+        encoded = _encode_grid(slide, grid, recipe, encoder, device)
+        header = _header(entry, slide, recipe, encoder, laid, encoded)
     with np.errstate(over="ignore"):  # what overflows is refused by the check below, with its remedy
-        stored = features.astype(recipe.extract.feature_dtype)
+        stored = encoded.features.astype(recipe.extract.feature_dtype)
     if not np.isfinite(stored).all():
-        remedy = "set extract.feature_dtype: float32" if np.isfinite(features).all() else "check the encoder"
+        remedy = "set extract.feature_dtype: float32" if np.isfinite(encoded.features).all() else "check the encoder"
         raise BadFeaturesError(
             f"{entry.path.name}: features hold NaN or infinity as {recipe.extract.feature_dtype}; {remedy}"
         )
-    return Bag(header, stored, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], flags)
+    kept = encoded.kept
+    return Bag(header, stored, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], encoded.flags)
 
 
-def _encode_grid(
-    slide: Slide, grid: TileGrid, settings: ExtractSettings, encoder: Encoder, device: str
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
-    """Return features and flags of every tile that could be read, and which those are."""
-    reader = slide.tile_reader(grid.coords, grid.plan)
+class _Encoded(NamedTuple):
+    """What reading and encoding the tiles of a grid gave."""
+
+    features: NDArray[np.float32]  # of the tiles that are kept
+    flags: NDArray[np.uint8]  # of the same
+    kept: NDArray[np.int64]  # rows of the grid
+    lost: int
+    out_of_focus: int  # tiles dropped for that
+
+
+def _look(recipe: Recipe, slide_id: str, device: str) -> Look:
+    """Return how a slide is looked at."""
+    return Look(recipe.tissue.mask_mpp, _tissue_finder(recipe.tissue, slide_id, device), recipe.quality)
+
+
+def _tissue_finder(settings: TissueSettings, slide_id: str, device: str) -> TissueFinder:
+    if isinstance(settings, GeojsonTissueSettings):
+        return geojson_finder(settings, slide_id)
+    if isinstance(settings, ModelTissueSettings):
+        return model_finder(_worker_segmenter(settings), device=device)
+    return classical_finder(settings)
+
+
+def _header(
+    entry: SlideEntry, slide: Slide, recipe: Recipe, encoder: Encoder, laid: LaidTiles, encoded: _Encoded
+) -> BagHeader:
+    geometry, grid = slide.geometry, laid.grid
+    rejected = {reason.name.lower(): grid.count_rejected(reason) for reason in Rejection}
+    return BagHeader(
+        slide_id=entry.slide_id,
+        slide_fingerprint=slide_fingerprint(entry.path),
+        slide_digest=slide_digest(entry.path),
+        width_px=geometry.width_px,
+        height_px=geometry.height_px,
+        slide_mpp=geometry.checked_mpp(entry.slide_id),
+        mpp_from="metadata" if entry.mpp is None else "manifest",
+        target_mpp=recipe.tiling.target_mpp,
+        mpp_read=grid.plan.mpp_read,
+        tile_px=recipe.tiling.tile_px,
+        footprint_level0_px=grid.footprint_level0_px,
+        stride_level0_px=grid.stride_level0_px,
+        origin_level0_px=grid.origin_level0_px,
+        encoder=encoder.name,
+        weights_digest=encoder.weights_digest,
+        precision_asked=recipe.extract.precision,
+        precision_used=recipe.extract.precision,
+        reader=slide.metadata["tier"],
+        decode="exact" if grid.plan.reduction == 1 else "scaled",
+        batch_tiles=recipe.extract.batch_tiles,
+        settings_digest=recipe.digest,
+        lost_tiles=encoded.lost,
+        rejected={**rejected, "out_of_focus": encoded.out_of_focus},
+        regions_digest=_regions_digest(recipe.tissue, entry.slide_id),
+        stain=recipe.stain.kind,
+        optical_density=optical_density_statistics(laid.picture[laid.mask.tissue]),
+        pathoml_version=pathoml_version(),
+    )
+
+
+def _regions_digest(settings: TissueSettings, slide_id: str) -> str:
+    """Return the SHA-256 of a slide's outlined regions, empty where there are none."""
+    if not isinstance(settings, GeojsonTissueSettings):
+        return ""
+    path = regions_path(settings, slide_id)
+    return file_digest(path) if path.is_file() else ""
+
+
+def _encode_grid(slide: Slide, grid: TileGrid, recipe: Recipe, encoder: Encoder, device: str) -> _Encoded:
+    """Read and encode every tile of a grid, batch by batch, all batches of one shape."""
+    settings, reader = recipe.extract, slide.tile_reader(grid.coords, grid.plan)
+    change = _stain_change(slide, grid, recipe)
     side = grid.plan.tile_px
     batch = np.empty((settings.batch_tiles, side, side, 3), dtype=np.uint8)
     features: list[NDArray[np.float32]] = []
     flags, lost = grid.flags.copy(), np.zeros(len(grid), dtype=bool)
     for start in range(0, len(grid), settings.batch_tiles):
         stop = min(len(grid), start + settings.batch_tiles)
-        states = reader.read(start, stop, batch)
+        states = read_tiles(reader, start, stop, batch)
         lost[start:stop] = states == TileState.LOST
-        flags[start:stop][states == TileState.ABSENT_PART] |= np.uint8(TileFlag.ABSENT_PART)
-        batch[: stop - start][lost[start:stop]] = 255
-        batch[stop - start :] = (
-            255  # every call of the encoder has the same shape, so that its results do not depend on it
-        )
-        for row in range(start, stop):
-            if _focus(batch[row - start]) < settings.min_focus:
-                flags[row] |= np.uint8(TileFlag.OUT_OF_FOCUS)
-        encoded = encoder.encode(torch.from_numpy(batch).to(device), precision=_PRECISIONS[settings.precision])
+        flags[start:stop] |= tile_flags(batch[: stop - start], states, max(grid.plan.mpp_read), recipe.quality)
+        tiles = torch.from_numpy(batch).to(device)
+        if change is not None:
+            tiles = change(tiles, np.arange(start, start + settings.batch_tiles))
+        encoded = encoder.encode(tiles, precision=_PRECISIONS[settings.precision])
         features.append(encoded[: stop - start].cpu().numpy())
     if lost.sum() > settings.max_lost_share * len(grid):
         raise DamagedSlideError(
             f"{slide.path.name}: {lost.sum()} of {len(grid)} tiles cannot be decoded; copy the slide again from its source"
         )
-    kept = np.flatnonzero(~lost)
-    return np.concatenate(features)[kept], flags[kept], kept
+    blurred = ((flags & TileFlag.OUT_OF_FOCUS) > 0) & ~lost & recipe.quality.drops(TileFlag.OUT_OF_FOCUS)
+    kept = np.flatnonzero(~lost & ~blurred)
+    if len(kept) == 0:
+        raise NoTissueError(f"{slide.path.name}: none of its {len(grid)} tiles is in focus; scan it again")
+    return _Encoded(np.concatenate(features)[kept], flags[kept], kept, int(lost.sum()), int(blurred.sum()))
 
 
-def _focus(tile: RgbImage) -> float:
-    """Variance of the Laplacian: small where a tile has no sharp edge."""
-    return float(cv2.Laplacian(cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+def read_tiles(reader: TileReader, start: int, stop: int, batch: RgbImage) -> NDArray[np.uint8]:
+    """Read the next tiles into an encoder's batch; what is lost, and what is left of the batch, becomes white.
+
+    Parameters
+    ----------
+    reader : TileReader
+        Of the slide.
+    start, stop : int
+        Rows of the grid.
+    batch : ndarray of uint8, shape (batch, side, side, 3)
+        Receives the tiles; every call of the encoder has the same shape, so that its results do not depend on it.
+
+    Returns
+    -------
+    ndarray of uint8, shape (stop - start,)
+        `TileState` of each.
+    """
+    states = reader.read(start, stop, batch)
+    batch[: stop - start][states == TileState.LOST] = 255
+    batch[stop - start :] = 255
+    return states
+
+
+def tile_flags(
+    tiles: RgbImage, states: NDArray[np.uint8], mpp: float, quality: QualitySettings
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Return what is notable about tiles as read: parts that were never scanned, and focus.
+
+    Parameters
+    ----------
+    tiles : ndarray of uint8, shape (tiles, side, side, 3)
+        RGB.
+    states : ndarray of uint8, shape (tiles,)
+        `TileState` of each.
+    mpp : float
+        Their microns per pixel.
+    quality : QualitySettings
+        What counts as out of focus.
+
+    Returns
+    -------
+    ndarray of uint8, shape (tiles,)
+        `TileFlag` bits.
+    """
+    absent = np.where(states == TileState.ABSENT_PART, TileFlag.ABSENT_PART, 0)
+    blurred = sharp_share(tiles, mpp, quality) < quality.min_sharp_share
+    return np.asarray(absent | np.where(blurred, TileFlag.OUT_OF_FOCUS, 0), dtype=np.uint8)
+
+
+def _stain_change(slide: Slide, grid: TileGrid, recipe: Recipe) -> StainChange | None:
+    """Estimate a slide's stains from some of its tiles, spread evenly over the grid."""
+    if not isinstance(recipe.stain, MacenkoSettings | ReinhardSettings):
+        return fit_stain(np.zeros((0, 3), np.uint8), recipe.stain, slide.path.name)
+    count = min(recipe.stain.sampled_tiles, len(grid))
+    rows = np.unique(np.linspace(0, len(grid) - 1, count).round().astype(np.int64))
+    tiles = np.empty((len(rows), grid.plan.tile_px, grid.plan.tile_px, 3), dtype=np.uint8)
+    states = slide.tile_reader(grid.coords[rows], grid.plan).read(0, len(rows), tiles)
+    pixels = tiles[states == TileState.WHOLE][:, ::4, ::4].reshape(-1, 3)
+    return fit_stain(pixels[pixels.min(axis=1) < _GLASS], recipe.stain, slide.path.name)
 
 
 def _valid_tiles(entry: SlideEntry, path: Path, recipe: Recipe) -> int:
@@ -252,6 +354,7 @@ def _valid_tiles(entry: SlideEntry, path: Path, recipe: Recipe) -> int:
         bag.header.mpp_from == "metadata" if entry.mpp is None else bag.header.slide_mpp == (entry.mpp, entry.mpp)
     )
     same = bag.header.settings_digest == recipe.digest and bag.header.slide_fingerprint == fingerprint
+    same &= bag.header.regions_digest == _regions_digest(recipe.tissue, entry.slide_id)
     if not same or not same_mpp:
         logger.info("extracting slide %s again: the slide or the settings changed", entry.slide_id)
         return 0
@@ -329,6 +432,12 @@ def _worker_encoder(settings: EncoderSettings, precision: str, device: str) -> E
     encoder = build_encoder(settings)
     encoder.module.to(device=device, dtype=_PRECISIONS[precision])
     return encoder
+
+
+@lru_cache(maxsize=1)
+def _worker_segmenter(settings: ModelTissueSettings) -> Segmenter:
+    """Build the segmentation network once in each worker process."""
+    return build_segmenter(settings)
 
 
 def _append_to_ledger(path: Path, outcome: SlideOutcome) -> None:

@@ -1,15 +1,20 @@
 """Settings of feature extraction; torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from pathoml.artefacts import QualitySettings
 from pathoml.encoders.settings import EncoderSettings
 from pathoml.provenance import settings_digest
 from pathoml.settings import NOT_IN_HASH, Settings, result_settings
+from pathoml.stain_settings import NoStainSettings, StainSettings
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import TissueSettings
+
+_TISSUE_SOURCES = {"geojson": "folder", "model": "weights"}
+"""The path that a recipe does not carry with it."""
 
 
 class ExtractSettings(Settings):
@@ -20,11 +25,6 @@ class ExtractSettings(Settings):
         "float16", description="Number format of the features in the bag."
     )
     batch_tiles: int = Field(8, ge=1, le=4096, description="Tiles of one encoder call; the last one is padded.")
-    min_focus: float = Field(
-        15.0,
-        ge=0,
-        description="Tiles whose Laplacian has a smaller variance are flagged OUT_OF_FOCUS (they stay in the bag).",
-    )
     max_lost_share: float = Field(
         0.1, ge=0, le=1, description="A slide that loses a larger share of its tiles to damage is refused."
     )
@@ -46,6 +46,9 @@ class ExtractSettings(Settings):
     )
 
 
+_DEFAULT_QUALITY, _DEFAULT_STAIN = QualitySettings(), NoStainSettings()
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides what a slide's bag holds.
@@ -60,17 +63,23 @@ class Recipe:
         Which encoder.
     extract : ExtractSettings
         Precision, batch and limits.
+    quality : QualitySettings
+        Which artefacts are found and dropped.
+    stain : NoStainSettings, MacenkoSettings, ReinhardSettings or AugmentSettings
+        How colours are changed.
     """
 
     tissue: TissueSettings
     tiling: TilingSettings
     encoder: EncoderSettings
     extract: ExtractSettings
+    quality: QualitySettings = _DEFAULT_QUALITY
+    stain: StainSettings = _DEFAULT_STAIN
 
     @property
     def digest(self) -> str:
         """SHA-256 of what decides the result."""
-        return settings_digest(self.tissue, self.tiling, self.encoder, self.extract)
+        return settings_digest(*(getattr(self, one.name) for one in fields(self)))
 
     def to_json(self) -> dict[str, Any]:
         """Return what decides the result as plain JSON values; no path of this machine.
@@ -80,10 +89,12 @@ class Recipe:
         dict
             One entry for each settings object.
         """
-        return {name: result_settings(getattr(self, name)) for name in ("tissue", "tiling", "encoder", "extract")}
+        return {one.name: result_settings(getattr(self, one.name)) for one in fields(self)}
 
 
-def recipe_from_json(values: dict[str, Any], *, encoder_weights: str | None = None) -> Recipe:
+def recipe_from_json(
+    values: dict[str, Any], *, encoder_weights: str | None = None, tissue_source: str | None = None
+) -> Recipe:  # fmt: skip
     """Rebuild a recipe from `Recipe.to_json`.
 
     Parameters
@@ -92,18 +103,24 @@ def recipe_from_json(values: dict[str, Any], *, encoder_weights: str | None = No
         Plain JSON values.
     encoder_weights : str, optional
         Where the weights file of a ``local`` encoder lies on this machine.
+    tissue_source : str, optional
+        Where the folder of regions, or the weights file of a segmentation network, lies on this machine.
 
     Returns
     -------
     Recipe
         With the same digest.
     """
-    encoder = dict(values["encoder"])
+    encoder, tissue = dict(values["encoder"]), dict(values["tissue"])
     if encoder["kind"] == "local":
         encoder["weights"] = encoder_weights or ""
+    if tissue["kind"] in _TISSUE_SOURCES:
+        tissue[_TISSUE_SOURCES[tissue["kind"]]] = tissue_source or ""
     return Recipe(
-        TissueSettings(**values["tissue"]),
+        TypeAdapter[TissueSettings](TissueSettings).validate_python(tissue),
         TilingSettings(**values["tiling"]),
         TypeAdapter[EncoderSettings](EncoderSettings).validate_python(encoder),
         ExtractSettings(**values["extract"]),
+        QualitySettings(**values["quality"]),
+        TypeAdapter[StainSettings](StainSettings).validate_python(values["stain"]),
     )

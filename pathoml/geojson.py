@@ -8,19 +8,68 @@ from typing import Any
 
 import numpy as np
 
-from pathoml.errors import InputError
+from pathoml.errors import InputError, NoRegionsError
 from pathoml.files import write_text
-from pathoml.slides import SlideGeometry
+from pathoml.slides import Slide, SlideGeometry
+from pathoml.tiles import TissueFinder
 from pathoml.tiling import TileGrid
-from pathoml.units import BoolArray, FloatArray
+from pathoml.tissue import GeojsonTissueSettings
+from pathoml.units import BoolArray, FloatArray, RgbImage
 
 Ring = list[tuple[float, float]]
 
-_EXCLUDED = ("exclude", "ignore", "ignore*", "artifact", "artefact", "pen", "fold", "bubble")
-"""Class names, in small letters, of regions that are taken away; every other region is added."""
-
-_COLOURS = {"Tissue": [0, 0, 0], "Pen": [220, 0, 200], "Tile": [0, 90, 200]}
+_COLOURS = {
+    "Tissue": [0, 0, 0], "Pen": [220, 0, 200], "Tile": [0, 90, 200], "Fold": [120, 60, 0], "Bubble": [0, 150, 130],
+    "Blood or pigment": [200, 0, 0],
+}  # fmt: skip
 _MAX_BYTES = 500_000_000
+EXCLUDED: tuple[str, ...] = GeojsonTissueSettings.model_fields["exclude"].default
+"""Classes that are taken away unless other ones are named."""
+
+
+def regions_path(settings: GeojsonTissueSettings, slide_id: str) -> Path:
+    """Return where the regions of a slide are expected.
+
+    Parameters
+    ----------
+    settings : GeojsonTissueSettings
+        The folder.
+    slide_id : str
+        The slide.
+
+    Returns
+    -------
+    Path
+        ``<folder>/<slide_id>.geojson``.
+    """
+    return settings.folder / f"{slide_id}.geojson"
+
+
+def geojson_finder(settings: GeojsonTissueSettings, slide_id: str) -> TissueFinder:
+    """Return the finder that takes what a person outlined for tissue.
+
+    Parameters
+    ----------
+    settings : GeojsonTissueSettings
+        Folder and classes.
+    slide_id : str
+        The slide.
+
+    Returns
+    -------
+    TissueFinder
+        Raises `NoRegionsError` where the slide has no usable file.
+    """
+
+    def find(slide: Slide, picture: RgbImage, mpp: float, ink: BoolArray) -> BoolArray:
+        try:
+            features = read_features(regions_path(settings, slide_id))
+        except InputError as error:
+            raise NoRegionsError(f"{slide.path.name}: {error}") from error
+        shape = (picture.shape[0], picture.shape[1])
+        return mask_of_features(features, slide.geometry, shape, include=settings.include, exclude=settings.exclude)
+
+    return find
 
 
 def mask_features(mask: BoolArray, geometry: SlideGeometry, name: str) -> list[dict[str, Any]]:
@@ -130,19 +179,23 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 
 
 def mask_of_features(
-    features: Sequence[Mapping[str, Any]], geometry: SlideGeometry, shape: tuple[int, int]
-) -> BoolArray:
+    features: Sequence[Mapping[str, Any]], geometry: SlideGeometry, shape: tuple[int, int], *,
+    include: Sequence[str] = (), exclude: Sequence[str] = EXCLUDED,
+) -> BoolArray:  # fmt: skip
     """Fill polygons: a pixel is in where its centre is.
 
     Parameters
     ----------
     features : sequence of dict
-        From `read_features`. Classes named like Exclude, Ignore, Pen, Fold, Bubble or Artefact are taken away from the
-        others; where all are of that kind, from the whole slide.
+        From `read_features`.
     geometry : SlideGeometry
         Size of the slide.
     shape : tuple of int
         (rows, columns) of the mask, which covers the slide exactly.
+    include : sequence of str, optional
+        Classes or names of regions that are added, in any case of letters; none given: all that are not excluded.
+    exclude : sequence of str, optional
+        Those that are taken away from the others; where all are of that kind, from the whole slide.
 
     Returns
     -------
@@ -151,9 +204,13 @@ def mask_of_features(
     """
     scale = (shape[1] / geometry.width_px, shape[0] / geometry.height_px)
     inside, outside = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    included = False
+    wanted, unwanted = ({name.lower() for name in names} for names in (include, exclude))
+    included = bool(wanted)
     for feature in features:
-        excluded = _class_name(feature).lower() in _EXCLUDED
+        names = _names(feature)
+        excluded = bool(names & unwanted)
+        if not excluded and wanted and not names & wanted:
+            continue
         included |= not excluded
         target = outside if excluded else inside
         for polygon in _polygons(feature["geometry"]):
@@ -173,7 +230,7 @@ def _is_polygon(feature: object) -> bool:
     if not isinstance(feature, dict) or not isinstance(feature.get("geometry"), dict):
         return False
     geometry = feature["geometry"]
-    if geometry.get("type") not in ("Polygon", "MultiPolygon"):
+    if geometry.get("type") not in ("Polygon", "MultiPolygon", "GeometryCollection"):
         return False
     try:
         rings = [np.asarray(ring, dtype=np.float64) for polygon in _polygons(geometry) for ring in polygon]
@@ -185,14 +242,23 @@ def _is_polygon(feature: object) -> bool:
 
 
 def _polygons(geometry: Mapping[str, Any]) -> list[Any]:
+    if geometry["type"] == "GeometryCollection":
+        return [polygon for one in geometry["geometries"] for polygon in _polygons(one)]
     return [geometry["coordinates"]] if geometry["type"] == "Polygon" else list(geometry["coordinates"])
 
 
-def _class_name(feature: Mapping[str, Any]) -> str:
+def _names(feature: Mapping[str, Any]) -> set[str]:
+    """Return what a region is called, in small letters: its class, each part of a derived class, and its own name.
+
+    QuPath has written classes as ``{"name": "Tumor: Positive"}`` and as ``{"names": ["Tumor", "Positive"]}``.
+    """
     properties = feature.get("properties") or {}
     classification = properties.get("classification") or {}
-    name = classification.get("name") if isinstance(classification, dict) else classification
-    return str(name or properties.get("name") or "")
+    parts = [classification] if isinstance(classification, str) else classification.get("names") or []
+    if isinstance(classification, dict) and classification.get("name"):
+        parts = [*parts, classification["name"], *str(classification["name"]).split(": ")]
+    names = [str(part) for part in [*parts, properties.get("name") or ""]]
+    return {name.lower() for name in [*names, ": ".join(names[:-1])] if name}
 
 
 def _rings(mask: BoolArray) -> Iterator[Ring]:

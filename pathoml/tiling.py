@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from pathoml.artefacts import MAPPED_ARTEFACTS, TileFlag
 from pathoml.settings import Settings
 from pathoml.slides import ReadPlan, SlideGeometry
 from pathoml.tissue import TissueMask
@@ -63,24 +65,25 @@ class TilingSettings(Settings):
         return {**values, "target_mpp": mpp}
 
 
-class TileFlag(IntFlag):
-    """What is notable about a tile; stored per tile in the bag."""
-
-    NONE = 0
-    PEN = 1
-    OUT_OF_FOCUS = 2
-    OVERHANG = 4
-    ABSENT_PART = 8
-
-
 class Rejection(IntEnum):
-    """Why a tile that touches tissue or ink was not kept."""
+    """Why a tile that touches tissue or an artefact was not kept."""
 
     LITTLE_TISSUE = 1
     PEN = 2
-    """It would have held enough tissue, were the ink tissue."""
+    """It would have held enough tissue, had the artefact not been cut out; so for the other artefacts."""
     NOT_DRAWN = 3
     """It could have been kept, and `max_tiles` others were drawn."""
+    FOLD = 4
+    BUBBLE = 5
+    BLOOD_OR_PIGMENT = 6
+
+
+_CUT_OUT = {
+    TileFlag.PEN: Rejection.PEN,
+    TileFlag.FOLD: Rejection.FOLD,
+    TileFlag.BUBBLE: Rejection.BUBBLE,
+    TileFlag.BLOOD_OR_PIGMENT: Rejection.BLOOD_OR_PIGMENT,
+}
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,9 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
 
 
 def make_grid(
-    geometry: SlideGeometry, mask: TissueMask, settings: TilingSettings, slide_name: str = "slide"
-) -> TileGrid:
+    geometry: SlideGeometry, mask: TissueMask, settings: TilingSettings, slide_name: str = "slide", *,
+    flag_share: float = 0.05,
+) -> TileGrid:  # fmt: skip
     """Lay a grid of tiles over a slide and keep those with enough tissue.
 
     Parameters
@@ -209,6 +213,8 @@ def make_grid(
         Tile size, resolution, overlap and the least share of tissue.
     slide_name : str
         For error messages.
+    flag_share : float, optional
+        A tile is flagged for an artefact that covers more than this share of it.
 
     Returns
     -------
@@ -227,12 +233,15 @@ def make_grid(
     stride = (footprint[0] * (1 - settings.overlap), footprint[1] * (1 - settings.overlap))
     x = _starts(geometry.width_px, footprint[0], stride[0])
     y = _starts(geometry.height_px, footprint[1], stride[1])
-    tissue = _window_share(mask.tissue, geometry, x, y, footprint)
-    pen = _window_share(mask.pen, geometry, x, y, footprint)
+    share = partial(_window_share, geometry=geometry, x=x, y=y, footprint=footprint)
+    tissue = share(mask.tissue)
     kept = _drawn(np.argwhere(tissue >= settings.min_tissue_share), settings)
-    rejected, reasons = _rejections(tissue, pen, kept, settings.min_tissue_share)
+    cut_out = {artefact: share(mask.of(artefact) & ~mask.tissue) for artefact in MAPPED_ARTEFACTS}
+    rejected, reasons = _rejections(tissue, cut_out, kept, settings.min_tissue_share)
     rows, columns = kept.T
-    flags = np.where(pen[rows, columns] > 0, TileFlag.PEN, TileFlag.NONE).astype(np.uint8)
+    flags = np.zeros(len(kept), dtype=np.uint8)
+    for artefact in MAPPED_ARTEFACTS:
+        flags[share(mask.of(artefact))[rows, columns] > flag_share] |= np.uint8(artefact)
     overhang = (x[columns] + footprint[0] > geometry.width_px + 0.5) | (
         y[rows] + footprint[1] > geometry.height_px + 0.5
     )
@@ -283,12 +292,15 @@ def _drawn(places: IntArray, settings: TilingSettings) -> IntArray:
 
 
 def _rejections(
-    tissue: FloatArray, pen: FloatArray, kept: IntArray, least: float
+    tissue: FloatArray, cut_out: dict[TileFlag, FloatArray], kept: IntArray, least: float
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return the tiles that touch tissue or ink and were not kept, in their order, with the reason for each."""
+    """Return the tiles that touch tissue or an artefact and were not kept, in their order, with the reason for each."""
     reason = np.zeros(tissue.shape, dtype=np.uint8)
     reason[tissue > 0] = Rejection.LITTLE_TISSUE
-    reason[(pen > 0) & (tissue + pen >= least)] = Rejection.PEN
+    most = np.zeros(tissue.shape)
+    for artefact, share in cut_out.items():
+        decided = (share > most) & (tissue + share >= least)
+        reason[decided], most[decided] = _CUT_OUT[artefact], share[decided]
     reason[tissue >= least] = Rejection.NOT_DRAWN
     reason[kept[:, 0], kept[:, 1]] = 0
     places = np.argwhere(reason > 0)
@@ -307,7 +319,7 @@ def _starts(extent_px: int, footprint_px: float, stride_px: float) -> FloatArray
 
 
 def _window_share(
-    mask: BoolArray, geometry: SlideGeometry, x: FloatArray, y: FloatArray, footprint: tuple[float, float]
+    mask: BoolArray, *, geometry: SlideGeometry, x: FloatArray, y: FloatArray, footprint: tuple[float, float]
 ) -> FloatArray:
     """Return the share of True in every tile, shape (rows, columns), from a summed-area table."""
     mask_rows, mask_columns = mask.shape

@@ -1,51 +1,121 @@
-"""Where the tissue is: a low-resolution picture of the slide -> tissue mask and pen mask."""
+"""Where the tissue is: a low-resolution picture of the slide -> tissue mask."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from pathoml.settings import Settings
+from pathoml.artefacts import TileFlag
+from pathoml.morphology import drop_small, fill_holes, smooth
+from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
 from pathoml.units import BoolArray, RgbImage
 
 
-class TissueSettings(Settings):
-    """How tissue is told from background and pen."""
+class ClassicalTissueSettings(Settings):
+    """Tissue is what is coloured: no model, the same on every machine."""
 
+    kind: Literal["classical"] = "classical"
     mask_mpp: float = Field(8.0, ge=1, le=64, description="Microns per pixel of the mask.")
     min_saturation: float = Field(
         0.05, gt=0, lt=1, description="Lowest colour saturation of tissue (0-1), whatever the automatic threshold says."
     )
     min_area_um2: float = Field(20_000, ge=0, description="Smaller pieces of tissue are dropped (square micrometres).")
     max_hole_um2: float = Field(10_000, ge=0, description="Smaller holes in tissue are filled (square micrometres).")
-    drop_pen: bool = Field(
-        default=True, description="Whether blue, green and black pen marks are cut out of the tissue."
+
+
+class GeojsonTissueSettings(Settings):
+    """Tissue is what a person outlined, for example in QuPath: one file a slide, in level-0 pixels."""
+
+    kind: Literal["geojson"] = "geojson"
+    mask_mpp: float = Field(4.0, ge=1, le=64, description="Microns per pixel at which the outlines are filled.")
+    folder: ConfigPath = Field(
+        description="Folder with <slide_id>.geojson for every slide; their content enters each bag's record.",
+        json_schema_extra=NOT_IN_HASH,
     )
+    include: tuple[str, ...] = Field(
+        (), description="Classes (or names) of regions that are taken; none given: all that are not excluded."
+    )
+    exclude: tuple[str, ...] = Field(
+        ("exclude", "ignore", "ignore*", "artifact", "artefact", "pen", "fold", "bubble"),
+        description="Classes (or names) of regions that are taken away.",
+    )
+
+
+class ModelTissueSettings(Settings):
+    """Tissue is what a segmentation network says, with weights from a local file."""
+
+    kind: Literal["model"] = "model"
+    mask_mpp: float = Field(8.0, ge=1, le=64, description="Microns per pixel of the mask that is kept.")
+    architecture: Literal[
+        "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "fcn_resnet50", "lraspp_mobilenet_v3_large"
+    ] = Field("deeplabv3_resnet50", description="torchvision's segmentation network.")
+    weights: ConfigPath = Field(
+        description="State dict: .safetensors, or .pth read without unpickling code.", json_schema_extra=NOT_IN_HASH
+    )
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of that file.")
+    classes: tuple[str, ...] = Field(
+        ("background", "tissue"), min_length=2, description="Names of the network's classes in its order."
+    )
+    tissue_classes: tuple[str, ...] = Field(("tissue",), min_length=1, description="Those that are tissue.")
+    mpp: float = Field(1.0, ge=0.25, le=32, description="Microns per pixel that the network was trained at.")
+    window_px: int = Field(512, ge=64, le=4096, description="Side of the windows that it is given.")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="Mean of each colour in its training.")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="Standard deviation of each colour.")
+
+
+def _classical_by_default(value: Any) -> Any:
+    return {"kind": "classical", **value} if isinstance(value, dict) and "kind" not in value else value
+
+
+TissueSettings = Annotated[
+    ClassicalTissueSettings | GeojsonTissueSettings | ModelTissueSettings,
+    Field(discriminator="kind"),
+]
+TissueSettingsField = Annotated[TissueSettings, BeforeValidator(_classical_by_default)]
+"""`TissueSettings`, with ``kind: classical`` where none is said."""
 
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Tissue and pen over a whole slide.
+    """Tissue and artefacts over a whole slide.
 
     Parameters
     ----------
     tissue : ndarray of bool, shape (rows, columns)
-        True where there is tissue.
-    pen : ndarray of bool, shape (rows, columns)
-        True where there is pen ink.
+        True where there is tissue; artefacts that are dropped are cut out.
+    artefacts : mapping of TileFlag to ndarray of bool, shape (rows, columns)
+        True where each artefact was found, dropped or not.
     """
 
     tissue: BoolArray
-    pen: BoolArray
+    artefacts: Mapping[TileFlag, BoolArray] = field(default_factory=dict)
+
+    def of(self, artefact: TileFlag) -> BoolArray:
+        """Return where an artefact is.
+
+        Parameters
+        ----------
+        artefact : TileFlag
+            Which.
+
+        Returns
+        -------
+        ndarray of bool, shape (rows, columns)
+            All False if it was not looked for.
+        """
+        return self.artefacts.get(artefact, np.zeros_like(self.tissue))
 
 
-def find_tissue(picture: RgbImage, mpp: float, settings: TissueSettings) -> TissueMask:
+def find_tissue(
+    picture: RgbImage, mpp: float, settings: ClassicalTissueSettings, *, ink: BoolArray | None = None
+) -> BoolArray:
     """Find the tissue in a picture of a whole slide.
 
     Tissue is what is more saturated than Otsu's threshold (and than `min_saturation`), since glass is grey and
-    haematoxylin and eosin are not. Pen ink is told by its hue (green, cyan, pure blue) or, for black ink, by being
-    dark without colour.
+    haematoxylin and eosin are not.
 
     Parameters
     ----------
@@ -53,37 +123,27 @@ def find_tissue(picture: RgbImage, mpp: float, settings: TissueSettings) -> Tiss
         RGB.
     mpp : float
         Its microns per pixel.
-    settings : TissueSettings
+    settings : ClassicalTissueSettings
         Thresholds.
+    ink : ndarray of bool, shape (rows, columns), optional
+        Marker pen, which takes no part in the threshold: what lies under it cannot be told, and counts as tissue.
 
     Returns
     -------
-    TissueMask
-        Same rows and columns as the picture.
+    ndarray of bool, shape (rows, columns)
+        True on tissue.
 
     References
     ----------
     Otsu N. A threshold selection method from gray-level histograms. IEEE Trans. Syst. Man Cybern. 9 (1979) 62-66.
     """
+    ink = np.zeros(picture.shape[:2], dtype=bool) if ink is None else ink
     blurred = cv2.GaussianBlur(picture, (0, 0), sigmaX=max(0.5, 8.0 / mpp))
-    hsv = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8)
-    pen = _pen_mask(hsv, mpp) if settings.drop_pen else np.zeros(picture.shape[:2], dtype=bool)
-    saturation = hsv[..., 1]
-    threshold = max(_otsu(saturation[~pen]), settings.min_saturation * 255)
-    tissue = (saturation > threshold) & ~pen
-    tissue = _smooth(tissue, radius_px=max(1, round(16 / mpp)))
-    tissue = _fill_holes(tissue, settings.max_hole_um2 / mpp**2)
-    tissue = _drop_small(tissue, settings.min_area_um2 / mpp**2)
-    return TissueMask(tissue & ~pen, pen)
-
-
-def _pen_mask(hsv: RgbImage, mpp: float) -> BoolArray:
-    hue, saturation, value = hsv[..., 0], hsv[..., 1], hsv[..., 2]
-    # OpenCV hues are half degrees: 35-118 is green to pure blue; haematoxylin starts near 120, eosin near 160.
-    coloured = (hue >= 35) & (hue <= 118) & (saturation >= 90)
-    black = (value <= 80) & (saturation <= 90)
-    ink = _drop_small(coloured | black, 5_000 / mpp**2)
-    return _dilate(ink, max(1, round(24 / mpp))) if ink.any() else ink
+    saturation = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8)[..., 1]
+    threshold = max(_otsu(saturation[~ink]), settings.min_saturation * 255)
+    tissue = smooth((saturation > threshold) & ~ink, radius_px=16 / mpp)
+    tissue = fill_holes(tissue, settings.max_hole_um2 / mpp**2)
+    return drop_small(tissue, settings.min_area_um2 / mpp**2) | ink
 
 
 def _otsu(values: RgbImage) -> float:
@@ -92,30 +152,3 @@ def _otsu(values: RgbImage) -> float:
     threshold, _ = cv2.threshold(values.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     # Otsu splits tissue from tissue where a slide is nearly full of it; glass is never above 0.15.
     return min(float(threshold), 0.15 * 255)
-
-
-def _disc(radius_px: int) -> RgbImage:
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1)))
-
-
-def _dilate(mask: BoolArray, radius_px: int) -> BoolArray:
-    return cv2.dilate(mask.astype(np.uint8), _disc(radius_px)) > 0
-
-
-def _smooth(mask: BoolArray, radius_px: int) -> BoolArray:
-    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, _disc(radius_px))
-    return cv2.morphologyEx(closed, cv2.MORPH_OPEN, _disc(radius_px)) > 0
-
-
-def _drop_small(mask: BoolArray, min_area_px: float) -> BoolArray:
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = statistics[:, cv2.CC_STAT_AREA] >= min_area_px
-    keep[0] = False
-    kept: BoolArray = keep[labels]
-    return kept
-
-
-def _fill_holes(mask: BoolArray, max_area_px: float) -> BoolArray:
-    holes = ~mask
-    large = _drop_small(holes, max_area_px) if max_area_px > 0 else holes
-    return ~large

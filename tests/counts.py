@@ -19,3 +19,9 @@ MUTATED_SLIDES = 5_000
 
 DRAWN_SLIDES_FOR_DICE = 8
 """Synthetic slides, of seeds used for nothing else, on which the tissue mask is held against the truth."""
+
+ARTEFACTS_OF_EACH_KIND = 8
+"""Artefacts of each kind laid over each real specimen."""
+
+ARTEFACT_SEED = 1891
+"""Their seed; thresholds were set on others."""

@@ -35,7 +35,8 @@ def bag(tiles: int = 12, dtype: str = "float16", seed: int = 0) -> Bag:
         footprint_level0_px=(224.1, 224.2), stride_level0_px=(1 / 3, 0.1), origin_level0_px=(0.0, 0.0),
         encoder="toy", weights_digest="c" * 64, precision_asked="float32", precision_used="float32", batch_tiles=8,
         reader="native tiles", decode="exact",
-        settings_digest="d" * 64, lost_tiles=1, rejected_little_tissue=5, rejected_pen=2, rejected_not_drawn=0,
+        settings_digest="d" * 64, lost_tiles=1, rejected={"little_tissue": 5, "pen": 2}, regions_digest="",
+        stain="none", optical_density={"mean_red": 0.2},
         pathoml_version="0.1.0",
     )  # fmt: skip
     rng = np.random.default_rng(seed)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pathoml.artefacts import TileFlag
 from pathoml.contact_sheets import (
     SheetEntry,
     draw_contact_sheet,
@@ -28,7 +29,7 @@ def laid(tiling: TilingSettings | None = None) -> tuple[LaidTiles, SlideGeometry
     pen[0:10, 20:40] = True
     tissue &= ~pen
     picture = np.full((100, 200, 3), 240, dtype=np.uint8)
-    mask = TissueMask(tissue, pen)
+    mask = TissueMask(tissue, {TileFlag.PEN: pen})
     return LaidTiles(picture, mask, make_grid(geometry, mask, tiling or TilingSettings())), geometry
 
 
@@ -72,7 +73,7 @@ def test_tiles_are_drawn_where_they_lie_in_the_colour_of_their_reason() -> None:
 
 def test_a_slide_without_tissue_has_a_sheet_too() -> None:
     geometry = SlideGeometry(2000, 900, (1.0,), (0.5, 0.5))
-    empty = TissueMask(np.zeros((56, 125), dtype=bool), np.zeros((56, 125), dtype=bool))
+    empty = TissueMask(np.zeros((56, 125), dtype=bool))
     picture = np.full((56, 125, 3), 250, dtype=np.uint8)
     sheet = draw_contact_sheet(LaidTiles(picture, empty, make_grid(geometry, empty, TilingSettings())), geometry, "S2")
     assert sheet.shape[1] == 1100

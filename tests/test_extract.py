@@ -25,7 +25,7 @@ from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
 from pathoml.tiling import TilingSettings
-from pathoml.tissue import TissueSettings
+from pathoml.tissue import ClassicalTissueSettings
 
 PLAN = TissuePlan(
     seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
@@ -72,7 +72,7 @@ def entry(path: Path, mpp: float | None = None) -> SlideEntry:
 
 def recipe(*, tiling: TilingSettings | None = None, **extract: object) -> Recipe:
     settings = ExtractSettings(**{"workers": 0, **extract})
-    return Recipe(TissueSettings(), tiling or TilingSettings(), Lite0Settings(), settings)
+    return Recipe(ClassicalTissueSettings(), tiling or TilingSettings(), Lite0Settings(), settings)
 
 
 def statuses(outcomes: list[SlideOutcome]) -> list[str]:
@@ -259,5 +259,5 @@ def test_the_bag_counts_what_was_rejected_and_why(slides: Path, tmp_path: Path, 
     extract_archive([entry(slides / "a.tif")], recipe(tiling=TilingSettings(max_tiles=3)), tmp_path)
     every = extract_archive([entry(slides / "a.tif")], recipe(), tmp_path / "all")
     header = read_bag(tmp_path / "a.h5").header
-    assert header.rejected_not_drawn == every[0].tiles - 3 > 0
-    assert header.rejected_little_tissue == read_bag(tmp_path / "all/a.h5").header.rejected_little_tissue > 0
+    assert header.rejected["not_drawn"] == every[0].tiles - 3 > 0
+    assert header.rejected["little_tissue"] == read_bag(tmp_path / "all/a.h5").header.rejected["little_tissue"] > 0

@@ -92,7 +92,7 @@ def test_a_slanted_polygon_fills_the_pixels_whose_centres_it_holds() -> None:
 def test_kept_tiles_are_rectangles_at_their_place() -> None:
     geometry = SlideGeometry(3000, 2000, (1.0,), (0.2527, 0.2527))
     tissue = np.ones((20, 30), dtype=bool)
-    grid = make_grid(geometry, TissueMask(tissue, np.zeros_like(tissue)), TilingSettings(tile_px=256))
+    grid = make_grid(geometry, TissueMask(tissue), TilingSettings(tile_px=256))
     features = tile_features(grid)
     assert len(features) == len(grid)
     for feature, (x, y) in zip(features, grid.coords.tolist(), strict=True):

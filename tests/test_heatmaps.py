@@ -20,7 +20,8 @@ def header(width: int, height: int, side: float, stride: float | None = None) ->
         stride_level0_px=(stride, stride), origin_level0_px=(0.0, 0.0), encoder="toy", weights_digest="c" * 64,
         precision_asked="float32", precision_used="float32", batch_tiles=8,
         reader="native tiles", decode="exact", settings_digest="d" * 64, lost_tiles=0,
-        rejected_little_tissue=5, rejected_pen=2, rejected_not_drawn=0,
+        rejected={"little_tissue": 5, "pen": 2}, regions_digest="",
+        stain="none", optical_density={"mean_red": 0.2},
         pathoml_version="0.1.0",
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.pipeline.quality import write_quality
 from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
 from pathoml.tiling import TilingSettings
-from pathoml.tissue import TissueSettings
+from pathoml.tissue import ClassicalTissueSettings
 
 FIELDS = (
     "Filename", "Title", "User", "Date", "Time", "ScanScope ID", "Barcode", "ImageID", "OriginalWidth", "Rack", "Slide",
@@ -65,7 +65,7 @@ def test_no_canary_leaves_the_slide(
     out = tmp_path / "out"
     out.mkdir()
     entries = [SlideEntry("S1", slide, "P1", None, 2)]
-    recipe = Recipe(TissueSettings(), TilingSettings(max_tiles=4), Lite0Settings(), ExtractSettings(workers=0))
+    recipe = Recipe(ClassicalTissueSettings(), TilingSettings(max_tiles=4), Lite0Settings(), ExtractSettings(workers=0))
     outcomes = extract_archive(entries, recipe, out)
     assert [one.status for one in outcomes] == ["done"]
     cohort = Cohort(np.array(["P1"]), np.array([10.0]), np.array([1]), np.array(["05"]), covariates=None, endpoint="OS")  # type: ignore[arg-type]

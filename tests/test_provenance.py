@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pathoml.provenance import array_digest, canonical_json, digest_of, environment, pathoml_version, settings_digest
 from pathoml.tiling import TilingSettings
-from pathoml.tissue import TissueSettings
+from pathoml.tissue import ClassicalTissueSettings
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -77,9 +77,11 @@ def test_an_array_digest_does_not_depend_on_layout_or_byte_order() -> None:
 
 
 def test_settings_have_one_digest_however_they_were_spelt() -> None:
-    assert settings_digest(TissueSettings()) == settings_digest(TissueSettings(mask_mpp=8))
-    assert settings_digest(TissueSettings()) != settings_digest(TissueSettings(mask_mpp=8.5))
-    assert settings_digest(TissueSettings(), TilingSettings()) != settings_digest(TilingSettings(), TissueSettings())
+    assert settings_digest(ClassicalTissueSettings()) == settings_digest(ClassicalTissueSettings(mask_mpp=8))
+    assert settings_digest(ClassicalTissueSettings()) != settings_digest(ClassicalTissueSettings(mask_mpp=8.5))
+    assert settings_digest(ClassicalTissueSettings(), TilingSettings()) != settings_digest(
+        TilingSettings(), ClassicalTissueSettings()
+    )
 
 
 def test_the_environment_names_versions_and_no_machine_or_person() -> None:

@@ -9,7 +9,7 @@ from pathoml.encoders.settings import LocalSettings
 from pathoml.extract_settings import ExtractSettings
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings, result_settings
 from pathoml.tiling import TilingSettings
-from pathoml.tissue import TissueSettings
+from pathoml.tissue import ClassicalTissueSettings
 
 
 class Inner(Settings):
@@ -47,7 +47,7 @@ def test_no_setting_is_nan_or_infinite(value: float) -> None:
     ("kind", "values"),
     [
         (TilingSettings, {"target_mpp": 0.01}), (TilingSettings, {"overlap": 1.0}), (TilingSettings, {"tile_px": 8}),
-        (TissueSettings, {"mask_mpp": 0.5}), (ExtractSettings, {"batch_tiles": 0}), (ExtractSettings, {"workers": -1}),
+        (ClassicalTissueSettings, {"mask_mpp": 0.5}), (ExtractSettings, {"batch_tiles": 0}), (ExtractSettings, {"workers": -1}),
         (ExtractSettings, {"max_lost_share": 1.1}),
     ],
 )  # fmt: skip

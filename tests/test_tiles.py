@@ -11,9 +11,8 @@ from pathoml.slides import ReadPlan, Slide, TileState, open_slide
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
-from pathoml.tiles import tissue_grid
+from pathoml.tiles import Look, tissue_grid
 from pathoml.tiling import TilingSettings, plan_reading
-from pathoml.tissue import TissueSettings
 
 PLAN = TissuePlan(
     seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
@@ -38,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiles_of(path: Path) -> dict[tuple[int, int], np.ndarray]:
     with open_slide(path) as slide:
-        grid = tissue_grid(slide, TissueSettings(), TilingSettings())
+        grid = tissue_grid(slide, Look(), TilingSettings())
         where = [tuple(one) for one in grid.grid.tolist()]
         return {at: read_tile(slide, (x, y), grid.plan) for at, (x, y) in zip(where, grid.coords.tolist(), strict=True)}
 
@@ -92,7 +91,7 @@ def test_a_tile_over_the_edge_is_padded_with_background(folder: Path) -> None:
 
 
 def overlapping_grid(slide: Slide) -> np.ndarray:
-    return tissue_grid(slide, TissueSettings(), TilingSettings(overlap=0.5)).tissue_share
+    return tissue_grid(slide, Look(), TilingSettings(overlap=0.5)).tissue_share
 
 
 def test_every_tile_of_a_grid_holds_the_least_share_of_tissue(folder: Path) -> None:
@@ -108,7 +107,7 @@ def test_a_white_slide_has_no_tissue(tmp_path: Path) -> None:
         open_slide(tmp_path / "white.tif") as slide,
         pytest.raises(NoTissueError, match=r"white\.tif: no tile holds 50% tissue; .*lower tissue\.min_saturation"),
     ):
-        tissue_grid(slide, TissueSettings(), TilingSettings())
+        tissue_grid(slide, Look(), TilingSettings())
 
 
 def test_a_slide_without_resolution_is_refused_before_it_is_searched(data_dir: Path) -> None:
@@ -116,12 +115,12 @@ def test_a_slide_without_resolution_is_refused_before_it_is_searched(data_dir: P
         open_slide(data_dir / "slides/TCGA-CR-7395-01A-01-TS1.svs") as slide,
         pytest.raises(MissingMppError, match=r"TCGA-CR-7395-01A-01-TS1\.svs: no microns-per-pixel .*column mpp"),
     ):
-        tissue_grid(slide, TissueSettings(), TilingSettings())
+        tissue_grid(slide, Look(), TilingSettings())
 
 
 def test_the_real_skin_slide_gives_a_third_of_its_grid(data_dir: Path) -> None:
     with open_slide(data_dir / "slides/CMU-1-Small-Region.svs") as slide:
-        grid = tissue_grid(slide, TissueSettings(), TilingSettings())
+        grid = tissue_grid(slide, Look(), TilingSettings())
     assert 40 <= len(grid) <= 48, "14 x 10 tiles cover the slide, 34 % of it is tissue"
 
 
@@ -130,4 +129,4 @@ def test_a_fluorescence_slide_is_refused_as_such(data_dir: Path) -> None:
         open_slide(data_dir / "slides" / "hamamatsu_test3-DAPI.ndpi") as slide,
         pytest.raises(NotBrightfieldError, match=r"% of the picture is black, as in fluorescence"),
     ):
-        tissue_grid(slide, TissueSettings(), TilingSettings())
+        tissue_grid(slide, Look(), TilingSettings())

@@ -20,7 +20,7 @@ def geometry(width: int, height: int, mpp: tuple[float, float], levels: tuple[fl
 
 
 def mask_of(tissue: np.ndarray, pen: np.ndarray | None = None) -> TissueMask:
-    return TissueMask(tissue, np.zeros_like(tissue) if pen is None else pen)
+    return TissueMask(tissue, {} if pen is None else {TileFlag.PEN: pen})
 
 
 @st.composite
@@ -167,7 +167,9 @@ def flags_at(grid: TileGrid) -> dict[tuple[int, int], int]:
 def test_pen_and_overhang_are_flagged_where_they_are() -> None:
     tissue, pen = np.ones((50, 50), dtype=bool), np.zeros((50, 50), dtype=bool)
     pen[5, 5] = True
-    grid = make_grid(geometry(500, 448, (0.5, 0.5)), mask_of(tissue, pen), TilingSettings(min_tissue_share=0.1))
+    grid = make_grid(
+        geometry(500, 448, (0.5, 0.5)), mask_of(tissue, pen), TilingSettings(min_tissue_share=0.1), flag_share=0
+    )
     assert flags_at(grid) == {
         (0, 0): TileFlag.PEN, (0, 1): 0, (0, 2): TileFlag.OVERHANG, (1, 0): 0, (1, 1): 0, (1, 2): TileFlag.OVERHANG,
     }  # fmt: skip

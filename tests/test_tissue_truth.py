@@ -9,7 +9,7 @@ import pytest
 from pathoml.slides import open_slide, whole_slide_image
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
-from pathoml.tissue import TissueSettings, find_tissue
+from pathoml.tissue import ClassicalTissueSettings, find_tissue
 from tests.counts import DRAWN_SLIDES_FOR_DICE
 
 SEED = 9001
@@ -25,9 +25,9 @@ def test_the_mask_is_the_tissue_that_was_drawn(tmp_path: Path, index: int) -> No
     )  # fmt: skip
     path = tmp_path / "drawn.tif"
     truth = draw_slide(path, SlideSpec("drawn", plan, 0.5, HOSPITALS[index % len(HOSPITALS)].stain))
-    settings = TissueSettings()
+    settings = ClassicalTissueSettings()
     with open_slide(path) as slide:
-        mask = find_tissue(whole_slide_image(slide, settings.mask_mpp), settings.mask_mpp, settings).tissue
+        mask = find_tissue(whole_slide_image(slide, settings.mask_mpp), settings.mask_mpp, settings)
     share = truth.composition.sum(axis=-1, dtype=np.float32) / 255
     drawn = cv2.resize(share, (mask.shape[1], mask.shape[0]), interpolation=cv2.INTER_AREA) > 0.5
     assert 2 * (mask & drawn).sum() / (mask.sum() + drawn.sum()) >= 0.95

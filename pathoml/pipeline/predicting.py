@@ -46,6 +46,8 @@ class PredictRequest:
         Whether covariates that no table gives are filled with the training patients' medians and most frequent words.
     encoder_weights : str or None
         Weights file of a ``local`` encoder on this machine.
+    tissue_source : str or None
+        Folder of outlined regions, or weights file of the segmentation network, on this machine.
     """
 
     package: Path
@@ -54,6 +56,7 @@ class PredictRequest:
     table: Path | None = None
     impute_covariates: bool = False
     encoder_weights: str | None = None
+    tissue_source: str | None = None
 
 
 def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions, list[SlideOutcome]]:
@@ -307,5 +310,7 @@ def _extract(
 ) -> list[SlideOutcome]:
     if package.recipe is None:
         raise PackageError("the model was trained without slides, so it cannot score any")
-    recipe = recipe_from_json(package.recipe, encoder_weights=request.encoder_weights)
+    recipe = recipe_from_json(
+        package.recipe, encoder_weights=request.encoder_weights, tissue_source=request.tissue_source
+    )
     return extract_archive(entries, recipe, request.output / "bags", device=context.device, progress=context.progress)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from pathoml.artefacts import TileFlag, flag_name
 from pathoml.bags import read_bag
 from pathoml.cohort import Cohort, SlideEntry
 from pathoml.contact_sheets import SheetEntry, sheet_path, write_archive_page
 from pathoml.extract import SlideOutcome
 from pathoml.files import write_text
-from pathoml.tiling import TileFlag
 
-_COUNTED = (TileFlag.PEN, TileFlag.OUT_OF_FOCUS, TileFlag.OVERHANG, TileFlag.ABSENT_PART)
+_COUNTED = tuple(flag for flag in TileFlag if flag)
 
 
 def write_quality(
@@ -53,15 +53,15 @@ def write_quality(
 
 def _measures(path: Path) -> dict[str, float | str]:
     bag = read_bag(path, verify=False)  # extraction has just verified it
-    flagged = {f"{(flag.name or '').lower()}_share": float(((bag.flags & flag) > 0).mean()) for flag in _COUNTED}
+    flagged = {f"{flag_name(flag)}_share": float(((bag.flags & flag) > 0).mean()) for flag in _COUNTED}
     return {
         "tiles": len(bag.features),
         "lost_tiles": bag.header.lost_tiles,
-        "rejected_little_tissue": bag.header.rejected_little_tissue,
-        "rejected_pen": bag.header.rejected_pen,
-        "rejected_not_drawn": bag.header.rejected_not_drawn,
+        **{f"rejected_{reason}": count for reason, count in bag.header.rejected.items()},
         "mean_tissue_share": round(float(bag.tissue_share.mean()), 4),
         **{column: round(share, 4) for column, share in flagged.items()},
         "mpp_read": round(bag.header.mpp_read[0], 5),
+        **{f"density_{name}": value for name, value in bag.header.optical_density.items()},
+        "stain": bag.header.stain,
         "reader": bag.header.reader,
     }

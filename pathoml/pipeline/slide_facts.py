@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pathoml.artefacts import MAPPED_ARTEFACTS, flag_name
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
 from pathoml.errors import MissingMppError
 from pathoml.geojson import mask_features, tile_features, write_features
 from pathoml.slides import Slide, open_slide
-from pathoml.tiles import lay_tiles
+from pathoml.tiles import Look, lay_tiles
 from pathoml.tiling import TilingSettings, plan_reading
-from pathoml.tissue import TissueSettings
 
 _MEASURED_TILES = 64
 _MEASURED_S = 0.5
@@ -69,7 +69,7 @@ def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> Non
         If the slide cannot be opened or its resolution cannot be used.
     """
     with open_slide(path, mpp=mpp) as slide:
-        laid = lay_tiles(slide, TissueSettings(), TilingSettings())
+        laid = lay_tiles(slide, Look(), TilingSettings())
         write_contact_sheet(output, draw_contact_sheet(laid, slide.geometry, path.name))
 
 
@@ -96,9 +96,11 @@ def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> i
         If the slide cannot be opened or its resolution cannot be used.
     """
     with open_slide(path, mpp=mpp) as slide:
-        laid = lay_tiles(slide, TissueSettings(), TilingSettings())
+        laid = lay_tiles(slide, Look(), TilingSettings())
         geometry = slide.geometry
-    regions = mask_features(laid.mask.tissue, geometry, "Tissue") + mask_features(laid.mask.pen, geometry, "Pen")
+    regions = mask_features(laid.mask.tissue, geometry, "Tissue")
+    for artefact in MAPPED_ARTEFACTS:
+        regions += mask_features(laid.mask.of(artefact), geometry, flag_name(artefact).replace("_", " ").capitalize())
     write_features(output, regions + tile_features(laid.grid))
     return len(laid.grid)
 

@@ -24,11 +24,11 @@ import openslide
 import simplejpeg
 import tifffile
 
-from pathoml.slides import ReadPlan, open_slide, whole_slide_image
+from pathoml.slides import ReadPlan, open_slide
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
-from pathoml.tiling import TilingSettings, make_grid, plan_reading
-from pathoml.tissue import TissueSettings, find_tissue
+from pathoml.tiles import Look, lay_tiles
+from pathoml.tiling import TilingSettings, plan_reading
 
 SIDE, NATIVE, TILE = 30_000, 256, 256
 COLUMNS = -(-SIDE // NATIVE)
@@ -234,9 +234,7 @@ def mask_and_grid(path: Path) -> float:
     """Return CPU seconds of mask and grid."""
     started = time.process_time()
     with open_slide(path) as slide:
-        settings = TissueSettings()
-        mask = find_tissue(whole_slide_image(slide, settings.mask_mpp), settings.mask_mpp, settings)
-        make_grid(slide.geometry, mask, TilingSettings(tile_px=TILE))
+        lay_tiles(slide, Look(), TilingSettings(tile_px=TILE))
     return time.process_time() - started
 
 

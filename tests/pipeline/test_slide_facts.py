@@ -10,9 +10,8 @@ from pathoml.errors import SlideError
 from pathoml.geojson import mask_of_features, read_features
 from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
 from pathoml.slides import open_slide
-from pathoml.tiles import lay_tiles
+from pathoml.tiles import Look, lay_tiles
 from pathoml.tiling import TilingSettings
-from pathoml.tissue import TissueSettings
 
 
 def test_a_real_slide_is_described_with_tier_codec_and_speed(data_dir: Path) -> None:
@@ -45,7 +44,7 @@ def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(d
     path = data_dir / "slides/TCGA-CR-7395-01A-01-TS1.svs"
     tiles = write_regions_of(path, tmp_path / "regions.geojson", mpp=0.25)
     with open_slide(path, mpp=0.25) as slide:
-        laid, geometry = lay_tiles(slide, TissueSettings(), TilingSettings()), slide.geometry
+        laid, geometry = lay_tiles(slide, Look(), TilingSettings()), slide.geometry
     features = read_features(tmp_path / "regions.geojson")
     by_class = {}
     for feature in features:

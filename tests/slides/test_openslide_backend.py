@@ -19,7 +19,7 @@ from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.slides import SlideGeometry, open_slide
 from pathoml.testing.pyramid import TILE_PX, write_pyramid
 from pathoml.tiling import TilingSettings, plan_reading
-from pathoml.tissue import TissueSettings
+from pathoml.tissue import ClassicalTissueSettings
 
 CMU = "slides/CMU-1-Small-Region.svs"
 ALLOWED = {"openslide.vendor", "openslide.objective-power"}
@@ -182,7 +182,7 @@ def identifying_values(path: Path) -> list[str]:
 
 def extracted_files(data_dir: Path, folder: Path) -> dict[str, bytes]:
     recipe = Recipe(
-        TissueSettings(), TilingSettings(min_tissue_share=0.99), Lite0Settings(), ExtractSettings(workers=0)
+        ClassicalTissueSettings(), TilingSettings(min_tissue_share=0.99), Lite0Settings(), ExtractSettings(workers=0)
     )
     outcomes = extract_archive([SlideEntry("canary", data_dir / CMU, "P1", None, 2)], recipe, folder)
     assert [(one.status, one.code) for one in outcomes] == [("done", "")]

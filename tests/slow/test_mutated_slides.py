@@ -16,7 +16,7 @@ from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.pipeline.slide_facts import slide_facts
 from pathoml.testing.pyramid import write_pyramid
 from pathoml.tiling import TilingSettings
-from pathoml.tissue import TissueSettings
+from pathoml.tissue import ClassicalTissueSettings
 from tests.counts import MUTATED_SLIDES
 
 pytestmark = pytest.mark.slow
@@ -90,7 +90,7 @@ def code_of(path: Path) -> str:
 
 def test_no_mutated_slide_hangs_crashes_or_fails_without_a_code(sources: list[Path], tmp_path: Path) -> None:
     recipe = Recipe(
-        TissueSettings(), TilingSettings(max_tiles=4), Lite0Settings(),
+        ClassicalTissueSettings(), TilingSettings(max_tiles=4), Lite0Settings(),
         ExtractSettings(workers=2, slide_timeout_s=SECONDS_EACH),
     )  # fmt: skip
     shown, extracted = Counter[str](), Counter[str]()

@@ -1,0 +1,192 @@
+"""Air bubbles under the cover slip, by their rim: a thin, dark, colourless, closed curve."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pathoml.artefacts.density import optical_densities
+from pathoml.artefacts.settings import QualitySettings
+from pathoml.morphology import disc
+from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
+
+_RADII_UM = np.geomspace(50, 450, 13)
+_RIM_UM = 24.0
+_LEAST_RIM, _FULL_RIM = 0.05, 0.25
+_LEAST_VOTES, _MOST_CANDIDATES = 0.2, 60
+_ANGLES, _REACH, _STEPS, _TURN_COST = 72, 0.3, 21, 0.03
+_CLOSED_STEPS, _LEAST_SHOWN, _MOST_ROUGH = 3, 0.4, 0.03
+_SUPPORT_RADII_UM, _LEAST_SUPPORT = (110.0, 200.0), (0.97, 0.86)
+"""Small rings (follicles, vessels) are common in tissue, so that a small bubble has to be rim nearly all around."""
+
+
+class _Curves(NamedTuple):
+    """Closed curves around candidates: their radius at each angle (pixels), and what speaks for them."""
+
+    radius: FloatArray  # (candidates, angles)
+    support: FloatArray  # share of the curve that is rim
+    strength: FloatArray  # mean density of the rim
+    shown: FloatArray  # share of the curve that lies in the picture
+    closed: BoolArray
+    roughness: FloatArray  # mean distance from a smooth curve, against the radius
+
+
+def find_bubbles(picture: RgbImage, mpp: float, settings: QualitySettings) -> BoolArray:
+    """Find bubbles of 0.1 to 0.9 mm; larger ones by nothing but what they do to the focus of tiles.
+
+    Every rim pixel votes for centres on both sides of the rim it lies on; around each centre with many votes the
+    strongest closed curve is found, and is a bubble if nearly all of it is rim, smooth, and dark in every colour.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (rows, columns, 3)
+        The whole slide, RGB.
+    mpp : float
+        Its microns per pixel.
+    settings : QualitySettings
+        Density of a rim.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        True on rims and what they enclose.
+
+    References
+    ----------
+    Voting along normals: Ballard DH. Generalizing the Hough transform to detect arbitrary shapes. Pattern Recognition 13
+    (1981) 111-122.
+    """
+    rim = _rim(picture, mpp)
+    centres = _candidates(rim, _RADII_UM / mpp)
+    inside = np.zeros(rim.shape, dtype=np.uint8)
+    if len(centres) == 0:
+        return inside > 0
+    curves = _curves(rim, centres)
+    needed = np.interp(centres[:, 2] * mpp, _SUPPORT_RADII_UM, _LEAST_SUPPORT)
+    found = (curves.support >= needed) & (curves.strength >= settings.bubble_rim) & curves.closed
+    found &= (curves.shown > _LEAST_SHOWN) & (curves.roughness < _MOST_ROUGH)
+    angle = _angles()
+    for (x, y, _), radius in zip(centres[found], curves.radius[found], strict=True):
+        outline = np.stack([x + (radius + 1) * np.cos(angle), y + (radius + 1) * np.sin(angle)], axis=1)
+        cv2.fillPoly(inside, [np.rint(outline).astype(np.int32)], 1)
+    return inside > 0
+
+
+def _rim(picture: RgbImage, mpp: float) -> NDArray[np.float32]:
+    """Return the density that thin structures add to what lies around them in the colour where they add least."""
+    added = np.stack(
+        [cv2.morphologyEx(one, cv2.MORPH_TOPHAT, disc(_RIM_UM / mpp)) for one in optical_densities(picture)]
+    )
+    return np.asarray(added.min(axis=0), dtype=np.float32)
+
+
+def _candidates(rim: NDArray[np.float32], radii_px: FloatArray) -> FloatArray:
+    """Return centres with many votes: x, y and radius in pixels, shape (candidates, 3)."""
+    rows, columns = np.nonzero(rim > _LEAST_RIM)
+    normal = _normals(rim)[rows, columns]
+    weight = np.minimum(rim[rows, columns], _FULL_RIM)
+    found = [_most_voted((rows, columns), normal, weight, radius, rim.shape) for radius in radii_px]
+    return np.concatenate(found) if found else np.zeros((0, 3))
+
+
+def _normals(rim: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the direction (radians) across the ridge at each pixel, from second derivatives."""
+    soft = cv2.GaussianBlur(rim, (0, 0), 1.0)
+    xx, yy, xy = (cv2.Sobel(soft, cv2.CV_32F, *order) for order in ((2, 0), (0, 2), (1, 1)))
+    return np.asarray(0.5 * np.arctan2(2 * xy, xx - yy) + np.pi / 2, dtype=np.float32)
+
+
+def _most_voted(
+    at: tuple[IntArray, IntArray], normal: NDArray[np.float32], weight: NDArray[np.float32], radius: float,
+    shape: tuple[int, ...],
+) -> FloatArray:  # fmt: skip
+    cell = max(1.0, radius / 4)
+    width, height = int(shape[1] / cell) + 3, int(shape[0] / cell) + 3
+    votes = np.zeros(width * height)
+    for side in (radius, -radius):
+        x, y = (at[1] + side * np.cos(normal)) / cell + 1, (at[0] + side * np.sin(normal)) / cell + 1
+        near = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        place = y[near].astype(np.int64) * width + x[near].astype(np.int64)
+        votes += np.bincount(place, weights=weight[near], minlength=width * height)
+    around: FloatArray = np.asarray(cv2.blur(votes.reshape(height, width), (3, 3)), dtype=np.float64)
+    around *= 9 / (2 * np.pi * radius * _FULL_RIM)
+    peaks = (around == cv2.dilate(around, np.ones((3, 3)))) & (around > _LEAST_VOTES)
+    places = np.argwhere(peaks)
+    best = places[np.argsort(-around[peaks], kind="stable")[:_MOST_CANDIDATES]]
+    return np.column_stack([(best[:, 1] - 0.5) * cell, (best[:, 0] - 0.5) * cell, np.full(len(best), radius)])
+
+
+def _angles() -> FloatArray:
+    return np.arange(_ANGLES) * 2 * np.pi / _ANGLES
+
+
+def _curves(rim: NDArray[np.float32], centres: FloatArray) -> _Curves:
+    """Find the strongest smooth closed curve around each centre, within 30 % of its radius."""
+    stretch = 1 + np.linspace(-_REACH, _REACH, _STEPS)
+    radius = centres[:, 2, None, None] * stretch
+    angle = _angles()[None, :, None]
+    x = (centres[:, 0, None, None] + radius * np.cos(angle)).astype(np.float32)
+    y = (centres[:, 1, None, None] + radius * np.sin(angle)).astype(np.float32)
+    flat = (len(centres) * _ANGLES, _STEPS)
+    values = np.concatenate(
+        [
+            cv2.remap(rim, part_x, part_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+            for part_x, part_y in zip(_parts(x.reshape(flat)), _parts(y.reshape(flat)), strict=True)
+        ]
+    ).reshape(x.shape)
+    shown = (x >= 0) & (y >= 0) & (x < rim.shape[1]) & (y < rim.shape[0])
+    # What lies outside the picture speaks neither for nor against.
+    values = np.where(shown, np.minimum(values, _FULL_RIM), 0.1)
+    path = _strongest_lap(values)
+    on_path = np.take_along_axis(values, path[..., None], 2)[..., 0]
+    on_shown = np.take_along_axis(shown, path[..., None], 2)[..., 0]
+    count = np.maximum(on_shown.sum(axis=1), 1)
+    curve = centres[:, 2, None] * stretch[path]
+    return _Curves(
+        radius=curve,
+        support=((on_path > 0.06) & on_shown).sum(axis=1) / count,
+        strength=(on_path * on_shown).sum(axis=1) / count,
+        shown=on_shown.mean(axis=1),
+        closed=np.abs(path[:, _ANGLES // 2] - path[:, _ANGLES // 2 - 1]) <= _CLOSED_STEPS,
+        roughness=np.abs(curve - _smoothed(curve)).mean(axis=1) / centres[:, 2],
+    )
+
+
+def _parts(maps: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Cut maps into pieces of at most 32,000 rows, which OpenCV can take."""
+    return [maps[start : start + 32_000] for start in range(0, len(maps), 32_000)]
+
+
+def _strongest_lap(values: FloatArray) -> IntArray:
+    """Return for every angle the radius step of the strongest way around: the middle of two laps, whose ends are free."""
+    path = _strongest_path(np.concatenate([values, values], axis=1))
+    half = _ANGLES // 2
+    return np.roll(path[:, half : half + _ANGLES], half, axis=1)
+
+
+def _strongest_path(values: FloatArray) -> IntArray:
+    """Return for every angle the radius step of the path with the largest sum that turns by one step at most."""
+    total = values.copy()
+    came_from = np.zeros(values.shape, dtype=np.int64)
+    steps = np.arange(_STEPS)
+    angles = values.shape[1]
+    for angle in range(1, angles):
+        before = total[:, angle - 1]
+        padded = np.pad(before, ((0, 0), (1, 1)), constant_values=-np.inf)
+        choices = np.stack([padded[:, :-2] - _TURN_COST, before, padded[:, 2:] - _TURN_COST])
+        turn = choices.argmax(axis=0)
+        came_from[:, angle] = steps + turn - 1
+        total[:, angle] = choices.max(axis=0) + values[:, angle]
+    path = np.zeros(values.shape[:2], dtype=np.int64)
+    path[:, -1] = total[:, -1].argmax(axis=1)
+    for angle in range(angles - 1, 0, -1):
+        path[:, angle - 1] = came_from[np.arange(len(path)), angle, path[:, angle]]
+    return path
+
+
+def _smoothed(radius: FloatArray) -> FloatArray:
+    """Keep of closed curves what up to three waves around them can say: circles, ellipses, and a little more."""
+    spectrum = np.fft.rfft(radius, axis=1)
+    spectrum[:, 4:] = 0
+    return np.asarray(np.fft.irfft(spectrum, n=radius.shape[1], axis=1))

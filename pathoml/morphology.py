@@ -1,0 +1,163 @@
+"""Masks grown, opened, filled and thinned out by size; radii and areas in pixels of the mask."""
+
+import cv2
+import numpy as np
+
+from pathoml.units import BoolArray, RgbImage
+
+
+def disc(radius_px: float) -> RgbImage:
+    """Return a disc-shaped neighbourhood.
+
+    Parameters
+    ----------
+    radius_px : float
+        Its radius; at least one pixel is taken.
+
+    Returns
+    -------
+    ndarray of uint8, shape (2 radius + 1, 2 radius + 1)
+        1 inside.
+    """
+    side = 2 * max(1, round(radius_px)) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), dtype=np.uint8)
+
+
+def dilate(mask: BoolArray, radius_px: float) -> BoolArray:
+    """Grow a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        What grows.
+    radius_px : float
+        By how much.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        The grown mask.
+    """
+    return cv2.dilate(mask.astype(np.uint8), disc(radius_px)) > 0
+
+
+def opened(mask: BoolArray, radius_px: float) -> BoolArray:
+    """Take away what is narrower than a disc.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Any mask.
+    radius_px : float
+        Radius of the disc.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        The rest.
+    """
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc(radius_px)) > 0
+
+
+def smooth(mask: BoolArray, radius_px: float) -> BoolArray:
+    """Close gaps, then take away spurs, narrower than a disc.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Any mask.
+    radius_px : float
+        Radius of the disc.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        With a smoother outline.
+    """
+    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, disc(radius_px))
+    return cv2.morphologyEx(closed, cv2.MORPH_OPEN, disc(radius_px)) > 0
+
+
+def drop_small(mask: BoolArray, min_area_px: float) -> BoolArray:
+    """Take away connected pieces that are too small.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Any mask.
+    min_area_px : float
+        Pieces of fewer pixels go.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        The rest.
+    """
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = statistics[:, cv2.CC_STAT_AREA] >= min_area_px
+    keep[0] = False
+    kept: BoolArray = keep[labels]
+    return kept
+
+
+def drop_short(mask: BoolArray, min_length_px: float) -> BoolArray:
+    """Take away connected pieces that are too short.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Any mask.
+    min_length_px : float
+        Pieces whose bounding box has a shorter diagonal go.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        The rest.
+    """
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = np.hypot(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT]) >= min_length_px
+    keep[0] = False
+    kept: BoolArray = keep[labels]
+    return kept
+
+
+def fill_holes(mask: BoolArray, max_area_px: float) -> BoolArray:
+    """Fill holes that are small.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Any mask.
+    max_area_px : float
+        Larger holes stay open.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        The filled mask.
+    """
+    return ~drop_small(~mask, max_area_px) if max_area_px > 0 else mask
+
+
+def touching(mask: BoolArray, seeds: BoolArray) -> BoolArray:
+    """Keep the connected pieces that hold a seed.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Any mask.
+    seeds : ndarray of bool, shape (rows, columns)
+        Pixels, counted where they lie on the mask.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+        Those pieces, whole.
+    """
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    keep = np.zeros(count, dtype=bool)
+    keep[labels[seeds]] = True
+    keep[0] = False
+    kept: BoolArray = keep[labels]
+    return kept

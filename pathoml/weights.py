@@ -1,0 +1,76 @@
+"""Weights files of networks: read without running code, checked by digest, and held against an architecture."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pathoml.errors import EncoderError
+from pathoml.files import file_digest
+
+
+def read_checked_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a state dict whose digest is known.
+
+    Parameters
+    ----------
+    path : Path
+        ``.safetensors``, or ``.pth`` and the like, read with ``weights_only``.
+    sha256 : str
+        What its SHA-256 has to be.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    EncoderError
+        If the file is missing, another one, or no plain state dict.
+    """
+    if not path.is_file():
+        raise EncoderError(f"weights {path}: no such file")
+    digest = file_digest(path)
+    if digest != sha256:
+        raise EncoderError(f"weights {path.name}: SHA-256 is {digest}, the configuration says {sha256}")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, UnpicklingError) as error:
+        raise EncoderError(f"weights {path.name}: not a plain state dict ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise EncoderError(f"weights {path.name}: expected a dictionary of tensors")
+    return state
+
+
+def check_fit(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Refuse a state dict that is not exactly an architecture's.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The architecture.
+    state : dict of str to Tensor
+        The weights.
+    name : str
+        Of the weights, for the message.
+
+    Raises
+    ------
+    EncoderError
+        If tensors are missing, unknown, or of another shape; examples are named.
+    """
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state]
+    foreign = [key for key in state if key not in expected]
+    shaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if missing or foreign or shaped:
+        raise EncoderError(
+            f"weights {name} do not fit the architecture: {len(missing)} missing ({', '.join(missing[:3])}),"
+            f" {len(foreign)} unknown ({', '.join(foreign[:3])}), {len(shaped)} of another shape ({', '.join(shaped[:3])})"
+        )
