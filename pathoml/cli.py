@@ -207,7 +207,12 @@ TissueSource = Annotated[
 ]
 
 
-Impute = Annotated[bool, typer.Option("--impute-covariates", help="Fill in training medians where no table is given.")]
+Impute = Annotated[
+    bool,
+    typer.Option(
+        "--impute-covariates", help="Fill in training medians and most frequent words where no table is given."
+    ),
+]
 
 
 @app.command()

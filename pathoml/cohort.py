@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pathoml.errors import CohortError, Problem, first_of
 from pathoml.settings import ConfigPath, Settings
-from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
+from pathoml.tables import is_missing, missing_columns_message, parse_numbers, read_text_table
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 _SHOWN_ROWS = 10
@@ -346,7 +346,7 @@ def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
     """Warn of what is allowed and is seldom meant."""
     warnings = []
     for name, column in cohort.covariates.items():
-        blank = column.isna() | (column == "")
+        blank = column.isna() | is_missing(column.astype(str))
         if blank.mean() > 0.5:
             warnings.append(Problem(f"column {name}", f"blank for {blank.mean():.0%} of the patients"))
         elif column[~blank].nunique() == 1:

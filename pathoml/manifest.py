@@ -1,5 +1,6 @@
 """The slide manifest: which slides there are, whose they are, and how they join the cohort."""
 
+import os
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,7 @@ def examine_manifest(settings: SlidesSettings) -> tuple[tuple[SlideEntry, ...], 
         for number, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
     problems = first_of(problems, name) + first_of(_double_ids(name, entries), name)
+    problems += first_of(_double_files(name, entries), name)
     usable: dict[str, SlideEntry] = {}
     for entry in entries:
         if entry.slide_id and entry.patient_id and entry.path != folder:
@@ -205,4 +207,20 @@ def _double_ids(name: str, entries: Sequence[SlideEntry]) -> list[Problem]:
                 )
             )
         first_row.setdefault(entry.slide_id, entry.row)
+    return problems
+
+
+def _double_files(name: str, entries: Sequence[SlideEntry]) -> list[Problem]:
+    """Refuse one file under two ids: a patient, or two, would count twice."""
+    first: dict[str, SlideEntry] = {}
+    problems = []
+    for entry in entries:
+        path = os.path.normpath(entry.path)
+        other = first.setdefault(path, entry)
+        if other is not entry and other.slide_id != entry.slide_id:
+            where = f"{name}: row {entry.row}, column path"
+            message = (
+                f"slide {entry.slide_id} is the file of slide {other.slide_id} (row {other.row}); list a slide once"
+            )
+            problems.append(Problem(where, message))
     return problems

@@ -144,7 +144,7 @@ def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
     mpp, quality = look.mask_mpp, look.quality
     ink = find_ink(picture, mpp, quality)
     tissue = look.find(slide, picture, mpp, ink)
-    bubbles = find_bubbles(picture, mpp, quality)
+    bubbles = find_bubbles(picture, mpp, quality, ink=ink)
     clear = tissue & ~ink & ~bubbles
     artefacts = {
         TileFlag.PEN: ink,

@@ -199,7 +199,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
 
 def make_grid(
     geometry: SlideGeometry, mask: TissueMask, settings: TilingSettings, slide_name: str = "slide", *,
-    flag_share: float = 0.05,
+    flag_share: float = 0.1,
 ) -> TileGrid:  # fmt: skip
     """Lay a grid of tiles over a slide and keep those with enough tissue.
 

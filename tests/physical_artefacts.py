@@ -21,8 +21,8 @@ INKS = {
 """Optical density of full ink in red, green and blue, as displayed."""
 
 Picture = np.ndarray
-Placed = tuple[Picture, np.ndarray]
-"""A picture with an artefact, and where the artefact is (bool, same rows and columns)."""
+Placed = tuple[Picture, np.ndarray, np.ndarray]
+"""A picture with an artefact, where the artefact is, and where it leaves a trace (bool, same rows and columns)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def pen(specimen: Specimen, rng: np.random.Generator, ink: str) -> Placed:
     amount = amount * streaks * strength * (1 + 0.25 * np.exp(-(((np.abs(across) - half_um + 15) / 10) ** 2)))
     density = amount[..., None] * np.array(INKS[ink], dtype=np.float32)
     transmitted = specimen.picture / 255 * 10**-density
-    return np.rint(255 * transmitted).astype(np.uint8), amount > 0.05
+    return np.rint(255 * transmitted).astype(np.uint8), amount > 0.3, amount > 0
 
 
 def fold(specimen: Specimen, rng: np.random.Generator) -> Placed:
@@ -89,7 +89,7 @@ def fold(specimen: Specimen, rng: np.random.Generator) -> Placed:
     mixed = transmitted * (1 - edge[..., None]) + total * edge[..., None]
     # A pleat of pale tissue over glass cannot be seen: what counts is where light was lost, over a cell's width.
     lost = cv2.blur(((transmitted - mixed) / np.maximum(transmitted, 0.02))[..., 1], (20, 20))
-    return shown(mixed), band & specimen.tissue & (lost > 0.3)
+    return shown(mixed), band & specimen.tissue & (lost > 0.3), band
 
 
 def defocus(specimen: Specimen, rng: np.random.Generator) -> Placed:
@@ -103,7 +103,11 @@ def defocus(specimen: Specimen, rng: np.random.Generator) -> Placed:
     share = np.clip((reach_um - np.hypot(y - rows[chosen], x - columns[chosen]) * specimen.mpp) / 60, 0, 1)
     transmitted = light(specimen.picture)
     blurred = disc_blur(transmitted, radius_um / specimen.mpp)
-    return shown(transmitted * (1 - share[..., None]) + blurred * share[..., None]), (share >= 1) & specimen.tissue
+    return (
+        shown(transmitted * (1 - share[..., None]) + blurred * share[..., None]),
+        (share >= 1) & specimen.tissue,
+        share > 0,
+    )
 
 
 def bubble(specimen: Specimen, rng: np.random.Generator) -> Placed:
@@ -122,7 +126,7 @@ def bubble(specimen: Specimen, rng: np.random.Generator) -> Placed:
     rim = 1 - rng.uniform(0.75, 0.92) * np.exp(-(((radius - reach_um + rim_um / 2) / (rim_um / 2)) ** 2))
     caustic = 1 + 0.12 * np.exp(-(((radius - reach_um + 2 * rim_um) / 4) ** 2))
     soft = np.clip((reach_um - radius) / 2, 0, 1)[..., None]
-    return shown(transmitted * (1 - soft) + medium * (rim * caustic)[..., None] * soft), inside
+    return shown(transmitted * (1 - soft) + medium * (rim * caustic)[..., None] * soft), inside, inside
 
 
 def glass_light(specimen: Specimen) -> np.ndarray:

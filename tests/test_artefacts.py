@@ -45,7 +45,7 @@ def test_clean_tissue_has_no_artefact() -> None:
 
 @pytest.mark.parametrize("ink", list(INKS))
 def test_every_ink_is_found_on_tissue_and_on_glass(ink: str) -> None:
-    picture, where = pen(specimen(), np.random.default_rng(1), ink)
+    picture, where, _ = pen(specimen(), np.random.default_rng(1), ink)
     found = find_ink(picture, MPP, SETTINGS)
     _, tissue = tissue_picture()
     for ground in (tissue, ~tissue):
@@ -55,7 +55,7 @@ def test_every_ink_is_found_on_tissue_and_on_glass(ink: str) -> None:
 
 
 def test_a_bubble_is_found_whole() -> None:
-    picture, where = bubble(specimen(), np.random.default_rng(3))
+    picture, where, _ = bubble(specimen(), np.random.default_rng(3))
     found = find_bubbles(picture, MPP, SETTINGS)
     assert (found & where).sum() > 0.85 * where.sum()
     assert (found & ~where).sum() < 0.15 * where.sum()
@@ -63,7 +63,7 @@ def test_a_bubble_is_found_whole() -> None:
 
 def test_a_fold_is_found_and_a_nuclei_rich_band_is_not() -> None:
     one = specimen()
-    picture, where = fold(one, np.random.default_rng(5))
+    picture, where, _ = fold(one, np.random.default_rng(5))
     found = find_folds(picture, one.tissue, MPP, SETTINGS)
     assert (found & where).sum() > 0.5 * where.sum()
     blue = one.picture.copy()

@@ -120,3 +120,9 @@ def test_missing_files_are_listed_and_present_ones_are_not(tmp_path: Path) -> No
     found = missing_files(read_manifest(settings(tmp_path, GOOD)), "slides.csv")
     assert [problem.where for problem in found] == ["slides.csv: row 3, column path", "slides.csv: row 4, column path"]
     assert "slide s3: no such file" in found[1].message
+
+
+def test_one_file_under_two_ids_is_refused(tmp_path: Path) -> None:
+    text = "slide_id,path,patient_id\ns1,a.svs,p1\ns2,./a.svs,p2\n"
+    with pytest.raises(CohortError, match=r"row 3, column path: slide s2 is the file of slide s1 \(row 2\)"):
+        read_manifest(settings(tmp_path, text))

@@ -201,7 +201,7 @@ def test_recipes_of_every_kind_survive_json_without_their_paths(tmp_path: Path) 
 def test_dropped_artefacts_are_cut_out_and_counted_and_others_flagged(slide: Path) -> None:
     with open_slide(slide) as opened:
         cut = lay_tiles(opened, Look(), TilingSettings())
-        kept = lay_tiles(opened, Look(quality=QualitySettings(drop=())), TilingSettings())
+        kept = lay_tiles(opened, Look(quality=QualitySettings(drop=(), flag_share=0)), TilingSettings())
     assert cut.grid.count_rejected(Rejection.PEN) > 0
     assert kept.grid.count_rejected(Rejection.PEN) == 0
     inked = {tuple(one) for one in kept.grid.grid[(kept.grid.flags & TileFlag.PEN) > 0].tolist()}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pathoml.artefacts.density import optical_densities
 from pathoml.artefacts.settings import QualitySettings
-from pathoml.morphology import disc
+from pathoml.morphology import dilate, disc
 from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
 
 _RADII_UM = np.geomspace(50, 450, 13)
@@ -32,7 +32,9 @@ class _Curves(NamedTuple):
     roughness: FloatArray  # mean distance from a smooth curve, against the radius
 
 
-def find_bubbles(picture: RgbImage, mpp: float, settings: QualitySettings) -> BoolArray:
+def find_bubbles(
+    picture: RgbImage, mpp: float, settings: QualitySettings, *, ink: BoolArray | None = None
+) -> BoolArray:  # fmt: skip
     """Find bubbles of 0.1 to 0.9 mm; larger ones by nothing but what they do to the focus of tiles.
 
     Every rim pixel votes for centres on both sides of the rim it lies on; around each centre with many votes the
@@ -46,6 +48,8 @@ def find_bubbles(picture: RgbImage, mpp: float, settings: QualitySettings) -> Bo
         Its microns per pixel.
     settings : QualitySettings
         Density of a rim.
+    ink : ndarray of bool, shape (rows, columns), optional
+        Marker pen, whose edges are no rims.
 
     Returns
     -------
@@ -58,6 +62,8 @@ def find_bubbles(picture: RgbImage, mpp: float, settings: QualitySettings) -> Bo
     (1981) 111-122.
     """
     rim = _rim(picture, mpp)
+    if ink is not None and ink.any():
+        rim[dilate(ink, _RIM_UM / mpp)] = 0
     centres = _candidates(rim, _RADII_UM / mpp)
     inside = np.zeros(rim.shape, dtype=np.uint8)
     if len(centres) == 0:

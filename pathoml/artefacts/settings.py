@@ -52,7 +52,7 @@ class QualitySettings(Settings):
         "the bag and counted, and their tiles stay.",
     )
     flag_share: float = Field(
-        0.05, ge=0, lt=1, description="A tile is flagged for an artefact that covers more than this share of it."
+        0.1, ge=0, lt=1, description="A tile is flagged for an artefact that covers more than this share of it."
     )
     ink_density: float = Field(
         0.45,

@@ -13,6 +13,24 @@ from pathoml.extract import SlideOutcome
 from pathoml.files import write_text
 
 _COUNTED = tuple(flag for flag in TileFlag if flag)
+WARNED_FLAGS = (TileFlag.PEN, TileFlag.OUT_OF_FOCUS, TileFlag.FOLD, TileFlag.BUBBLE, TileFlag.ABSENT_PART)
+"""Flags that a report has to mention where most tiles of a slide carry them."""
+
+
+def quality_path(bags: Path) -> Path:
+    """Return where the table of quality measures lies.
+
+    Parameters
+    ----------
+    bags : Path
+        Folder of the bags.
+
+    Returns
+    -------
+    Path
+        ``quality.csv`` beside them.
+    """
+    return bags / "quality.csv"
 
 
 def write_quality(
@@ -48,7 +66,7 @@ def write_quality(
         measures = {} if outcome.status == "failed" else _measures(bags / f"{entry.slide_id}.h5")
         rows.append({"slide_id": entry.slide_id, "site": site, "code": outcome.code, **measures})
     write_archive_page(bags / "contact_sheets.html", name, sheets)
-    write_text(bags / "quality.csv", pd.DataFrame(rows).to_csv(index=False))
+    write_text(quality_path(bags), pd.DataFrame(rows).to_csv(index=False))
 
 
 def _measures(path: Path) -> dict[str, float | str]:

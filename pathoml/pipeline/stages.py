@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pathoml.artefacts import flag_name
 from pathoml.cohort import SlideEntry
 from pathoml.config import Config
 from pathoml.cross_validation import MODEL, FitPlan, cross_validate
@@ -22,7 +23,7 @@ from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
-from pathoml.pipeline.quality import write_quality
+from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
 from pathoml.pipeline.study import Study, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
@@ -217,7 +218,12 @@ def report_stage(study: Study) -> Path:
         title=study.config.name,
         endpoint=study.cohort.endpoint,
         facts=facts,
-        warnings=[*(str(warning) for warning in study.cohort.warnings), *_slide_warnings(folder), *of_maps],
+        warnings=[
+            *(str(warning) for warning in study.cohort.warnings),
+            *_slide_warnings(folder),
+            *_quality_warnings(study),
+            *of_maps,
+        ],  # fmt: skip
         evaluation=evaluation,
         heatmaps=heatmaps,
         provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
@@ -373,6 +379,26 @@ def _slide_warnings(folder: RunFolder) -> list[str]:
     table = pd.read_csv(folder.slides, dtype=str, keep_default_na=False)
     failed = table[table["has_bag"] != "True"]
     return [f"Slide {row.slide_id} was left out: {row.code}: {row.message}" for row in failed.itertuples()]
+
+
+def _quality_warnings(study: Study) -> list[str]:
+    """Name the slides most of whose tiles are flagged: they were used all the same."""
+    if study.config.slides is None or not quality_path(study.config.slides.bags).is_file():
+        return []
+    table = pd.read_csv(quality_path(study.config.slides.bags), dtype={"slide_id": str})
+    used = table[table["slide_id"].isin(_slides_with_bags(study))]
+    warnings = []
+    for flag in WARNED_FLAGS:
+        column = used[f"{flag_name(flag)}_share"]
+        mostly = [
+            f"{slide} ({share:.0%})" for slide, share in zip(used["slide_id"], column, strict=True) if share > 0.5
+        ]
+        if mostly:
+            shown = ", ".join(mostly[:10]) + (f" and {len(mostly) - 10} more" if len(mostly) > 10 else "")
+            warnings.append(
+                f"Most tiles are flagged {flag_name(flag).replace('_', ' ')} and were used all the same: {shown}."
+            )
+    return warnings
 
 
 def _environment_of(folder: RunFolder) -> list[tuple[str, str]]:

@@ -107,8 +107,10 @@ def test_evaluation_and_report_name_the_configuration_they_belong_to(finished: F
 def test_a_study_whose_slides_all_fail_says_each_and_is_not_wrong_input(copy_of_cohort: Callable[[], Path]) -> None:
     folder = copy_of_cohort()
     slides = pd.read_csv(folder / "slides.csv", dtype=str)
-    (folder / "broken.tif").write_bytes(b"not a slide")
-    slides.assign(path="broken.tif").to_csv(folder / "slides.csv", index=False)
+    paths = [f"broken-{slide}.tif" for slide in slides["slide_id"]]
+    for path in paths:
+        (folder / path).write_bytes(b"not a slide")
+    slides.assign(path=paths).to_csv(folder / "slides.csv", index=False)
     with pytest.raises(SlidesFailedError, match=r"no patient is left") as caught:
         run(load_config(folder / "study.yaml"), StageContext())
     assert f"slide {slides.loc[0, 'slide_id']}: TEXT" in str(caught.value)
