@@ -29,6 +29,8 @@ _REFERENCE_STRENGTHS = np.array([1.9705, 1.0308])
 _STRENGTH_PERCENTILE = 99.0
 _RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _LEAST_PIXELS = 500
+_LEAST_ANGLE = np.deg2rad(12)
+"""Between two stains; the reference's are 27 degrees apart, a single one with its noise two or three."""
 _RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _WHITE = (0.950456, 1.0, 1.088754)
 
@@ -113,7 +115,7 @@ def macenko_stains(
     one, other = (plane @ np.array([np.cos(end), np.sin(end)]) for end in ends)
     # Haematoxylin is the stain that takes more of the red light.
     stains = np.stack([one, other] if one[0] > other[0] else [other, one])
-    if not np.isfinite(stains).all() or abs(np.linalg.det(stains @ stains.T)) < 1e-4:
+    if not np.isfinite(stains).all() or stains[0] @ stains[1] > np.cos(_LEAST_ANGLE):
         raise BadStainError(f"{slide_name}: only one stain can be told; set stain.kind: none")
     amounts = np.linalg.lstsq(stains.T, density.T, rcond=None)[0]
     return stains, np.percentile(amounts, _STRENGTH_PERCENTILE, axis=1)

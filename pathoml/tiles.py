@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from pathoml.artefacts import (
@@ -19,8 +20,10 @@ from pathoml.tiling import TileGrid, TilingSettings, make_grid
 from pathoml.tissue import ClassicalTissueSettings, TissueMask, find_tissue
 from pathoml.units import BoolArray, RgbImage
 
-_DARK, _MOSTLY = 40, 0.5
-"""Glass is bright: a slide of which half is below this grey level was not seen against light."""
+_NEVER_SCANNED, _DARK = 8, 100
+"""Grey levels: black filled in by the scanner, and what a quarter of any slide seen against light exceeds."""
+ARTEFACT_MPP = 8.0
+"""Microns per pixel at which artefacts are looked for: the widths of folds and rims are set for it."""
 
 TissueFinder = Callable[[Slide, RgbImage, float, BoolArray], BoolArray]
 """(open slide, picture of it, the picture's microns per pixel, ink) -> tissue, of the picture's shape."""
@@ -113,15 +116,21 @@ def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
         If most of the slide is black.
     """
     picture = whole_slide_image(slide, look.mask_mpp)
-    dark = float((picture.max(axis=-1) < _DARK).mean())
-    if dark > _MOSTLY:
+    if not _is_brightfield(picture):
         raise NotBrightfieldError(
-            f"{slide.path.name}: {dark:.0%} of the picture is black, as in fluorescence or with inverted colours; only "
-            "brightfield slides (H&E, IHC) are read, take it out of the manifest"
+            f"{slide.path.name}: dark all over, as in fluorescence or with inverted colours; only brightfield slides "
+            "are read, take it out of the manifest"
         )
     mask = see_slide(slide, picture, look)
     grid = make_grid(slide.geometry, mask, tiling, slide.path.name, flag_share=look.quality.flag_share)
     return LaidTiles(picture, mask, grid)
+
+
+def _is_brightfield(picture: RgbImage) -> bool:
+    """Say whether a slide was seen against light; black that was never scanned says nothing."""
+    brightness = picture.max(axis=-1)
+    scanned = brightness[brightness > _NEVER_SCANNED]
+    return len(scanned) > 0 and float(np.percentile(scanned, 75)) > _DARK
 
 
 def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
@@ -141,19 +150,40 @@ def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
     TissueMask
         Of the picture's shape; artefacts that are dropped are cut out of the tissue.
     """
-    mpp, quality = look.mask_mpp, look.quality
-    ink = find_ink(picture, mpp, quality)
-    tissue = look.find(slide, picture, mpp, ink)
-    bubbles = find_bubbles(picture, mpp, quality, ink=ink)
-    clear = tissue & ~ink & ~bubbles
-    artefacts = {
+    quality = look.quality
+    small, mpp = _at_artefact_mpp(picture, look.mask_mpp)
+    ink = find_ink(small, mpp, quality)
+    tissue = look.find(slide, picture, look.mask_mpp, _resized(ink, picture))
+    bubbles = find_bubbles(small, mpp, quality, ink=ink)
+    clear = _resized(tissue, small) & ~ink & ~bubbles
+    found = {
         TileFlag.PEN: ink,
         TileFlag.BUBBLE: bubbles,
-        TileFlag.FOLD: find_folds(picture, clear, mpp, quality),
-        TileFlag.BLOOD_OR_PIGMENT: find_blood_or_pigment(picture, clear, mpp, quality),
+        TileFlag.FOLD: find_folds(small, clear, mpp, quality),
+        TileFlag.BLOOD_OR_PIGMENT: find_blood_or_pigment(small, clear, mpp, quality),
     }
-    cut = [where for artefact, where in artefacts.items() if quality.drops(artefact)]
-    return TissueMask(tissue & ~np.any(cut, axis=0) if cut else tissue, artefacts)
+    artefacts = {artefact: _resized(where, picture) for artefact, where in found.items()}
+    cut = {artefact: where & tissue for artefact, where in artefacts.items() if quality.drops(artefact)}
+    left = tissue & ~np.any(list(cut.values()), axis=0) if cut else tissue
+    return TissueMask(left, artefacts, cut)
+
+
+def _at_artefact_mpp(picture: RgbImage, mpp: float) -> tuple[RgbImage, float]:
+    """Return the picture at the resolution that artefacts are looked for at, whatever the mask's is."""
+    factor = mpp / ARTEFACT_MPP
+    if abs(factor - 1) < 1e-9:
+        return picture, mpp
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=method), dtype=np.uint8), ARTEFACT_MPP
+
+
+def _resized(mask: BoolArray, picture: RgbImage) -> BoolArray:
+    """Return a mask of the picture's size."""
+    if mask.shape == picture.shape[:2]:
+        return mask
+    size = (picture.shape[1], picture.shape[0])
+    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
 
 
 def tissue_grid(slide: Slide, look: Look, tiling: TilingSettings) -> TileGrid:

@@ -236,7 +236,7 @@ def make_grid(
     share = partial(_window_share, geometry=geometry, x=x, y=y, footprint=footprint)
     tissue = share(mask.tissue)
     kept = _drawn(np.argwhere(tissue >= settings.min_tissue_share), settings)
-    cut_out = {artefact: share(mask.of(artefact) & ~mask.tissue) for artefact in MAPPED_ARTEFACTS}
+    cut_out = {artefact: share(where) for artefact, where in mask.cut.items()}
     rejected, reasons = _rejections(tissue, cut_out, kept, settings.min_tissue_share)
     rows, columns = kept.T
     flags = np.zeros(len(kept), dtype=np.uint8)
@@ -323,23 +323,28 @@ def _window_share(
 ) -> FloatArray:
     """Return the share of True in every tile, shape (rows, columns), from a summed-area table."""
     mask_rows, mask_columns = mask.shape
+    if not mask.any():
+        return np.zeros((len(y), len(x)))
     table = np.zeros((mask_rows + 1, mask_columns + 1))
-    table[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+    table[1:, 1:] = mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
     scale_x, scale_y = mask_columns / geometry.width_px, mask_rows / geometry.height_px
-    left, right = _at(x * scale_x, mask_columns), _at((x + footprint[0]) * scale_x, mask_columns)
-    top, bottom = _at(y * scale_y, mask_rows), _at((y + footprint[1]) * scale_y, mask_rows)
-    inside = (bottom - top) @ table @ (right - left).T
+    across = _between(table.T, x * scale_x, (x + footprint[0]) * scale_x)
+    inside = _between(across.T, y * scale_y, (y + footprint[1]) * scale_y)
     # Against the whole tile, not only its part on the slide: overhang is background.
     share: FloatArray = inside / (footprint[0] * scale_x * footprint[1] * scale_y)
     return np.clip(share, 0, 1)
 
 
-def _at(position: FloatArray, limit: int) -> FloatArray:
-    """Return the weights that read a table of ``limit + 1`` entries at fractional positions, shape (positions, limit + 1)."""
+def _between(table: FloatArray, start: FloatArray, stop: FloatArray) -> FloatArray:
+    """Return the differences of a table's rows, read at fractional positions, shape (positions, columns)."""
+    return _at(table, stop) - _at(table, start)
+
+
+def _at(table: FloatArray, position: FloatArray) -> FloatArray:
+    """Read a table of ``limit + 1`` rows at fractional positions."""
+    limit = len(table) - 1
     clipped = np.clip(position, 0, limit)
     lower = np.minimum(np.floor(clipped), limit - 1).astype(np.int64)
-    weights = np.zeros((len(position), limit + 1))
-    rows = np.arange(len(position))
-    weights[rows, lower] = 1 - (clipped - lower)
-    weights[rows, lower + 1] = clipped - lower
-    return weights
+    part = (clipped - lower)[:, None]
+    between: FloatArray = table[lower] * (1 - part) + table[lower + 1] * part
+    return between

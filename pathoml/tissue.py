@@ -13,6 +13,9 @@ from pathoml.morphology import drop_small, fill_holes, smooth
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
 from pathoml.units import BoolArray, RgbImage
 
+_MOST_TINT = 1.3
+"""Glass never takes more than this of one colour against another; what does is stained."""
+
 
 class ClassicalTissueSettings(Settings):
     """Tissue is what is coloured: no model, the same on every machine."""
@@ -88,10 +91,13 @@ class TissueMask:
         True where there is tissue; artefacts that are dropped are cut out.
     artefacts : mapping of TileFlag to ndarray of bool, shape (rows, columns)
         True where each artefact was found, dropped or not.
+    cut : mapping of TileFlag to ndarray of bool, shape (rows, columns)
+        What of the tissue was cut out for each artefact that is dropped.
     """
 
     tissue: BoolArray
     artefacts: Mapping[TileFlag, BoolArray] = field(default_factory=dict)
+    cut: Mapping[TileFlag, BoolArray] = field(default_factory=dict)
 
     def of(self, artefact: TileFlag) -> BoolArray:
         """Return where an artefact is.
@@ -138,12 +144,22 @@ def find_tissue(
     Otsu N. A threshold selection method from gray-level histograms. IEEE Trans. Syst. Man Cybern. 9 (1979) 62-66.
     """
     ink = np.zeros(picture.shape[:2], dtype=bool) if ink is None else ink
-    blurred = cv2.GaussianBlur(picture, (0, 0), sigmaX=max(0.5, 8.0 / mpp))
+    blurred = cv2.GaussianBlur(_on_white_glass(picture), (0, 0), sigmaX=max(0.5, 8.0 / mpp))
     saturation = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8)[..., 1]
     threshold = max(_otsu(saturation[~ink]), settings.min_saturation * 255)
     tissue = smooth((saturation > threshold) & ~ink, radius_px=16 / mpp)
     tissue = fill_holes(tissue, settings.max_hole_um2 / mpp**2)
     return drop_small(tissue, settings.min_area_um2 / mpp**2) | ink
+
+
+def _on_white_glass(picture: RgbImage) -> RgbImage:
+    """Bring the colour of the brightest part, which is glass or the gaps in tissue, to neutral: yellowed glass is no tissue."""
+    bright = picture.sum(axis=-1, dtype=np.int32)
+    glass = np.median(picture[bright >= np.percentile(bright, 98)], axis=0)
+    factors = np.clip(glass.max() / np.maximum(glass, 1), 1, _MOST_TINT)
+    steps = np.arange(256)[:, None] * factors
+    table = np.clip(np.rint(steps), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(picture, table[None]), dtype=np.uint8)
 
 
 def _otsu(values: RgbImage) -> float:

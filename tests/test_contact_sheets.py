@@ -29,7 +29,7 @@ def laid(tiling: TilingSettings | None = None) -> tuple[LaidTiles, SlideGeometry
     pen[0:10, 20:40] = True
     tissue &= ~pen
     picture = np.full((100, 200, 3), 240, dtype=np.uint8)
-    mask = TissueMask(tissue, {TileFlag.PEN: pen})
+    mask = TissueMask(tissue, {TileFlag.PEN: pen}, {TileFlag.PEN: pen})
     return LaidTiles(picture, mask, make_grid(geometry, mask, tiling or TilingSettings())), geometry
 
 

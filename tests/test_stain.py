@@ -119,3 +119,11 @@ def test_optical_densities_are_those_of_beer_and_lambert() -> None:
     assert found["mean_red"] == 0
     assert found["mean_green"] == pytest.approx((np.log10(255 / 128) + np.log10(255 / 64)) / 2, abs=1e-4)
     assert found["sd_blue"] == 0
+
+
+def test_a_slide_of_haematoxylin_alone_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    amounts = rng.gamma(2.0, 0.35, (20_000, 1))
+    pixels = 240 * np.exp(-amounts * HAEMATOXYLIN / np.linalg.norm(HAEMATOXYLIN)) - 1 + rng.normal(0, 1.5, (20_000, 3))
+    with pytest.raises(BadStainError, match="slide 7: only one stain can be told"):
+        fit_stain(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), MacenkoSettings(), "slide 7")

@@ -5,14 +5,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from pathoml.artefacts import TileFlag
 from pathoml.errors import MissingMppError, NotBrightfieldError, NoTissueError
-from pathoml.slides import ReadPlan, Slide, TileState, open_slide
+from pathoml.slides import ReadPlan, Slide, SlideGeometry, TileState, open_slide
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
-from pathoml.tiles import Look, tissue_grid
-from pathoml.tiling import TilingSettings, plan_reading
+from pathoml.tiles import Look, lay_tiles, tissue_grid
+from pathoml.tiling import Rejection, TilingSettings, make_grid, plan_reading
+from pathoml.tissue import TissueMask
 
 PLAN = TissuePlan(
     seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
@@ -127,6 +130,25 @@ def test_the_real_skin_slide_gives_a_third_of_its_grid(data_dir: Path) -> None:
 def test_a_fluorescence_slide_is_refused_as_such(data_dir: Path) -> None:
     with (
         open_slide(data_dir / "slides" / "hamamatsu_test3-DAPI.ndpi") as slide,
-        pytest.raises(NotBrightfieldError, match=r"% of the picture is black, as in fluorescence"),
+        pytest.raises(NotBrightfieldError, match=r"dark all over, as in fluorescence"),
     ):
         tissue_grid(slide, Look(), TilingSettings())
+
+
+def test_black_that_was_never_scanned_is_no_fluorescence(tmp_path: Path) -> None:
+    picture = np.full((600, 600, 3), 240, dtype=np.uint8)
+    picture[:, :330] = 0
+    picture[200:500, 400:580] = (200, 120, 170)
+    Image.fromarray(picture).save(tmp_path / "half.png")
+    with open_slide(tmp_path / "half.png", mpp=4.0) as slide:
+        laid = lay_tiles(slide, Look(), TilingSettings(target_mpp=4.0, tile_px=60))
+    assert len(laid.grid) > 0
+
+
+def test_an_artefact_that_is_not_dropped_is_no_reason() -> None:
+    tissue, bubble = np.zeros((100, 100), dtype=bool), np.zeros((100, 100), dtype=bool)
+    tissue[:, :30] = True
+    bubble[:, 20:90] = True
+    geometry = SlideGeometry(1600, 1600, (1.0,), (0.5, 0.5))
+    grid = make_grid(geometry, TissueMask(tissue, {TileFlag.BUBBLE: bubble}), TilingSettings())
+    assert set(grid.reasons.tolist()) <= {Rejection.LITTLE_TISSUE}

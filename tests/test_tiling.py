@@ -20,7 +20,7 @@ def geometry(width: int, height: int, mpp: tuple[float, float], levels: tuple[fl
 
 
 def mask_of(tissue: np.ndarray, pen: np.ndarray | None = None) -> TissueMask:
-    return TissueMask(tissue, {} if pen is None else {TileFlag.PEN: pen})
+    return TissueMask(tissue, *([] if pen is None else [{TileFlag.PEN: pen}] * 2))
 
 
 @st.composite

@@ -168,3 +168,11 @@ def test_the_real_tumour_slide_is_found_without_its_stitching_frame(data_dir: Pa
     assert not mask.pen.any()
     assert not mask.tissue[190:, :60].any(), "white and grey glass in the lower left corner"
     assert mask.tissue[60:90, 40:100].all(), "solid tumour"
+
+
+@pytest.mark.parametrize("glass", [(1, 0.98, 0.86), (1, 0.98, 0.84), (1, 0.86, 0.97), (0.97, 0.97, 1)])
+def test_tinted_glass_is_no_tissue(drawn: tuple[np.ndarray, np.ndarray], glass: tuple[float, float, float]) -> None:
+    picture, truth = drawn
+    tinted = np.rint(picture * np.array(glass)).astype(np.uint8)
+    assert dice(find(tinted).tissue, truth) > 0.94
+    assert not find(tinted).pen.any()

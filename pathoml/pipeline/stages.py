@@ -223,7 +223,7 @@ def report_stage(study: Study) -> Path:
             *_slide_warnings(folder),
             *_quality_warnings(study),
             *of_maps,
-        ],  # fmt: skip
+        ],
         evaluation=evaluation,
         heatmaps=heatmaps,
         provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],

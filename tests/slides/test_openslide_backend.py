@@ -93,6 +93,21 @@ def test_an_unusable_resolution_is_refused_with_the_manifest_column(
         plan_reading(slide.geometry, TilingSettings(), slide.path.name)
 
 
+def test_a_decimal_comma_in_a_vendors_field_is_left_to_openslide(data_dir: Path, tmp_path: Path) -> None:
+    content = (data_dir / CMU).read_bytes()
+    assert content.count(b"MPP = 0.4990") > 0
+    path = tmp_path / "comma.svs"
+    path.write_bytes(content.replace(b"MPP = 0.4990", b"MPP = 0,4990"))
+    with openslide.OpenSlide(path) as reference:
+        said = reference.properties.get("openslide.mpp-x")
+    with open_slide(path) as slide:
+        if said is None:
+            with pytest.raises(MissingMppError, match="no microns-per-pixel in the metadata"):
+                slide.geometry.checked_mpp(path.name)
+        else:
+            assert slide.geometry.mpp == pytest.approx((float(said), float(said)))
+
+
 @pytest.mark.parametrize("mpp", [0.0, math.nan, math.inf, -0.5, 352.8, 0.049, 10.1])
 def test_an_absurd_override_is_refused_like_absurd_metadata(tmp_path: Path, mpp: float) -> None:
     with (
