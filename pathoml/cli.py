@@ -323,11 +323,11 @@ def slide_regions(
     output: Output = Path("regions.geojson"),
     slide_mpp: Annotated[float | None, typer.Option(help="Microns per pixel of a slide that does not say it.")] = None,
 ) -> None:
-    """Write tissue, pen and tiles, as the default settings find them, as GeoJSON for QuPath."""
+    """Write tissue, artefacts and tiles, as the default settings find them, as GeoJSON for QuPath."""
     from pathoml.pipeline.slide_facts import write_regions_of
 
     tiles = write_regions_of(slide, output, mpp=slide_mpp)
-    _say(f"regions: {output} (tissue, pen and {tiles} tiles); drop the file onto the slide in QuPath")
+    _say(f"regions: {output} (tissue, artefacts and {tiles} tiles); drop the file onto the slide in QuPath")
 
 
 @bags_app.command("inspect")

@@ -28,7 +28,10 @@ _REJECTED = {
     Rejection.BLOOD_OR_PIGMENT: ((200, 0, 0), "blood or pigment"),
     Rejection.NOT_DRAWN: ((150, 150, 150), "not drawn"),
 }
-_LINE_PX = 22
+_UNUSED = ((120, 80, 170), "out of focus or damaged")
+_LINE_PX, _LEAST_WIDTH_PX = 22, 420
+_OUTLINED_FROM_PX, _TINT = 14, 0.28
+"""Tiles that are smaller on the sheet are tinted: their outlines would cover what is to be seen."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,15 @@ class SheetEntry:
     outcome: str
     sheet: Path | None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the slide has no bag."""
+        return self.outcome not in ("done", "kept")
 
-def draw_contact_sheet(laid: LaidTiles, geometry: SlideGeometry, title: str) -> RgbImage:
+
+def draw_contact_sheet(
+    laid: LaidTiles, geometry: SlideGeometry, title: str, *, in_bag: NDArray[np.int32] | None = None
+) -> RgbImage:  # fmt: skip
     """Draw a slide with its tissue's outline, its tiles, and those that were dropped by reason.
 
     Parameters
@@ -64,6 +74,8 @@ def draw_contact_sheet(laid: LaidTiles, geometry: SlideGeometry, title: str) -> 
         Its size.
     title : str
         Name of the slide, as it may be shown.
+    in_bag : ndarray of int32, shape (tiles, 2), optional
+        Row and column of the tiles that came into the bag; before they are read, all of the grid are shown as kept.
 
     Returns
     -------
@@ -75,12 +87,18 @@ def draw_contact_sheet(laid: LaidTiles, geometry: SlideGeometry, title: str) -> 
     size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     sheet: RgbImage = np.ascontiguousarray(cv2.resize(laid.picture, size, interpolation=method))
-    _draw_outline(sheet, laid.mask.tissue)
     scale = (size[0] / geometry.width_px, size[1] / geometry.height_px)
-    for reason, (colour, _) in _REJECTED.items():
-        _draw_tiles(sheet, laid.grid, laid.grid.rejected[laid.grid.reasons == reason], scale, colour)
-    _draw_tiles(sheet, laid.grid, laid.grid.grid, scale, _KEPT)
-    return np.vstack([sheet, _legend(size[0], laid.grid, title)])
+    kept = laid.grid.grid if in_bag is None else in_bag
+    shown = [(laid.grid.rejected[laid.grid.reasons == reason], *how) for reason, how in _REJECTED.items()]
+    shown.append((_without(laid.grid.grid, kept), *_UNUSED))
+    for places, colour, _ in [*shown, (kept, _KEPT, "")]:
+        _draw_tiles(sheet, laid.grid, places, scale, colour)
+    _draw_outline(sheet, laid.mask.tissue)
+    lines = [(title, (0, 0, 0)), (f"{len(kept)} tiles kept", _KEPT)]
+    lines += [(f"{len(places)} dropped: {text}", colour) for places, colour, text in shown if len(places)]
+    width = max(size[0], _LEAST_WIDTH_PX)
+    margin = ((0, 0), (0, width - size[0]), (0, 0))
+    return np.vstack([np.pad(sheet, margin, constant_values=255), _legend(width, lines)])
 
 
 def sheet_path(bags: Path, slide_id: str) -> Path:
@@ -139,8 +157,8 @@ def write_archive_page(path: Path, name: str, entries: Sequence[SheetEntry]) -> 
     OutputError
         If it cannot be written.
     """
-    ordered = sorted(entries, key=lambda entry: (entry.outcome in ("done", "kept"), entry.site, entry.slide_id))
-    failed = sum(entry.outcome not in ("done", "kept") for entry in entries)
+    ordered = sorted(entries, key=lambda entry: (not entry.failed, entry.site, entry.slide_id))
+    failed = sum(entry.failed for entry in entries)
     first = f"{failed} of {len(entries)} slides have no bag; they come first." if failed else "All slides have a bag."
     figures = "\n".join(_figure(entry, path.parent) for entry in ordered)
     write_text(
@@ -154,8 +172,7 @@ figure {{ margin: 0; border: 1px solid #ccc; padding: .4rem }}
 img {{ width: 100% }} .failed {{ background: #fbeaea }}
 </style></head><body>
 <h1>{escape(name)}: what was kept of {len(entries)} slides</h1>
-<p>{first} Blue: tiles kept. Orange: too little tissue. Magenta: pen.
-Grey: left out by the random draw. Black line: edge of the tissue. {escape(RESEARCH_USE_ONLY.capitalize())}.</p>
+<p>{first} {_colours()} Black line: edge of the tissue. {escape(RESEARCH_USE_ONLY.capitalize())}.</p>
 <main>
 {figures}
 </main></body></html>
@@ -163,15 +180,20 @@ Grey: left out by the random draw. Black line: edge of the tissue. {escape(RESEA
     )
 
 
+def _colours() -> str:
+    """Explain the colours of the sheets, each beside a sample of itself."""
+    named = [(_KEPT, "kept"), *_REJECTED.values(), _UNUSED]
+    return " ".join(f'<span style="color: rgb{colour}">&#9632;</span> {escape(text)}.' for colour, text in named)
+
+
 def _figure(entry: SheetEntry, folder: Path) -> str:
-    well = entry.outcome in ("done", "kept")
     image = ""
     if entry.sheet is not None:
         source = quote(entry.sheet.relative_to(folder).as_posix())
         image = f'<a href="{source}"><img loading="lazy" src="{source}" alt="{escape(entry.slide_id, quote=True)}"></a>'
     text = escape(entry.slide_id) + (f", {escape(entry.site)}" if entry.site else "")
-    text += "" if well else f"<br>{escape(entry.outcome)}"
-    return f'<figure class="{"" if well else "failed"}">{image}<figcaption>{text}</figcaption></figure>'
+    text += f"<br>{escape(entry.outcome)}" if entry.failed else ""
+    return f'<figure class="{"failed" if entry.failed else ""}">{image}<figcaption>{text}</figcaption></figure>'
 
 
 def _draw_outline(sheet: RgbImage, tissue: BoolArray) -> None:
@@ -187,16 +209,28 @@ def _draw_tiles(
     stride, footprint = np.array(grid.stride_level0_px), np.array(grid.footprint_level0_px)
     first: FloatArray = (places[:, ::-1] * stride + np.array(grid.origin_level0_px)) * scale
     last = first + footprint * scale - 1
+    if (footprint * scale).min() < _OUTLINED_FROM_PX:
+        _tint(sheet, np.rint(first).astype(int), np.rint(last).astype(int) + 1, colour)
+        return
     for (left, top), (right, bottom) in zip(np.rint(first).astype(int), np.rint(last).astype(int), strict=True):
         cv2.rectangle(sheet, (int(left), int(top)), (int(right), int(bottom)), colour, 1)
 
 
-def _legend(width: int, grid: TileGrid, title: str) -> RgbImage:
-    lines = [(title, (0, 0, 0)), (f"{len(grid)} tiles kept", _KEPT)]
-    for reason, (colour, text) in _REJECTED.items():
-        count = grid.count_rejected(reason)
-        if count:
-            lines.append((f"{count} dropped: {text}", colour))
+def _tint(sheet: RgbImage, first: NDArray[np.int_], stop: NDArray[np.int_], colour: tuple[int, int, int]) -> None:
+    covered = np.zeros(sheet.shape[:2], dtype=bool)
+    for (left, top), (right, bottom) in zip(np.maximum(first, 0), stop, strict=True):
+        covered[top:bottom, left:right] = True
+    mixed = (1 - _TINT) * sheet[covered] + _TINT * np.array(colour)
+    sheet[covered] = np.rint(mixed).astype(np.uint8)
+
+
+def _without(places: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the (row, column) pairs that are not among others."""
+    among = {tuple(place) for place in others.tolist()}
+    return np.array([place for place in places.tolist() if tuple(place) not in among], dtype=np.int32).reshape(-1, 2)
+
+
+def _legend(width: int, lines: Sequence[tuple[str, tuple[int, int, int]]]) -> RgbImage:
     strip = np.full((_LINE_PX * len(lines) + 8, width, 3), 255, dtype=np.uint8)
     for number, (text, colour) in enumerate(lines, start=1):
         cv2.putText(strip, text, (6, _LINE_PX * number - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)

@@ -405,14 +405,16 @@ def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: 
     started = time.monotonic()
     torch.set_num_threads(recipe.extract.threads_per_worker)
     encoder = _worker_encoder(recipe.encoder, recipe.extract.precision, device)
-    sheet_path(folder, entry.slide_id).unlink(missing_ok=True)  # what an earlier run saw may be another slide
+    sheet = sheet_path(folder, entry.slide_id)
+    sheet.unlink(missing_ok=True)  # what an earlier run saw may be another slide
+    seen: list[tuple[LaidTiles, SlideGeometry]] = []
+
+    def draw_early(laid: LaidTiles, geometry: SlideGeometry) -> None:
+        seen.append((laid, geometry))
+        write_contact_sheet(sheet, draw_contact_sheet(laid, geometry, entry.slide_id))
+
     try:
-        bag = extract_slide(
-            entry, recipe, encoder, device=device,
-            on_laid=lambda laid, geometry: write_contact_sheet(
-                sheet_path(folder, entry.slide_id), draw_contact_sheet(laid, geometry, entry.slide_id)
-            ),
-        )  # fmt: skip
+        bag = extract_slide(entry, recipe, encoder, device=device, on_laid=draw_early)
     except OSError as error:
         if isinstance(error, PathomlError):
             raise
@@ -420,6 +422,9 @@ def _extract_and_write(entry: SlideEntry, recipe: Recipe, folder: Path, device: 
             f"{entry.path.name}: cannot be read ({error}); is the share there, are you allowed to?"
         ) from error
     write_bag(folder / f"{entry.slide_id}.h5", bag)
+    for laid, geometry in seen:
+        if len(bag.grid) < len(laid.grid):  # some could not be read or were out of focus: only now is it known
+            write_contact_sheet(sheet, draw_contact_sheet(laid, geometry, entry.slide_id, in_bag=bag.grid))
     return SlideOutcome(entry.slide_id, "done", tiles=len(bag.features), seconds=round(time.monotonic() - started, 3))
 
 

@@ -97,3 +97,33 @@ def test_the_page_lists_failures_first_and_escapes_what_it_is_given(tmp_path: Pa
     assert 'src="contact_sheets/S%3C1%3E.png"' in text
     assert "1 of 2 slides have no bag" in text
     assert "esearch use only" in text
+
+
+def test_tiles_that_did_not_come_into_the_bag_are_shown_as_such() -> None:
+    one, geometry = laid()
+    sheet = draw_contact_sheet(one, geometry, "S1", in_bag=one.grid.grid[:90])
+    violet = coloured(sheet[: round(10 * sheet.shape[1] / 20)], (120, 80, 170))
+    rows = np.nonzero(violet.any(axis=1))[0]
+    assert rows.min() > 8.9 * sheet.shape[1] / 20, "the last eight tiles lie in the last row"
+    assert not coloured(draw_contact_sheet(one, geometry, "S1"), (120, 80, 170)).any()
+
+
+def test_on_a_large_slide_the_tissue_can_still_be_seen() -> None:
+    geometry = SlideGeometry(100_000, 60_000, (1.0,), (0.25, 0.25))
+    tissue = np.zeros((1875, 3125), dtype=bool)
+    tissue[200:1600, 300:2800] = True
+    picture = np.full((1875, 3125, 3), 240, dtype=np.uint8)
+    picture[tissue] = (200, 120, 170)
+    mask = TissueMask(tissue)
+    sheet = draw_contact_sheet(LaidTiles(picture, mask, make_grid(geometry, mask, TilingSettings())), geometry, "big")
+    inside = sheet[150:500, 200:900].reshape(-1, 3)
+    assert len(np.unique(inside, axis=0)) <= 2, "one even tint instead of a mesh of lines"
+    assert np.abs(inside.mean(axis=0) - np.array([200, 120, 170])).max() < 90
+
+
+def test_a_sheet_of_a_thin_slide_has_a_legend_that_can_be_read() -> None:
+    geometry = SlideGeometry(200, 40_000, (1.0,), (0.5, 0.5))
+    mask = TissueMask(np.zeros((2500, 12), dtype=bool))
+    picture = np.full((2500, 12, 3), 240, dtype=np.uint8)
+    sheet = draw_contact_sheet(LaidTiles(picture, mask, make_grid(geometry, mask, TilingSettings())), geometry, "thin")
+    assert sheet.shape[1] >= 400
