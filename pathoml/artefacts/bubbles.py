@@ -6,17 +6,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.artefacts.density import optical_densities
+from pathoml.artefacts.density import Densities, optical_densities
 from pathoml.artefacts.settings import QualitySettings
 from pathoml.morphology import dilate, disc
 from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
 
-_RADII_UM = np.geomspace(50, 450, 13)
+_RADII_UM = np.geomspace(90, 450, 10)
 _RIM_UM = 24.0
 _LEAST_RIM, _FULL_RIM = 0.05, 0.25
+_MOST_COLOUR, _MOST_DIFFERENT, _BESIDE_UM = 1.65, 0.2, 36.0
+_COLOURS, _MOST_ROUGH = (1.25, 1.4), (0.02, 0.0095)
+"""The more colour a curve has, the smoother it has to be: rings of nuclei are coloured and uneven."""
 _LEAST_VOTES, _MOST_CANDIDATES = 0.2, 60
 _ANGLES, _REACH, _STEPS, _TURN_COST = 72, 0.3, 21, 0.03
-_CLOSED_STEPS, _LEAST_SHOWN, _MOST_ROUGH = 3, 0.4, 0.03
+_CLOSED_STEPS, _LEAST_SHOWN = 3, 0.4
 _SUPPORT_RADII_UM, _LEAST_SUPPORT = (110.0, 200.0), (0.97, 0.86)
 """Small rings (follicles, vessels) are common in tissue, so that a small bubble has to be rim nearly all around."""
 
@@ -35,7 +38,7 @@ class _Curves(NamedTuple):
 def find_bubbles(
     picture: RgbImage, mpp: float, settings: QualitySettings, *, ink: BoolArray | None = None
 ) -> BoolArray:  # fmt: skip
-    """Find bubbles of 0.1 to 0.9 mm; larger ones by nothing but what they do to the focus of tiles.
+    """Find bubbles of 0.15 to 1 mm; others by nothing but what they do to the focus of tiles.
 
     Every rim pixel votes for centres on both sides of the rim it lies on; around each centre with many votes the
     strongest closed curve is found, and is a bubble if nearly all of it is rim, smooth, and dark in every colour.
@@ -61,7 +64,9 @@ def find_bubbles(
     Voting along normals: Ballard DH. Generalizing the Hough transform to detect arbitrary shapes. Pattern Recognition 13
     (1981) 111-122.
     """
-    rim = _rim(picture, mpp)
+    densities = optical_densities(picture)
+    added = _added_by_thin_structures(densities, mpp)
+    rim = np.ascontiguousarray(added.min(axis=0))
     if ink is not None and ink.any():
         rim[dilate(ink, _RIM_UM / mpp)] = 0
     centres = _candidates(rim, _RADII_UM / mpp)
@@ -71,20 +76,51 @@ def find_bubbles(
     curves = _curves(rim, centres)
     needed = np.interp(centres[:, 2] * mpp, _SUPPORT_RADII_UM, _LEAST_SUPPORT)
     found = (curves.support >= needed) & (curves.strength >= settings.bubble_rim) & curves.closed
-    found &= (curves.shown > _LEAST_SHOWN) & (curves.roughness < _MOST_ROUGH)
+    colour = _colour(added, centres, curves.radius)
+    found &= (curves.shown > _LEAST_SHOWN) & (colour < _MOST_COLOUR)
+    found &= curves.roughness < np.interp(colour, _COLOURS, _MOST_ROUGH)
+    centres, radii = centres[found], curves.radius[found]
+    if len(centres) == 0:
+        return inside > 0
+    real = _difference_across(densities, centres, radii, mpp) < _MOST_DIFFERENT
     angle = _angles()
-    for (x, y, _), radius in zip(centres[found], curves.radius[found], strict=True):
+    for (x, y, _), radius in zip(centres[real], radii[real], strict=True):
         outline = np.stack([x + (radius + 1) * np.cos(angle), y + (radius + 1) * np.sin(angle)], axis=1)
         cv2.fillPoly(inside, [np.rint(outline).astype(np.int32)], 1)
     return inside > 0
 
 
-def _rim(picture: RgbImage, mpp: float) -> NDArray[np.float32]:
-    """Return the density that thin structures add to what lies around them in the colour where they add least."""
-    added = np.stack(
-        [cv2.morphologyEx(one, cv2.MORPH_TOPHAT, disc(_RIM_UM / mpp)) for one in optical_densities(picture)]
-    )
-    return np.asarray(added.min(axis=0), dtype=np.float32)
+def _added_by_thin_structures(densities: Densities, mpp: float) -> NDArray[np.float32]:
+    """Return the density that thin structures add to what lies around them, shape (3, rows, columns)."""
+    added = [cv2.morphologyEx(one, cv2.MORPH_TOPHAT, disc(_RIM_UM / mpp)) for one in densities]
+    return np.asarray(np.stack(added), dtype=np.float32)
+
+
+def _colour(added: NDArray[np.float32], centres: FloatArray, radius: FloatArray) -> FloatArray:
+    """Return by how many times curves add more in one colour than in another: 1 for a shadow, 2 and more for stain."""
+    along = [_along(channel, centres, radius).mean(axis=1) for channel in added]
+    return np.asarray(np.max(along, axis=0) / np.maximum(np.min(along, axis=0), 1e-3), dtype=np.float64)
+
+
+def _difference_across(densities: Densities, centres: FloatArray, radius: FloatArray, mpp: float) -> FloatArray:
+    """Return the mean difference in density between both sides of curves: a bubble lies over the same tissue on both."""
+    sides = [
+        np.stack([_along(channel, centres, radius + sign * _BESIDE_UM / mpp) for channel in densities])
+        for sign in (-1, 1)
+    ]
+    return np.asarray(np.abs(sides[0] - sides[1]).mean(axis=(0, 2)), dtype=np.float64)
+
+
+def _along(channel: NDArray[np.float32], centres: FloatArray, radius: FloatArray) -> NDArray[np.float32]:
+    """Return values along curves, shape (curves, angles); 0 outside the picture."""
+    angle = _angles()
+    x = (centres[:, :1] + radius * np.cos(angle)).astype(np.float32)
+    y = (centres[:, 1:2] + radius * np.sin(angle)).astype(np.float32)
+    parts = [
+        cv2.remap(channel, part_x, part_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        for part_x, part_y in zip(_parts(x), _parts(y), strict=True)
+    ]
+    return np.asarray(np.concatenate(parts), dtype=np.float32)
 
 
 def _candidates(rim: NDArray[np.float32], radii_px: FloatArray) -> FloatArray:
