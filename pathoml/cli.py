@@ -342,19 +342,23 @@ def bags_inspect(bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")]
 
 
 @bags_app.command("verify")
-def bags_verify(bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")]) -> None:
+def bags_verify(
+    bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Configuration whose manifest names the slides; each is read whole and compared too."),
+    ] = None,
+) -> None:
     """Recompute checksums of bags and look for values that are not finite."""
-    from pathoml.bags import read_bag
-    from pathoml.errors import BagError
+    from pathoml.manifest import read_manifest
+    from pathoml.pipeline.study import slides_of
+    from pathoml.pipeline.verifying import verify_bags
 
+    entries = None if source is None else read_manifest(slides_of(_load(source, None)))
     failed = 0
-    for path in bags:
-        try:
-            bag = read_bag(path)
-            _say(f"{path.name}: whole, {len(bag.features)} tiles")
-        except BagError as error:
-            failed += 1
-            _say(str(error), error=True)
+    for verdict in verify_bags(bags, entries):
+        failed += not verdict.whole
+        _say(verdict.said, error=not verdict.whole)
     if failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -1,5 +1,6 @@
 """The tiles of an open slide: laid where its tissue is."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,21 +10,26 @@ import numpy as np
 from pathoml.artefacts import (
     QualitySettings,
     TileFlag,
+    fine_over_coarse,
     find_blood_or_pigment,
     find_bubbles,
     find_folds,
     find_ink,
 )
-from pathoml.errors import NotBrightfieldError, NoTissueError
-from pathoml.slides import Slide, whole_slide_image
+from pathoml.errors import DamagedSlideError, NotBrightfieldError, NoTissueError
+from pathoml.slides import Slide, coarsest_level, whole_slide_image
 from pathoml.tiling import TileGrid, TilingSettings, make_grid
 from pathoml.tissue import ClassicalTissueSettings, TissueMask, find_tissue
 from pathoml.units import BoolArray, RgbImage
+
+logger = logging.getLogger(__name__)
 
 _NEVER_SCANNED, _DARK = 8, 100
 """Grey levels: black filled in by the scanner, and what a quarter of any slide seen against light exceeds."""
 ARTEFACT_MPP = 8.0
 """Microns per pixel at which artefacts are looked for: the widths of folds and rims are set for it."""
+_DETAIL_MPP, _DETAIL_REACH_UM = 0.5, 150.0
+"""Focus inside and beside rings is measured at this resolution, in squares of at most twice that reach."""
 
 TissueFinder = Callable[[Slide, RgbImage, float, BoolArray], BoolArray]
 """(open slide, picture of it, the picture's microns per pixel, ink) -> tissue, of the picture's shape."""
@@ -154,7 +160,7 @@ def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
     small, mpp = _at_artefact_mpp(picture, look.mask_mpp)
     ink = find_ink(small, mpp, quality)
     tissue = look.find(slide, picture, look.mask_mpp, _resized(ink, picture))
-    bubbles = find_bubbles(small, mpp, quality, ink=ink)
+    bubbles = find_bubbles(small, mpp, quality, _detail_of(slide, mpp), ink=ink)
     clear = _resized(tissue, small) & ~ink & ~bubbles
     found = {
         TileFlag.PEN: ink,
@@ -166,6 +172,31 @@ def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
     cut = {artefact: where & tissue for artefact, where in artefacts.items() if quality.drops(artefact)}
     left = tissue & ~np.any(list(cut.values()), axis=0) if cut else tissue
     return TissueMask(left, artefacts, cut)
+
+
+def _detail_of(slide: Slide, mpp: float) -> Callable[[float, float, float], float]:
+    """Return what measures fine over coarse detail of squares given in pixels of a picture of the slide."""
+    geometry = slide.geometry
+    mpp_x, mpp_y = geometry.checked_mpp(slide.path.name)
+    level, reduction = coarsest_level(geometry, _DETAIL_MPP / mpp_x)
+    downsample = geometry.level_downsamples[level] * reduction
+
+    def detail(x: float, y: float, half: float) -> float:
+        reach = min(half * mpp, _DETAIL_REACH_UM)
+        left, right = (np.clip((x * mpp + way * reach) / mpp_x, 0, geometry.width_px) for way in (-1, 1))
+        top, bottom = (np.clip((y * mpp + way * reach) / mpp_y, 0, geometry.height_px) for way in (-1, 1))
+        size = (int((right - left) / downsample), int((bottom - top) / downsample))
+        if min(size) < 1:
+            return float("nan")
+        corner = (round(left), round(top))
+        try:
+            pixels = slide.read_region(corner, level, size, reduction=reduction).pixels
+            return fine_over_coarse(pixels, mpp_x * downsample)
+        except DamagedSlideError as error:
+            logger.warning("focus around a ring cannot be judged: %s", error)
+            return float("nan")
+
+    return detail
 
 
 def _at_artefact_mpp(picture: RgbImage, mpp: float) -> tuple[RgbImage, float]:

@@ -13,8 +13,9 @@ from pathoml.morphology import drop_small, fill_holes, smooth
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
 from pathoml.units import BoolArray, RgbImage
 
-_MOST_TINT = 1.3
-"""Glass never takes more than this of one colour against another; what does is stained."""
+_MOST_TINT, _LEAST_GLASS = 1.3, 0.1
+"""Glass never takes more than the one of one colour against another, what does is stained; with less of a slide than the other
+it is full of tissue."""
 
 
 class ClassicalTissueSettings(Settings):
@@ -121,7 +122,7 @@ def find_tissue(
     """Find the tissue in a picture of a whole slide.
 
     Tissue is what is more saturated than Otsu's threshold (and than `min_saturation`), since glass is grey and
-    haematoxylin and eosin are not.
+    haematoxylin and eosin are not. On a slide with hardly any glass all that is more saturated than `min_saturation` is tissue.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def find_tissue(
     ink = np.zeros(picture.shape[:2], dtype=bool) if ink is None else ink
     blurred = cv2.GaussianBlur(_on_white_glass(picture), (0, 0), sigmaX=max(0.5, 8.0 / mpp))
     saturation = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8)[..., 1]
-    threshold = max(_otsu(saturation[~ink]), settings.min_saturation * 255)
+    threshold = _threshold(saturation[~ink], settings.min_saturation * 255)
     tissue = smooth((saturation > threshold) & ~ink, radius_px=16 / mpp)
     tissue = fill_holes(tissue, settings.max_hole_um2 / mpp**2)
     return drop_small(tissue, settings.min_area_um2 / mpp**2) | ink
@@ -154,17 +155,21 @@ def find_tissue(
 
 def _on_white_glass(picture: RgbImage) -> RgbImage:
     """Bring the colour of the brightest part, which is glass or the gaps in tissue, to neutral: yellowed glass is no tissue."""
-    bright = picture.sum(axis=-1, dtype=np.int32)
-    glass = np.median(picture[bright >= np.percentile(bright, 98)], axis=0)
+    sample = picture[::2, ::2]
+    bright = sample.sum(axis=-1, dtype=np.int32)
+    glass = np.median(sample[bright >= np.percentile(bright, 98)], axis=0)
     factors = np.clip(glass.max() / np.maximum(glass, 1), 1, _MOST_TINT)
     steps = np.arange(256)[:, None] * factors
     table = np.clip(np.rint(steps), 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(picture, table[None]), dtype=np.uint8)
 
 
-def _otsu(values: RgbImage) -> float:
+def _threshold(values: RgbImage, least: float) -> float:
+    """Return the saturation (0-255) that parts glass from tissue."""
     if values.size == 0:
         return 255.0
+    if np.count_nonzero(values < least) < _LEAST_GLASS * values.size:
+        return least
     threshold, _ = cv2.threshold(values.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     # Otsu splits tissue from tissue where a slide is nearly full of it; glass is never above 0.15.
-    return min(float(threshold), 0.15 * 255)
+    return max(min(float(threshold), 0.15 * 255), least)

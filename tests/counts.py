@@ -23,5 +23,5 @@ DRAWN_SLIDES_FOR_DICE = 8
 ARTEFACTS_OF_EACH_KIND = 8
 """Artefacts of each kind laid over each real specimen."""
 
-ARTEFACT_SEED = 3301
+ARTEFACT_SEED = 4407
 """Their seed; thresholds were set on others."""

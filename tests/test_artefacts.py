@@ -27,6 +27,11 @@ SETTINGS = QualitySettings()
 MPP = 8.0
 
 
+def SHARP(x: float, y: float, half: float) -> float:  # noqa: N802
+    """Detail of a slide that is in focus everywhere."""
+    return 0.3
+
+
 def tissue_picture(side: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A pink disc with soft texture on bright glass, at 8 um a pixel."""
     rng = np.random.default_rng(seed)
@@ -46,7 +51,7 @@ def specimen() -> Specimen:
 def test_clean_tissue_has_no_artefact() -> None:
     picture, tissue = tissue_picture()
     assert not find_ink(picture, MPP, SETTINGS).any()
-    assert not find_bubbles(picture, MPP, SETTINGS).any()
+    assert not find_bubbles(picture, MPP, SETTINGS, SHARP).any()
     assert not find_folds(picture, tissue, MPP, SETTINGS).any()
     assert not find_blood_or_pigment(picture, tissue, MPP, SETTINGS).any()
 
@@ -62,11 +67,71 @@ def test_every_ink_is_found_on_tissue_and_on_glass(ink: str) -> None:
     assert not (found & ~near).any()
 
 
+@pytest.mark.parametrize(
+    "colour", [(60, 60, 200), (40, 170, 220), (255, 140, 0), (250, 235, 40), (0, 90, 160)],
+    ids=["royal blue", "cyan", "orange", "yellow", "petrol"],
+)  # fmt: skip
+def test_thin_strokes_of_other_inks_are_found(colour: tuple[int, int, int]) -> None:
+    picture, tissue = tissue_picture()
+    stroke = np.zeros(tissue.shape, dtype=bool)
+    stroke[96:104, 20:180] = True  # 64 um wide
+    picture = np.where(stroke[..., None], picture / 255 * np.array(colour), picture).astype(np.uint8)
+    found = find_ink(picture, MPP, SETTINGS)
+    assert (found & stroke).sum() > 0.9 * stroke.sum()
+    near = cv2.dilate(stroke.astype(np.uint8), np.ones((9, 9))) > 0
+    assert not (found & ~near).any()
+
+
+def test_a_fold_at_the_end_of_the_picture_is_found() -> None:
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.normal(0, 1, (200, 200)), (0, 0), 1.5)[..., None]
+    amount = 1 + 0.5 * texture
+    amount[:, 192:] *= 3
+    picture = np.clip(np.rint(243 * 10 ** (-amount * np.array([0.15, 0.35, 0.2]))), 0, 255).astype(np.uint8)
+    found = find_folds(picture, np.ones((200, 200), dtype=bool), MPP, SETTINGS)
+    assert found[:, 193:].mean() > 0.7
+    assert found[:, :185].mean() < 0.01
+
+
 def test_a_bubble_is_found_whole() -> None:
     picture, where, _ = bubble(specimen(), np.random.default_rng(3))
-    found = find_bubbles(picture, MPP, SETTINGS)
+    middle = np.argwhere(where).mean(axis=0)
+
+    def blurred_within(x: float, y: float, half: float) -> float:
+        return 0.02 if where[int(y), int(x)] else 0.3
+
+    found = find_bubbles(picture, MPP, SETTINGS, blurred_within)
     assert (found & where).sum() > 0.85 * where.sum()
     assert (found & ~where).sum() < 0.15 * where.sum()
+    assert found[tuple(middle.astype(int))]
+
+
+@pytest.mark.parametrize("inside", [0.3, 0.1, float("nan")], ids=["sharp", "as blurred as all around it", "plain"])
+def test_a_ring_whose_inside_is_no_more_blurred_than_its_surroundings_is_no_bubble(inside: float) -> None:
+    picture, _, _ = bubble(specimen(), np.random.default_rng(3))
+    assert not find_bubbles(picture, MPP, SETTINGS, lambda x, y, half: inside).any()
+
+
+def test_what_is_found_does_not_depend_on_the_blocks_it_is_looked_for_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = specimen()
+    folded, _, _ = fold(one, np.random.default_rng(5))
+    inked, _, _ = pen(one, np.random.default_rng(1), "blue")
+    ringed, where, _ = bubble(one, np.random.default_rng(3))
+
+    def blurred_within(x: float, y: float, half: float) -> float:
+        return 0.02 if 0 <= x < 200 and 0 <= y < 200 and where[int(y), int(x)] else 0.3
+
+    def all_found() -> list[np.ndarray]:
+        return [
+            find_folds(folded, one.tissue, MPP, SETTINGS), find_ink(inked, MPP, SETTINGS),
+            find_bubbles(ringed, MPP, SETTINGS, blurred_within),
+        ]  # fmt: skip
+
+    whole = all_found()
+    monkeypatch.setattr("pathoml.artefacts.blocks.BLOCK_PX", 70)
+    for once, in_parts in zip(whole, all_found(), strict=True):
+        assert once.any()
+        assert (once != in_parts).sum() <= 0.03 * once.sum()
 
 
 def test_a_fold_is_found_and_a_nuclei_rich_band_is_not() -> None:
@@ -144,5 +209,5 @@ def test_drawn_tissue_with_glands_and_lymphocytes_has_hardly_an_artefact(tmp_pat
         tissue += int(mask.tissue.sum())
         for artefact in MAPPED_ARTEFACTS:
             found[artefact] += int((mask.of(artefact) & mask.tissue).sum())
-    limits = dict.fromkeys(MAPPED_ARTEFACTS, 0.005) | {TileFlag.BUBBLE: 0.05}  # rings around glands: 0.30 before
-    assert {flag_name(one): found[one] / tissue for one in found if found[one] > limits[one] * tissue} == {}
+    # Rings around glands were taken for bubbles: 0.30 of the tissue before their focus was looked at.
+    assert {flag_name(one): found[one] / tissue for one in found if found[one] > 0.005 * tissue} == {}

@@ -1,12 +1,14 @@
 """Air bubbles under the cover slip, by their rim: a thin, dark, colourless, closed curve."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.artefacts.density import Densities, optical_densities
+from pathoml.artefacts.blocks import in_blocks
+from pathoml.artefacts.density import Densities, glass_of, optical_densities
 from pathoml.artefacts.settings import QualitySettings
 from pathoml.morphology import dilate, disc
 from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
@@ -14,14 +16,15 @@ from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
 _RADII_UM = np.geomspace(90, 450, 10)
 _RIM_UM = 24.0
 _LEAST_RIM, _FULL_RIM = 0.05, 0.25
-_MOST_COLOUR, _MOST_DIFFERENT, _BESIDE_UM = 1.65, 0.2, 36.0
-_COLOURS, _MOST_ROUGH = (1.25, 1.4), (0.02, 0.0095)
-"""The more colour a curve has, the smoother it has to be: rings of nuclei are coloured and uneven."""
-_LEAST_VOTES, _MOST_CANDIDATES = 0.2, 60
+_MOST_COLOUR = 1.65
+_WITHIN, _BEYOND, _BLURRED = 0.62, 1.75, 0.5
+"""Focus is measured in a square inside the rim and in squares around it (radii); it has to be half of that outside."""
+_LEAST_VOTES, _MOST_CANDIDATES = 0.2, 30
 _ANGLES, _REACH, _STEPS, _TURN_COST = 72, 0.3, 21, 0.03
 _CLOSED_STEPS, _LEAST_SHOWN = 3, 0.4
-_SUPPORT_RADII_UM, _LEAST_SUPPORT = (110.0, 200.0), (0.97, 0.86)
-"""Small rings (follicles, vessels) are common in tissue, so that a small bubble has to be rim nearly all around."""
+_SUPPORT_RADII_UM, _LEAST_SUPPORT = (110.0, 200.0), (0.85, 0.75)
+
+DetailAt = Callable[[float, float, float], float]
 
 
 class _Curves(NamedTuple):
@@ -32,16 +35,16 @@ class _Curves(NamedTuple):
     strength: FloatArray  # mean density of the rim
     shown: FloatArray  # share of the curve that lies in the picture
     closed: BoolArray
-    roughness: FloatArray  # mean distance from a smooth curve, against the radius
 
 
 def find_bubbles(
-    picture: RgbImage, mpp: float, settings: QualitySettings, *, ink: BoolArray | None = None
+    picture: RgbImage, mpp: float, settings: QualitySettings, detail: DetailAt, *, ink: BoolArray | None = None
 ) -> BoolArray:  # fmt: skip
     """Find bubbles of 0.15 to 1 mm; others by nothing but what they do to the focus of tiles.
 
     Every rim pixel votes for centres on both sides of the rim it lies on; around each centre with many votes the
-    strongest closed curve is found, and is a bubble if nearly all of it is rim, smooth, and dark in every colour.
+    strongest closed curve is found. It is a bubble if most of it is rim, dark in every colour, and what lies inside is
+    out of focus: rings of nuclei around glands, follicles and vessels are sharp.
 
     Parameters
     ----------
@@ -50,7 +53,10 @@ def find_bubbles(
     mpp : float
         Its microns per pixel.
     settings : QualitySettings
-        Density of a rim.
+        Density of a rim, and what is in focus.
+    detail : callable
+        Column, row and half the side (pixels of the picture) of a square -> its fine over coarse detail, as
+        `pathoml.artefacts.fine_over_coarse` measures it at full resolution; NaN where it cannot be told.
     ink : ndarray of bool, shape (rows, columns), optional
         Marker pen, whose edges are no rims.
 
@@ -62,32 +68,57 @@ def find_bubbles(
     References
     ----------
     Voting along normals: Ballard DH. Generalizing the Hough transform to detect arbitrary shapes. Pattern Recognition 13
-    (1981) 111-122.
+    (1981) 111-122. The confirmation by focus is pathoml's own.
     """
-    densities = optical_densities(picture)
+    glass = glass_of(picture)
+
+    def find(part: tuple[slice, slice]) -> BoolArray:
+        densities = optical_densities(picture[part], glass)
+        rows, columns = part
+
+        def detail_here(x: float, y: float, half: float) -> float:
+            return detail(columns.start + x, rows.start + y, half)
+
+        return _bubbles_in(densities, mpp, settings, detail_here, ink[part] if ink is not None else None)
+
+    return in_blocks(picture.shape, 2 * (1 + _REACH) * _RADII_UM[-1] / mpp, find)
+
+
+def _bubbles_in(
+    densities: Densities, mpp: float, settings: QualitySettings, detail: DetailAt, ink: BoolArray | None
+) -> BoolArray:  # fmt: skip
     added = _added_by_thin_structures(densities, mpp)
     rim = np.ascontiguousarray(added.min(axis=0))
     if ink is not None and ink.any():
         rim[dilate(ink, _RIM_UM / mpp)] = 0
-    centres = _candidates(rim, _RADII_UM / mpp)
     inside = np.zeros(rim.shape, dtype=np.uint8)
+    centres = _candidates(rim, _RADII_UM / mpp)
     if len(centres) == 0:
         return inside > 0
     curves = _curves(rim, centres)
     needed = np.interp(centres[:, 2] * mpp, _SUPPORT_RADII_UM, _LEAST_SUPPORT)
-    found = (curves.support >= needed) & (curves.strength >= settings.bubble_rim) & curves.closed
-    colour = _colour(added, centres, curves.radius)
-    found &= (curves.shown > _LEAST_SHOWN) & (colour < _MOST_COLOUR)
-    found &= curves.roughness < np.interp(colour, _COLOURS, _MOST_ROUGH)
-    centres, radii = centres[found], curves.radius[found]
-    if len(centres) == 0:
-        return inside > 0
-    real = _difference_across(densities, centres, radii, mpp) < _MOST_DIFFERENT
+    likely = (curves.support >= needed) & (curves.strength >= settings.bubble_rim) & curves.closed
+    likely &= (curves.shown > _LEAST_SHOWN) & (_colour(added, centres, curves.radius) < _MOST_COLOUR)
     angle = _angles()
-    for (x, y, _), radius in zip(centres[real], radii[real], strict=True):
+    for (x, y, _), radius in zip(centres[likely], curves.radius[likely], strict=True):
+        if not _out_of_focus((x, y, float(radius.mean())), settings, detail):
+            continue
         outline = np.stack([x + (radius + 1) * np.cos(angle), y + (radius + 1) * np.sin(angle)], axis=1)
         cv2.fillPoly(inside, [np.rint(outline).astype(np.int32)], 1)
     return inside > 0
+
+
+def _out_of_focus(circle: tuple[float, float, float], settings: QualitySettings, detail: DetailAt) -> bool:
+    """Say whether the inside of a circle is out of focus, for itself and against four places around it."""
+    x, y, radius = circle
+    within = detail(x, y, _WITHIN * radius)
+    beyond = [
+        detail(x + _BEYOND * radius * right, y + _BEYOND * radius * down, _WITHIN * radius)
+        for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1))
+    ]
+    seen = [one for one in beyond if not np.isnan(one)]
+    # A comparison with NaN, where the inside shows no detail at all, is false: bare glass is no loss.
+    return within < settings.min_sharpness and (not seen or within < _BLURRED * float(np.median(seen)))
 
 
 def _added_by_thin_structures(densities: Densities, mpp: float) -> NDArray[np.float32]:
@@ -100,15 +131,6 @@ def _colour(added: NDArray[np.float32], centres: FloatArray, radius: FloatArray)
     """Return by how many times curves add more in one colour than in another: 1 for a shadow, 2 and more for stain."""
     along = [_along(channel, centres, radius).mean(axis=1) for channel in added]
     return np.asarray(np.max(along, axis=0) / np.maximum(np.min(along, axis=0), 1e-3), dtype=np.float64)
-
-
-def _difference_across(densities: Densities, centres: FloatArray, radius: FloatArray, mpp: float) -> FloatArray:
-    """Return the mean difference in density between both sides of curves: a bubble lies over the same tissue on both."""
-    sides = [
-        np.stack([_along(channel, centres, radius + sign * _BESIDE_UM / mpp) for channel in densities])
-        for sign in (-1, 1)
-    ]
-    return np.asarray(np.abs(sides[0] - sides[1]).mean(axis=(0, 2)), dtype=np.float64)
 
 
 def _along(channel: NDArray[np.float32], centres: FloatArray, radius: FloatArray) -> NDArray[np.float32]:
@@ -191,7 +213,6 @@ def _curves(rim: NDArray[np.float32], centres: FloatArray) -> _Curves:
         strength=(on_path * on_shown).sum(axis=1) / count,
         shown=on_shown.mean(axis=1),
         closed=np.abs(path[:, _ANGLES // 2] - path[:, _ANGLES // 2 - 1]) <= _CLOSED_STEPS,
-        roughness=np.abs(curve - _smoothed(curve)).mean(axis=1) / centres[:, 2],
     )
 
 
@@ -225,10 +246,3 @@ def _strongest_path(values: FloatArray) -> IntArray:
     for angle in range(angles - 1, 0, -1):
         path[:, angle - 1] = came_from[np.arange(len(path)), angle, path[:, angle]]
     return path
-
-
-def _smoothed(radius: FloatArray) -> FloatArray:
-    """Keep of closed curves what up to three waves around them can say: circles, ellipses, and a little more."""
-    spectrum = np.fft.rfft(radius, axis=1)
-    spectrum[:, 4:] = 0
-    return np.asarray(np.fft.irfft(spectrum, n=radius.shape[1], axis=1))

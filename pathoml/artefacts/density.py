@@ -1,6 +1,6 @@
 """Optical density of a slide seen from afar."""
 
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,13 +12,43 @@ Densities = NDArray[np.float32]
 _LEAST_GLASS = 200
 
 
-def optical_densities(picture: RgbImage, *, blur_px: float = 0.0) -> Densities:
+class Glass(NamedTuple):
+    """Grey levels of bare glass in red, green and blue."""
+
+    red: int
+    green: int
+    blue: int
+
+
+def glass_of(picture: RgbImage) -> Glass:
+    """Return how bright the glass of a slide is.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (rows, columns, 3)
+        The whole slide, RGB.
+
+    Returns
+    -------
+    Glass
+        The level that 1 % of the pixels exceed; a slide full of tissue shows no glass, which is never darker than 200.
+    """
+    levels = []
+    for channel in range(3):
+        counts = cv2.calcHist([picture], [channel], None, [256], [0, 256]).ravel()
+        levels.append(max(_LEAST_GLASS, int(np.searchsorted(counts.cumsum(), 0.99 * counts.sum()))))
+    return Glass(*levels)
+
+
+def optical_densities(picture: RgbImage, glass: Glass, *, blur_px: float = 0.0) -> Densities:
     """Return how much light is lost, against the slide's own glass (Beer-Lambert).
 
     Parameters
     ----------
     picture : ndarray of uint8, shape (rows, columns, 3)
-        RGB.
+        RGB; the slide or a part of it.
+    glass : Glass
+        Of the whole slide.
     blur_px : float, optional
         Standard deviation of a blur before.
 
@@ -27,14 +57,10 @@ def optical_densities(picture: RgbImage, *, blur_px: float = 0.0) -> Densities:
     ndarray of float32, shape (3, rows, columns)
         Decadic optical density in red, green and blue; at least 0.
     """
-    blurred: NDArray[Any] = cv2.GaussianBlur(picture, (0, 0), sigmaX=blur_px) if blur_px > 0 else picture
-    return np.stack([_density(np.asarray(blurred[..., channel], dtype=np.uint8)) for channel in range(3)])
-
-
-def _density(plane: NDArray[np.uint8]) -> Densities:
-    counts = np.bincount(plane.ravel(), minlength=256)
-    # A slide full of tissue shows no glass, which is never darker than this.
-    glass = max(_LEAST_GLASS, int(np.searchsorted(counts.cumsum(), 0.99 * plane.size)))
-    steps = np.log10(glass / np.maximum(np.arange(256.0), 1)).clip(0).astype(np.float32)
-    densities: Densities = steps[plane]
-    return densities
+    blurred = cv2.GaussianBlur(picture, (0, 0), sigmaX=blur_px) if blur_px > 0 else picture
+    levels = np.maximum(np.arange(256.0), 1)
+    planes = [
+        cv2.LUT(plane, np.log10(level / levels).clip(0).astype(np.float32))
+        for plane, level in zip(cv2.split(blurred), glass, strict=True)
+    ]
+    return np.asarray(np.stack(planes), dtype=np.float32)

@@ -1,10 +1,13 @@
 """Folds: narrow bands where the tissue lies double or triple."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.artefacts.density import Densities, optical_densities
+from pathoml.artefacts.blocks import in_blocks
+from pathoml.artefacts.density import Densities, glass_of, optical_densities
 from pathoml.artefacts.settings import QualitySettings
 from pathoml.morphology import dilate, disc, drop_short, drop_small, opened, touching
 from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
@@ -15,12 +18,22 @@ _DENSE = 1.2
 _SURROUNDINGS_UM, _ABOVE = 260.0, 1.2
 """The same against the mean around it, which a fold that counts exceeds by more; it saves looking at most pixels."""
 _MIDDLE_UM, _ALONG_UM = (-8.0, 0.0, 8.0), (-50.0, -25.0, 0.0, 25.0, 50.0)
-_FLANKS_UM, _FLANK_STEP_UM = (52.0, 68.0, 84.0), 12.0
-_LEAST_FLANK, _CONTINUOUS, _MOST_CHROMA, _FAINT = 0.7, 1.15, 1.25, 0.7
-_HALF_WIDTH_UM, _LEAST_LENGTH_UM = 36.0, 80.0
+_FLANKS_UM, _FLANK_BLUR_UM = (52.0, 68.0, 84.0), 10.0
+_LEAST_FLANK, _CONTINUOUS, _MOST_CHROMA, _FAINT = 0.7, 1.15, 1.25, 0.65
+_HALF_WIDTH_UM, _LEAST_LENGTH_UM = 44.0, 80.0
 _PINK_RATIO, _PINK_CHROMA, _PINK_RED = 1.7, 1.05, 1.2
 _WIDEST_UM, _LEAST_PINK_LENGTH_UM, _LEAST_PINK_UM2 = 50.0, 120.0, 800.0
-_MOST_PIXELS = 400_000
+_EVERY = 3
+"""Rows and columns between those from which the slide's usual density is taken."""
+_REACH_UM = 400.0
+"""How far around a block is looked at: beyond surroundings and flanks, and along a fold."""
+
+
+class _Usual(NamedTuple):
+    """What is usual in the tissue of a slide."""
+
+    density: FloatArray  # median optical density in red, green and blue
+    chroma: float  # median of red over green density
 
 
 def find_folds(picture: RgbImage, tissue: BoolArray, mpp: float, settings: QualitySettings) -> BoolArray:
@@ -55,29 +68,51 @@ def find_folds(picture: RgbImage, tissue: BoolArray, mpp: float, settings: Quali
     nothing = np.zeros_like(tissue)
     if not tissue.any():
         return nothing
-    densities = optical_densities(picture, blur_px=max(0.5, _BLUR_UM / mpp))
-    usual = np.array([max(float(np.median(channel[tissue])), 0.02) for channel in densities])
+    glass = glass_of(picture)
+    blur_px = max(0.5, _BLUR_UM / mpp)
+    usual = _usual(optical_densities(picture[::_EVERY, ::_EVERY], glass), tissue[::_EVERY, ::_EVERY])
+
+    def find(part: tuple[slice, slice]) -> BoolArray:
+        if not tissue[part].any():
+            return nothing[part]
+        return _folds_in(optical_densities(picture[part], glass, blur_px=blur_px), tissue[part], usual, mpp, settings)
+
+    return in_blocks(picture.shape, _REACH_UM / mpp, find)
+
+
+def _usual(densities: Densities, tissue: BoolArray) -> _Usual:
+    if not tissue.any():
+        return _Usual(np.full(3, 0.02), 1.0)
+    red, green, _ = densities
+    return _Usual(
+        np.array([max(float(np.median(channel[tissue])), 0.02) for channel in densities]),
+        float(np.median(red[tissue] / np.maximum(green[tissue], 0.05))),
+    )
+
+
+def _folds_in(
+    densities: Densities, tissue: BoolArray, usual: _Usual, mpp: float, settings: QualitySettings
+) -> BoolArray:  # fmt: skip
     dense = tissue.copy()
-    for channel, middle in zip(densities, usual, strict=True):
+    for channel, middle in zip(densities, usual.density, strict=True):
         dense &= channel > _DENSE * middle
-    rows, columns = _thinned(dense & _above_surroundings(densities[1], tissue, mpp))
+    rows, columns = np.nonzero(dense & _above_surroundings(densities[1], tissue, mpp))
     pink = _dense_but_not_bluer(densities, usual, tissue, mpp)
     if len(rows) == 0:
         return pink
     ratio = np.zeros(tissue.shape)
-    ratio[rows, columns] = _ratio_to_flanks(densities, usual, (rows, columns), mpp)
+    ratio[rows, columns] = _ratio_to_flanks(densities, usual.density, (rows, columns), mpp)
     certain = ratio > settings.fold_ratio
     band = touching(ratio > _FAINT * settings.fold_ratio, certain)
     found: BoolArray = dilate(drop_short(band, _LEAST_LENGTH_UM / mpp), _HALF_WIDTH_UM / mpp) & dense
     return found | pink
 
 
-def _dense_but_not_bluer(densities: Densities, usual: FloatArray, tissue: BoolArray, mpp: float) -> BoolArray:
+def _dense_but_not_bluer(densities: Densities, usual: _Usual, tissue: BoolArray, mpp: float) -> BoolArray:
     """Return narrow bands of much more density than usual whose share of red light taken is not above the usual."""
     red, green, blue = densities
-    chroma = float(np.median(red[tissue] / np.maximum(green[tissue], 0.05)))
-    dense = np.minimum(green / usual[1], blue / usual[2]) > _PINK_RATIO
-    pink = dense & (red > _PINK_RED * usual[0]) & (red < _PINK_CHROMA * chroma * green) & tissue
+    dense = np.minimum(green / usual.density[1], blue / usual.density[2]) > _PINK_RATIO
+    pink = dense & (red > _PINK_RED * usual.density[0]) & (red < _PINK_CHROMA * usual.chroma * green) & tissue
     pink = cv2.morphologyEx(pink.astype(np.uint8), cv2.MORPH_CLOSE, disc(1)) > 0
     narrow = pink & ~opened(pink, _WIDEST_UM / mpp)
     return drop_small(drop_short(narrow, _LEAST_PINK_LENGTH_UM / mpp), _LEAST_PINK_UM2 / mpp**2)
@@ -90,25 +125,22 @@ def _above_surroundings(density: NDArray[np.float32], tissue: BoolArray, mpp: fl
     return np.asarray(density > _ABOVE * mean)
 
 
-def _thinned(mask: BoolArray) -> tuple[IntArray, IntArray]:
-    """Return the pixels of a mask, every second row and column of it where they are very many."""
-    rows, columns = np.nonzero(mask)
-    while len(rows) > _MOST_PIXELS:
-        rows, columns = rows[::2], columns[::2]
-    return rows, columns
-
-
 def _ratio_to_flanks(densities: Densities, usual: FloatArray, at: tuple[IntArray, IntArray], mpp: float) -> FloatArray:
     """Return by how many times each pixel is denser than both sides, in the colour where it is least; 0 if no fold."""
     normal = _across(densities[1], mpp)[at]
-    places = _Profile(densities, at, (np.cos(normal), np.sin(normal)), mpp)
-    middle = [places.mean(_MIDDLE_UM, (along,)) for along in _ALONG_UM]
+    interleaved = np.ascontiguousarray(np.moveaxis(densities, 0, -1))
+    directions = (np.cos(normal), np.sin(normal))
+    fine = _Profile(interleaved, at, directions, mpp)
+    # Flanks are means over a width, which is taken once for all pixels.
+    wide = _Profile(cv2.GaussianBlur(interleaved, (0, 0), _FLANK_BLUR_UM / mpp), at, directions, mpp)
+    middle = [fine.mean(_MIDDLE_UM, (along,)) for along in _ALONG_UM]
     centre, least = np.mean(middle, axis=0), np.min(middle, axis=0)
     best = np.zeros(len(at[0]))
     for flank_um in _FLANKS_UM:
-        reach = (flank_um - _FLANK_STEP_UM, flank_um, flank_um + _FLANK_STEP_UM)
-        left = places.mean(tuple(-offset for offset in reach), _ALONG_UM)
-        right = places.mean(reach, _ALONG_UM)
+        left, right = wide.mean((-flank_um,), _ALONG_UM), wide.mean((flank_um,), _ALONG_UM)
+        # Where the picture ends beside a fold, the side that can be seen has to do.
+        shown_left, shown_right = wide.shown(-flank_um), wide.shown(flank_um)
+        left, right = np.where(shown_left, left, right), np.where(shown_right, right, left)
         flank = np.maximum(np.maximum(left, right), 0.04)
         ratios = centre / flank
         same_colour = ratios[0] < _MOST_CHROMA * np.maximum(ratios[1], 0.1)
@@ -122,17 +154,18 @@ def _across(density: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
     """Return the direction (radians) in which density changes most around each pixel, from the structure tensor."""
     blurred = cv2.GaussianBlur(density, (0, 0), _GRADIENT_UM / mpp)
     x, y = cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
-    xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), _AROUND_UM / mpp) for product in (x * x, y * y, x * y))
+    side = (max(3, round(_AROUND_UM * np.sqrt(12) / mpp)),) * 2  # a box as wide as a Gaussian of that deviation
+    xx, yy, xy = (cv2.blur(product, side) for product in (x * x, y * y, x * y))
     return np.asarray(0.5 * np.arctan2(2 * xy, xx - yy), dtype=np.float32)
 
 
 class _Profile:
-    """Densities along lines across pixels: offsets run across the band, and along it."""
+    """Densities (rows, columns, 3) along lines across pixels: offsets run across the band, and along it."""
 
     def __init__(
-        self, densities: Densities, at: tuple[IntArray, IntArray], normal: tuple[FloatArray, FloatArray], mpp: float
+        self, densities: NDArray[np.float32], at: tuple[IntArray, IntArray], normal: tuple[FloatArray, FloatArray], mpp: float
     ) -> None:
-        self._densities, self._mpp = np.ascontiguousarray(np.moveaxis(densities, 0, -1)), mpp
+        self._densities, self._mpp = densities, mpp
         self._rows, self._columns = at
         self._x, self._y = normal
 
@@ -141,9 +174,19 @@ class _Profile:
         values = [self._at(across, along) for across in across_um for along in along_um]
         return np.asarray(np.mean(values, axis=0), dtype=np.float64)
 
+    def shown(self, across_um: float) -> BoolArray:
+        """Say for which pixels the place beside them lies in the picture."""
+        x, y = self._place(across_um, 0.0)
+        height, width = self._densities.shape[:2]
+        return np.asarray((x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))
+
+    def _place(self, across_um: float, along_um: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        x = self._columns + (self._x * across_um - self._y * along_um) / self._mpp
+        y = self._rows + (self._y * across_um + self._x * along_um) / self._mpp
+        return x.astype(np.float32), y.astype(np.float32)
+
     def _at(self, across_um: float, along_um: float) -> NDArray[np.float32]:
-        x = (self._columns + (self._x * across_um - self._y * along_um) / self._mpp).astype(np.float32)
-        y = (self._rows + (self._y * across_um + self._x * along_um) / self._mpp).astype(np.float32)
+        x, y = self._place(across_um, along_um)
         side = int(np.ceil(np.sqrt(len(x))))
         # OpenCV takes maps of at most 32,767 columns.
         padded = [np.resize(values, (side, side)) for values in (x, y)]

@@ -36,7 +36,7 @@ def quality_path(bags: Path) -> Path:
 def write_quality(
     entries: Sequence[SlideEntry], outcomes: Sequence[SlideOutcome], cohort: Cohort, bags: Path, name: str
 ) -> None:
-    """Write ``contact_sheets.html`` and ``quality.csv`` beside the bags.
+    """Write ``contact_sheets.html``, ``quality.csv`` and ``quality_sites.csv`` beside the bags.
 
     Parameters
     ----------
@@ -66,7 +66,20 @@ def write_quality(
         measures = {} if outcome.status == "failed" else _measures(bags / f"{entry.slide_id}.h5")
         rows.append({"slide_id": entry.slide_id, "site": site, "code": outcome.code, **measures})
     write_archive_page(bags / "contact_sheets.html", name, sheets)
-    write_text(quality_path(bags), pd.DataFrame(rows).to_csv(index=False))
+    table = pd.DataFrame(rows)
+    write_text(quality_path(bags), table.to_csv(index=False))
+    write_text(bags / "quality_sites.csv", _by_site(table).to_csv(index=False))
+
+
+def _by_site(slides: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a site: slides, those that failed, sums of counts and means of the other measures."""
+    numbers = slides.select_dtypes("number")
+    counted = [name for name in numbers if name in {"tiles", "lost_tiles"} or name.startswith("rejected_")]
+    how = {name: "sum" if name in counted else "mean" for name in numbers}
+    groups = slides.assign(failed=slides["code"] != "").groupby("site", sort=True)
+    heads = groups.agg(slides=("slide_id", "size"), failed=("failed", "sum"))
+    measures = groups.agg(how).round(4) if how else pd.DataFrame(index=heads.index)
+    return heads.join(measures).reset_index()
 
 
 def _measures(path: Path) -> dict[str, float | str]:

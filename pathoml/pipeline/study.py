@@ -114,6 +114,29 @@ def examine_data(cohort_settings: CohortSettings, slides: SlidesSettings | None)
     return DataReading(cohort, entries, tuple(problems), reading.outcomes_known)
 
 
+def slides_of(config: Config) -> SlidesSettings:
+    """Return the part of a configuration that names slides.
+
+    Parameters
+    ----------
+    config : Config
+        All settings.
+
+    Returns
+    -------
+    SlidesSettings
+        Its manifest and folders.
+
+    Raises
+    ------
+    InputError
+        If the study has no slides.
+    """
+    if config.slides is None:
+        raise InputError(f"study {config.name}: it has no slides; add the section slides with a manifest")
+    return config.slides
+
+
 def run_config(root: Path) -> Config:
     """Read the configuration that a run was made with.
 

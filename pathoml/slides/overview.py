@@ -41,7 +41,7 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
     mpp_x, mpp_y = geometry.checked_mpp(slide.path.name)
     columns = max(1, round(geometry.width_px * mpp_x / mpp))
     rows = max(1, round(geometry.height_px * mpp_y / mpp))
-    level, reduction = _level_for(geometry, min(geometry.width_px / columns, geometry.height_px / rows))
+    level, reduction = coarsest_level(geometry, min(geometry.width_px / columns, geometry.height_px / rows))
     downsample = geometry.level_downsamples[level] * reduction
     row_height = geometry.height_px / rows
     strip_rows = max(1, int(_STRIP_PIXELS / (geometry.width_px / downsample) / (row_height / downsample)))
@@ -75,8 +75,23 @@ def _read_strip(slide: Slide, top: int, level: int, reduction: int, size: tuple[
     return strip
 
 
-def _level_for(geometry: SlideGeometry, wanted: float) -> tuple[int, int]:
-    """Return the level, and the factor by which its codec shrinks, that give the coarsest pixels still fine enough."""
+def coarsest_level(geometry: SlideGeometry, wanted: float) -> tuple[int, int]:
+    """Return the level, and the factor by which its codec shrinks, that give the coarsest pixels still fine enough.
+
+    Parameters
+    ----------
+    geometry : SlideGeometry
+        The slide's levels.
+    wanted : float
+        Level-0 pixels that a pixel may span; 1 % more is taken.
+
+    Returns
+    -------
+    level : int
+        0 where no level is fine enough.
+    reduction : int
+        1 where the codec does not shrink.
+    """
     fine_enough = [level for level, value in enumerate(geometry.level_downsamples) if value <= wanted * 1.01]
     # The coarsest level first: shrinking while decoding still reads every compressed byte of the level.
     level = max(fine_enough, key=lambda index: geometry.level_downsamples[index]) if fine_enough else 0

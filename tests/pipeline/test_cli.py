@@ -119,6 +119,9 @@ def test_bags_verify_tells_a_rotten_bag_from_a_whole_one(finished, tmp_path: Pat
     content[len(content) // 2] ^= 1
     rotten = tmp_path / "rotten.h5"
     rotten.write_bytes(bytes(content))
+    done = pathoml("bags", "verify", str(whole), "--source", str(finished.folder / "study.yaml"))
+    assert done.returncode == 0, done.stderr
+    assert "of this very slide" in done.stdout
     done = pathoml("bags", "verify", str(whole), str(rotten))
     assert done.returncode == 1
     assert f"{whole.name}: whole" in done.stdout

@@ -75,6 +75,17 @@ def covered(where: np.ndarray) -> dict[tuple[int, int], float]:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", SPECIMENS)
+@pytest.mark.parametrize("turns", range(4))
+def test_real_tissue_without_artefacts_keeps_its_tiles_however_it_lies(
+    name: str, turns: int, data_dir: Path, tmp_path: Path
+) -> None:
+    one = specimen(data_dir, name)
+    flags = written(tmp_path / "turned.tif", np.ascontiguousarray(np.rot90(one.picture, turns)))
+    wrong = int(TileFlag.PEN | TileFlag.FOLD | TileFlag.BUBBLE)
+    assert sum(bool(flag & wrong) for flag in flags.values()) <= 0.02 * len(flags)
+
+
 def test_artefacts_on_real_tissue_are_found_and_good_tiles_are_kept(data_dir: Path, tmp_path: Path) -> None:
     found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     lost: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -101,6 +112,8 @@ def test_artefacts_on_real_tissue_are_found_and_good_tiles_are_kept(data_dir: Pa
     for name, (hits, total) in lost.items():
         if name not in found:
             print(f"{name}: {hits}/{total} tiles flagged")
+    for name in SPECIMENS:
+        assert lost[f"{name}, as it is"][0] <= 0.02 * lost[f"{name}, as it is"][1], f"{name}: good tiles flagged"
     for kind, (hits, total) in found.items():
         assert total >= 50, f"{kind}: too few tiles to judge by"
         assert hits >= 0.9 * total, f"{kind}: {hits} of {total} found"
