@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
-from pathoml.artefacts import QualitySettings, TileFlag, sharp_share
+from pathoml.artefacts import TileFlag
 from pathoml.bags import Bag, BagHeader, read_bag, write_bag
 from pathoml.cohort import SlideEntry
 from pathoml.contact_sheets import draw_contact_sheet, sheet_path, write_contact_sheet
@@ -40,13 +40,21 @@ from pathoml.geojson import geojson_finder, regions_path
 from pathoml.progress import Progress, silent
 from pathoml.provenance import pathoml_version
 from pathoml.segmenters.build import Segmenter, build_segmenter, model_finder
-from pathoml.slides import Slide, SlideGeometry, TileReader, TileState, open_slide, slide_digest, slide_fingerprint
+from pathoml.slides import Slide, SlideGeometry, TileState, open_slide, slide_digest, slide_fingerprint
 from pathoml.stain import StainChange, fit_stain, optical_density_statistics
 from pathoml.stain_settings import MacenkoSettings, ReinhardSettings
-from pathoml.tiles import LaidTiles, Look, TissueFinder, classical_finder, filled_grid, lay_tiles
+from pathoml.tiles import (
+    LaidTiles,
+    Look,
+    TissueFinder,
+    classical_finder,
+    filled_grid,
+    lay_tiles,
+    read_tiles,
+    tile_flags,
+)
 from pathoml.tiling import Rejection, TileGrid
 from pathoml.tissue import GeojsonTissueSettings, ModelTissueSettings, TissueSettings
-from pathoml.units import RgbImage
 
 logger = logging.getLogger(__name__)
 
@@ -277,55 +285,6 @@ def _encode_grid(slide: Slide, grid: TileGrid, recipe: Recipe, encoder: Encoder,
     if len(kept) == 0:
         raise NoTissueError(f"{slide.path.name}: none of its {len(grid)} tiles is in focus; scan it again")
     return _Encoded(np.concatenate(features)[kept], flags[kept], kept, int(lost.sum()), int(blurred.sum()))
-
-
-def read_tiles(reader: TileReader, start: int, stop: int, batch: RgbImage) -> NDArray[np.uint8]:
-    """Read the next tiles into an encoder's batch; what is lost, and what is left of the batch, becomes white.
-
-    Parameters
-    ----------
-    reader : TileReader
-        Of the slide.
-    start, stop : int
-        Rows of the grid.
-    batch : ndarray of uint8, shape (batch, side, side, 3)
-        Receives the tiles; every call of the encoder has the same shape, so that its results do not depend on it.
-
-    Returns
-    -------
-    ndarray of uint8, shape (stop - start,)
-        `TileState` of each.
-    """
-    states = reader.read(start, stop, batch)
-    batch[: stop - start][states == TileState.LOST] = 255
-    batch[stop - start :] = 255
-    return states
-
-
-def tile_flags(
-    tiles: RgbImage, states: NDArray[np.uint8], mpp: float, quality: QualitySettings
-) -> NDArray[np.uint8]:  # fmt: skip
-    """Return what is notable about tiles as read: parts that were never scanned, and focus.
-
-    Parameters
-    ----------
-    tiles : ndarray of uint8, shape (tiles, side, side, 3)
-        RGB.
-    states : ndarray of uint8, shape (tiles,)
-        `TileState` of each.
-    mpp : float
-        Their microns per pixel.
-    quality : QualitySettings
-        What counts as out of focus.
-
-    Returns
-    -------
-    ndarray of uint8, shape (tiles,)
-        `TileFlag` bits.
-    """
-    absent = np.where(states == TileState.ABSENT_PART, TileFlag.ABSENT_PART, 0)
-    blurred = sharp_share(tiles, mpp, quality) < quality.min_sharp_share
-    return np.asarray(absent | np.where(blurred, TileFlag.OUT_OF_FOCUS, 0), dtype=np.uint8)
 
 
 def _stain_change(slide: Slide, grid: TileGrid, recipe: Recipe) -> StainChange | None:

@@ -1,4 +1,4 @@
-"""The tiles of an open slide: laid where its tissue is."""
+"""The tiles of an open slide: laid where its tissue is, read into batches, judged one by one."""
 
 import logging
 from collections.abc import Callable
@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pathoml.artefacts import (
     QualitySettings,
     TileFlag,
-    fine_over_coarse,
     find_blood_or_pigment,
     find_bubbles,
     find_folds,
     find_ink,
+    fine_over_coarse,
+    sharp_share,
 )
 from pathoml.errors import DamagedSlideError, NotBrightfieldError, NoTissueError
-from pathoml.slides import Slide, coarsest_level, whole_slide_image
+from pathoml.slides import Slide, TileReader, TileState, coarsest_level, whole_slide_image
 from pathoml.tiling import TileGrid, TilingSettings, make_grid
 from pathoml.tissue import ClassicalTissueSettings, TissueMask, find_tissue
 from pathoml.units import BoolArray, RgbImage
@@ -28,7 +30,7 @@ _NEVER_SCANNED, _DARK = 8, 100
 """Grey levels: black filled in by the scanner, and what a quarter of any slide seen against light exceeds."""
 ARTEFACT_MPP = 8.0
 """Microns per pixel at which artefacts are looked for: the widths of folds and rims are set for it."""
-_DETAIL_MPP, _DETAIL_REACH_UM = 0.5, 150.0
+_DETAIL_MPP, _DETAIL_REACH_UM = 0.5, 80.0
 """Focus inside and beside rings is measured at this resolution, in squares of at most twice that reach."""
 
 TissueFinder = Callable[[Slide, RgbImage, float, BoolArray], BoolArray]
@@ -134,7 +136,7 @@ def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
 
 def _is_brightfield(picture: RgbImage) -> bool:
     """Say whether a slide was seen against light; black that was never scanned says nothing."""
-    brightness = picture.max(axis=-1)
+    brightness = picture[::4, ::4].max(axis=-1)
     scanned = brightness[brightness > _NEVER_SCANNED]
     return len(scanned) > 0 and float(np.percentile(scanned, 75)) > _DARK
 
@@ -272,3 +274,52 @@ def filled_grid(laid: LaidTiles, slide: Slide, tiling: TilingSettings) -> TileGr
             "is some, lower tissue.min_saturation"
         )
     return laid.grid
+
+
+def read_tiles(reader: TileReader, start: int, stop: int, batch: RgbImage) -> NDArray[np.uint8]:
+    """Read the next tiles into an encoder's batch; what is lost, and what is left of the batch, becomes white.
+
+    Parameters
+    ----------
+    reader : TileReader
+        Of the slide.
+    start, stop : int
+        Rows of the grid.
+    batch : ndarray of uint8, shape (batch, side, side, 3)
+        Receives the tiles; every call of the encoder has the same shape, so that its results do not depend on it.
+
+    Returns
+    -------
+    ndarray of uint8, shape (stop - start,)
+        `TileState` of each.
+    """
+    states = reader.read(start, stop, batch)
+    batch[: stop - start][states == TileState.LOST] = 255
+    batch[stop - start :] = 255
+    return states
+
+
+def tile_flags(
+    tiles: RgbImage, states: NDArray[np.uint8], mpp: float, quality: QualitySettings
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Return what is notable about tiles as read: parts that were never scanned, and focus.
+
+    Parameters
+    ----------
+    tiles : ndarray of uint8, shape (tiles, side, side, 3)
+        RGB.
+    states : ndarray of uint8, shape (tiles,)
+        `TileState` of each.
+    mpp : float
+        Their microns per pixel.
+    quality : QualitySettings
+        What counts as out of focus.
+
+    Returns
+    -------
+    ndarray of uint8, shape (tiles,)
+        `TileFlag` bits.
+    """
+    absent = np.where(states == TileState.ABSENT_PART, TileFlag.ABSENT_PART, 0)
+    blurred = sharp_share(tiles, mpp, quality) < quality.min_sharp_share
+    return np.asarray(absent | np.where(blurred, TileFlag.OUT_OF_FOCUS, 0), dtype=np.uint8)

@@ -27,7 +27,7 @@ SETTINGS = QualitySettings()
 MPP = 8.0
 
 
-def SHARP(x: float, y: float, half: float) -> float:  # noqa: N802
+def SHARP(x: float, y: float, half: float) -> float:
     """Detail of a slide that is in focus everywhere."""
     return 0.3
 

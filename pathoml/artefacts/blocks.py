@@ -1,6 +1,7 @@
 """Looking at a picture block by block, so that memory does not grow with the slide."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def _spans(length: int) -> Iterator[slice]:
     """Cut a length into equal parts of at most a block."""
     count = max(1, -(-length // BLOCK_PX))
     edges = np.linspace(0, length, count + 1).round().astype(int)
-    return (slice(int(start), int(stop)) for start, stop in zip(edges[:-1], edges[1:], strict=True))
+    return (slice(int(start), int(stop)) for start, stop in pairwise(edges))
 
 
 def _widened(span: slice, margin: int, length: int) -> slice:

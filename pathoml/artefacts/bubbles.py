@@ -15,11 +15,13 @@ from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
 
 _RADII_UM = np.geomspace(90, 450, 10)
 _RIM_UM = 24.0
-_LEAST_RIM, _FULL_RIM = 0.05, 0.25
+_LEAST_RIM, _FULL_RIM = 0.07, 0.25
 _MOST_COLOUR = 1.65
+_SAME, _MOST_JUDGED = 0.3, 12
+"""Curves whose centres and radii differ by less (radii) are one; of the strongest of a block the focus is measured."""
 _WITHIN, _BEYOND, _BLURRED = 0.62, 1.75, 0.5
 """Focus is measured in a square inside the rim and in squares around it (radii); it has to be half of that outside."""
-_LEAST_VOTES, _MOST_CANDIDATES = 0.2, 30
+_LEAST_VOTES, _MOST_VOTERS, _MOST_CANDIDATES = 0.2, 60_000, 30
 _ANGLES, _REACH, _STEPS, _TURN_COST = 72, 0.3, 21, 0.03
 _CLOSED_STEPS, _LEAST_SHOWN = 3, 0.4
 _SUPPORT_RADII_UM, _LEAST_SUPPORT = (110.0, 200.0), (0.85, 0.75)
@@ -100,7 +102,8 @@ def _bubbles_in(
     likely = (curves.support >= needed) & (curves.strength >= settings.bubble_rim) & curves.closed
     likely &= (curves.shown > _LEAST_SHOWN) & (_colour(added, centres, curves.radius) < _MOST_COLOUR)
     angle = _angles()
-    for (x, y, _), radius in zip(centres[likely], curves.radius[likely], strict=True):
+    for index in _distinct(centres, curves, likely):
+        (x, y, _), radius = centres[index], curves.radius[index]
         if not _out_of_focus((x, y, float(radius.mean())), settings, detail):
             continue
         outline = np.stack([x + (radius + 1) * np.cos(angle), y + (radius + 1) * np.sin(angle)], axis=1)
@@ -108,17 +111,31 @@ def _bubbles_in(
     return inside > 0
 
 
+def _distinct(centres: FloatArray, curves: _Curves, likely: BoolArray) -> list[int]:
+    """Return the strongest of the likely curves, without those that only repeat a stronger one."""
+    kept: list[int] = []
+    places = np.column_stack([centres[:, :2], curves.radius.mean(axis=1)])
+    for index in np.flatnonzero(likely)[np.argsort(-(curves.support * curves.strength)[likely], kind="stable")]:
+        away = np.abs(places[kept] - places[index]).max(axis=1, initial=0)
+        if not (away < _SAME * places[index, 2]).any():
+            kept.append(int(index))
+        if len(kept) == _MOST_JUDGED:
+            break
+    return kept
+
+
 def _out_of_focus(circle: tuple[float, float, float], settings: QualitySettings, detail: DetailAt) -> bool:
     """Say whether the inside of a circle is out of focus, for itself and against four places around it."""
     x, y, radius = circle
     within = detail(x, y, _WITHIN * radius)
+    if not within < settings.min_sharpness:  # nor where it is NaN, without any detail: bare glass is no loss
+        return False
     beyond = [
         detail(x + _BEYOND * radius * right, y + _BEYOND * radius * down, _WITHIN * radius)
         for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1))
     ]
     seen = [one for one in beyond if not np.isnan(one)]
-    # A comparison with NaN, where the inside shows no detail at all, is false: bare glass is no loss.
-    return within < settings.min_sharpness and (not seen or within < _BLURRED * float(np.median(seen)))
+    return not seen or within < _BLURRED * float(np.median(seen))
 
 
 def _added_by_thin_structures(densities: Densities, mpp: float) -> NDArray[np.float32]:
@@ -148,8 +165,10 @@ def _along(channel: NDArray[np.float32], centres: FloatArray, radius: FloatArray
 def _candidates(rim: NDArray[np.float32], radii_px: FloatArray) -> FloatArray:
     """Return centres with many votes: x, y and radius in pixels, shape (candidates, 3)."""
     rows, columns = np.nonzero(rim > _LEAST_RIM)
+    every = 1 + len(rows) // _MOST_VOTERS
+    rows, columns = rows[::every], columns[::every]
     normal = _normals(rim)[rows, columns]
-    weight = np.minimum(rim[rows, columns], _FULL_RIM)
+    weight = np.minimum(rim[rows, columns], _FULL_RIM) * every
     found = [_most_voted((rows, columns), normal, weight, radius, rim.shape) for radius in radii_px]
     return np.concatenate(found) if found else np.zeros((0, 3))
 

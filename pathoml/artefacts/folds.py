@@ -15,10 +15,12 @@ from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
 _BLUR_UM, _GRADIENT_UM, _AROUND_UM = 6.0, 10.0, 40.0
 _DENSE = 1.2
 """Times the slide's median density from which a pixel is looked at."""
+_LIKELY, _MANY = 0.5, 30_000
+"""Share of `fold_ratio` that a pixel has to reach against the denser of two places beside it to be looked at closely."""
 _SURROUNDINGS_UM, _ABOVE = 260.0, 1.2
 """The same against the mean around it, which a fold that counts exceeds by more; it saves looking at most pixels."""
 _MIDDLE_UM, _ALONG_UM = (-8.0, 0.0, 8.0), (-50.0, -25.0, 0.0, 25.0, 50.0)
-_FLANKS_UM, _FLANK_BLUR_UM = (52.0, 68.0, 84.0), 10.0
+_FLANKS_UM, _FLANKS_ALONG_UM, _FLANK_BLUR_UM = (52.0, 68.0, 84.0), (-40.0, 0.0, 40.0), 10.0
 _LEAST_FLANK, _CONTINUOUS, _MOST_CHROMA, _FAINT = 0.7, 1.15, 1.25, 0.65
 _HALF_WIDTH_UM, _LEAST_LENGTH_UM = 44.0, 80.0
 _PINK_RATIO, _PINK_CHROMA, _PINK_RED = 1.7, 1.05, 1.2
@@ -96,12 +98,21 @@ def _folds_in(
     dense = tissue.copy()
     for channel, middle in zip(densities, usual.density, strict=True):
         dense &= channel > _DENSE * middle
-    rows, columns = np.nonzero(dense & _above_surroundings(densities[1], tissue, mpp))
     pink = _dense_but_not_bluer(densities, usual, tissue, mpp)
+    rows, columns = np.nonzero(dense & _above_surroundings(densities[1], tissue, mpp))
+    if len(rows) > _MANY:
+        # Every second pixel, as on a chessboard, is enough: those of a fold still touch at their corners.
+        white = (rows + columns) % 2 == 0
+        rows, columns = rows[white], columns[white]
+    if len(rows) == 0:
+        return pink
+    around = _Surroundings(densities, mpp)
+    likely = around.quick_ratio((rows, columns)) > _LIKELY * settings.fold_ratio
+    rows, columns = rows[likely], columns[likely]
     if len(rows) == 0:
         return pink
     ratio = np.zeros(tissue.shape)
-    ratio[rows, columns] = _ratio_to_flanks(densities, usual.density, (rows, columns), mpp)
+    ratio[rows, columns] = around.ratio_to_flanks(usual.density, (rows, columns))
     certain = ratio > settings.fold_ratio
     band = touching(ratio > _FAINT * settings.fold_ratio, certain)
     found: BoolArray = dilate(drop_short(band, _LEAST_LENGTH_UM / mpp), _HALF_WIDTH_UM / mpp) & dense
@@ -125,29 +136,46 @@ def _above_surroundings(density: NDArray[np.float32], tissue: BoolArray, mpp: fl
     return np.asarray(density > _ABOVE * mean)
 
 
-def _ratio_to_flanks(densities: Densities, usual: FloatArray, at: tuple[IntArray, IntArray], mpp: float) -> FloatArray:
-    """Return by how many times each pixel is denser than both sides, in the colour where it is least; 0 if no fold."""
-    normal = _across(densities[1], mpp)[at]
-    interleaved = np.ascontiguousarray(np.moveaxis(densities, 0, -1))
-    directions = (np.cos(normal), np.sin(normal))
-    fine = _Profile(interleaved, at, directions, mpp)
-    # Flanks are means over a width, which is taken once for all pixels.
-    wide = _Profile(cv2.GaussianBlur(interleaved, (0, 0), _FLANK_BLUR_UM / mpp), at, directions, mpp)
-    middle = [fine.mean(_MIDDLE_UM, (along,)) for along in _ALONG_UM]
-    centre, least = np.mean(middle, axis=0), np.min(middle, axis=0)
-    best = np.zeros(len(at[0]))
-    for flank_um in _FLANKS_UM:
-        left, right = wide.mean((-flank_um,), _ALONG_UM), wide.mean((flank_um,), _ALONG_UM)
-        # Where the picture ends beside a fold, the side that can be seen has to do.
-        shown_left, shown_right = wide.shown(-flank_um), wide.shown(flank_um)
-        left, right = np.where(shown_left, left, right), np.where(shown_right, right, left)
-        flank = np.maximum(np.maximum(left, right), 0.04)
-        ratios = centre / flank
-        same_colour = ratios[0] < _MOST_CHROMA * np.maximum(ratios[1], 0.1)
-        tissue_beside = np.minimum(left, right)[1] > _LEAST_FLANK * usual[1]
-        continuous = least[1] > _CONTINUOUS * flank[1]
-        best = np.maximum(best, ratios.min(axis=0) * (same_colour & tissue_beside & continuous))
-    return best
+class _Surroundings:
+    """Densities beside pixels, across the band that each may lie in."""
+
+    def __init__(self, densities: Densities, mpp: float) -> None:
+        self._mpp = mpp
+        self._normal = _across(densities[1], mpp)
+        self._fine = np.ascontiguousarray(np.moveaxis(densities, 0, -1))
+        # Flanks are means over a width, which is taken once for all pixels.
+        self._wide = cv2.GaussianBlur(self._fine, (0, 0), _FLANK_BLUR_UM / mpp)
+
+    def quick_ratio(self, at: tuple[IntArray, IntArray]) -> FloatArray:
+        """Return by how many times each pixel is denser than the denser of two places beside it, in the least colour."""
+        profile = self._profile(self._wide, at)
+        sides = [profile.mean((way * _FLANKS_UM[-1],), (0.0,)) for way in (-1, 1)]
+        shown = [profile.shown(way * _FLANKS_UM[-1]) for way in (-1, 1)]
+        left, right = np.where(shown[0], sides[0], sides[1]), np.where(shown[1], sides[1], sides[0])
+        return np.asarray((self._fine[at].T / np.maximum(np.maximum(left, right), 0.04)).min(axis=0), dtype=np.float64)
+
+    def ratio_to_flanks(self, usual: FloatArray, at: tuple[IntArray, IntArray]) -> FloatArray:
+        """Return by how many times each pixel is denser than both sides, in the colour where it is least; 0 if no fold."""
+        fine, wide = self._profile(self._fine, at), self._profile(self._wide, at)
+        middle = [fine.mean(_MIDDLE_UM, (along,)) for along in _ALONG_UM]
+        centre, least = np.mean(middle, axis=0), np.min(middle, axis=0)
+        best = np.zeros(len(at[0]))
+        for flank_um in _FLANKS_UM:
+            left, right = wide.mean((-flank_um,), _FLANKS_ALONG_UM), wide.mean((flank_um,), _FLANKS_ALONG_UM)
+            # Where the picture ends beside a fold, the side that can be seen has to do.
+            shown_left, shown_right = wide.shown(-flank_um), wide.shown(flank_um)
+            left, right = np.where(shown_left, left, right), np.where(shown_right, right, left)
+            flank = np.maximum(np.maximum(left, right), 0.04)
+            ratios = centre / flank
+            same_colour = ratios[0] < _MOST_CHROMA * np.maximum(ratios[1], 0.1)
+            tissue_beside = np.minimum(left, right)[1] > _LEAST_FLANK * usual[1]
+            continuous = least[1] > _CONTINUOUS * flank[1]
+            best = np.maximum(best, ratios.min(axis=0) * (same_colour & tissue_beside & continuous))
+        return best
+
+    def _profile(self, densities: NDArray[np.float32], at: tuple[IntArray, IntArray]) -> "_Profile":
+        normal = self._normal[at]
+        return _Profile(densities, at, (np.cos(normal), np.sin(normal)), self._mpp)
 
 
 def _across(density: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
@@ -163,7 +191,11 @@ class _Profile:
     """Densities (rows, columns, 3) along lines across pixels: offsets run across the band, and along it."""
 
     def __init__(
-        self, densities: NDArray[np.float32], at: tuple[IntArray, IntArray], normal: tuple[FloatArray, FloatArray], mpp: float
+        self,
+        densities: NDArray[np.float32],
+        at: tuple[IntArray, IntArray],
+        normal: tuple[FloatArray, FloatArray],
+        mpp: float,
     ) -> None:
         self._densities, self._mpp = densities, mpp
         self._rows, self._columns = at

@@ -9,7 +9,9 @@ from pathoml.units import FloatArray, RgbImage
 _FINE_UM, _COARSE_UM = 1.5, 8.0
 _COARSEST_MPP = 2.0
 """At coarser resolutions no detail is fine enough to tell."""
-_CELLS, _EVERY = 4, 4
+_CELLS, _EVERY = 4, 8
+_AT_ONCE = 8
+"""Tiles whose intermediate values stay in a processor's cache."""
 _LEAST_DETAIL = 20.0
 """Squared second difference (grey levels) below which a part of a tile is too plain to tell."""
 
@@ -19,7 +21,7 @@ def sharp_share(tiles: RgbImage, mpp: float, settings: QualitySettings) -> Float
 
     Second differences of the green channel are compared at a distance of 1.5 um, where defocus takes nearly everything,
     and of 8 um, where it takes little; the ratio does not depend on the strength of the stain. Each of 4 x 4 parts of a
-    tile is judged by itself; parts without detail count as sharp. Every fourth row and column is looked at.
+    tile is judged by itself; parts without detail count as sharp. Every eighth row and column is looked at.
 
     Parameters
     ----------
@@ -39,7 +41,10 @@ def sharp_share(tiles: RgbImage, mpp: float, settings: QualitySettings) -> Float
     part = (tiles.shape[1] - 2 * coarse) // _CELLS
     if mpp > _COARSEST_MPP or part < _EVERY:
         return np.ones(len(tiles))
-    finely, coarsely = _details(tiles, mpp)
+    few = [_details(tiles[start : start + _AT_ONCE], mpp) for start in range(0, len(tiles), _AT_ONCE)]
+    if not few:
+        return np.ones(0)
+    finely, coarsely = (np.concatenate(parts) for parts in zip(*few, strict=True))
     sharp = (coarsely < _LEAST_DETAIL) | (finely > settings.min_sharpness * coarsely)
     return np.asarray(sharp.mean(axis=(1, 2)), dtype=np.float64)
 
@@ -77,23 +82,27 @@ def _details(tiles: RgbImage, mpp: float) -> tuple[NDArray[np.float64], NDArray[
     """Return fine and coarse detail of each of 4 x 4 parts, shape (tiles, 4, 4)."""
     fine, coarse = _steps(mpp)
     green = tiles[..., 1]
-    lines = (green[:, coarse:-coarse:_EVERY], green[:, :, coarse:-coarse:_EVERY].transpose(0, 2, 1))
-    across, down = (np.ascontiguousarray(one) for one in lines)
+    across = green[:, coarse:-coarse:_EVERY].astype(np.int16)
+    down = green[:, :, coarse:-coarse:_EVERY].astype(np.int16)
     finely, coarsely = (
-        _second_differences(across, step, coarse) + _second_differences(down, step, coarse).transpose(0, 2, 1)
+        _squared_differences(across, 2, step, coarse) + _squared_differences(down, 1, step, coarse)
         for step in (fine, coarse)
     )
     return finely, coarsely
 
 
-def _second_differences(lines: NDArray[np.uint8], step: int, margin: int) -> NDArray[np.float64]:
-    """Return the mean squared second difference along lines, for each of 4 x 4 parts, shape (tiles, 4, 4)."""
-    values = lines.astype(np.int16)
-    length = lines.shape[2] - 2 * margin
-    middle = values[:, :, margin : margin + length]
-    before = values[:, :, margin - step : margin - step + length]
-    after = values[:, :, margin + step : margin + step + length]
-    squared = (2 * middle - before - after).astype(np.float32) ** 2
-    rows, columns = squared.shape[1] // _CELLS, length // _CELLS
-    parts = squared[:, : rows * _CELLS, : columns * _CELLS].reshape(len(lines), _CELLS, rows, _CELLS, columns)
-    return np.asarray(parts.mean(axis=(2, 4)), dtype=np.float64)
+def _squared_differences(values: NDArray[np.int16], axis: int, step: int, margin: int) -> NDArray[np.float64]:
+    """Return the mean squared second difference along an axis, for each of 4 x 4 parts, shape (tiles, 4, 4)."""
+    length = values.shape[axis] - 2 * margin
+    before, middle, after = (
+        values[:, :, first : first + length] if axis == 2 else values[:, first : first + length]
+        for first in (margin - step, margin, margin + step)
+    )
+    squared = (2 * middle - before - after).astype(np.float32)
+    squared *= squared
+    rows, columns = squared.shape[1] // _CELLS, squared.shape[2] // _CELLS
+    squared = squared[:, : rows * _CELLS, : columns * _CELLS]
+    # Rows first: whole rows are added up, which is several times as fast as adding in both directions at once.
+    of_rows = squared.reshape(len(values), _CELLS, rows, -1).sum(axis=2)
+    sums = of_rows.reshape(len(values), _CELLS, _CELLS, columns).sum(axis=3)
+    return np.asarray(sums / (rows * columns), dtype=np.float64)

@@ -1,7 +1,7 @@
 """Tiles of a grid out of the native tiles of a level, each native tile decoded once however the grid lies."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -18,7 +18,11 @@ from pathoml.units import BoolArray, IntArray, RgbImage
 logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 32
-"""Tiles worked on together: bounds what is held decoded, and is enough for threads to share."""
+"""Tiles put together from native ones at a time: bounds what is held decoded, and is enough for threads to share."""
+
+Work = Callable[[Iterable[int]], None]
+Share = Callable[[Work, Sequence[int]], None]
+"""Does work on items, by one thread or several."""
 
 
 class NativeTileReader(TileReader):
@@ -78,26 +82,21 @@ class NativeTileReader(TileReader):
         if self._threads == 1:
             self._read_all(start, stop, out, states, _one_after_the_other)
             return states
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self._threads - 1) as pool:
             self._read_all(start, stop, out, states, lambda work, items: _shared_out(pool, self._threads, work, items))
         return states
 
-    def _read_all(
-        self, start: int, stop: int, out: RgbImage, states: NDArray[np.uint8],
-        share: Callable[[Callable[[list[int]], None], list[int]], None],
-    ) -> None:  # fmt: skip
-        for first in range(start, stop, _ROWS_AT_ONCE):
-            rows = range(first, min(stop, first + _ROWS_AT_ONCE))
-            direct = [row for row in rows if self._direct[row]]
-            pieced = [row for row in rows if not self._direct[row]]
-            if direct:
-                share(lambda part: self._read_direct(part, start, out, states), direct)
-            if pieced:
-                needed = sorted({index for row in pieced for index in self._natives_of(row)} - self._held.keys())
-                self._held.update((index, self._buffer()) for index in needed)
-                share(self._decode, needed)
-                share(lambda part: self._piece_together(part, start, out, states), pieced)
-                self._let_go(pieced)
+    def _read_all(self, start: int, stop: int, out: RgbImage, states: NDArray[np.uint8], share: Share) -> None:
+        direct = [row for row in range(start, stop) if self._direct[row]]
+        pieced = [row for row in range(start, stop) if not self._direct[row]]
+        share(lambda part: self._read_direct(part, start, out, states), direct)
+        for first in range(0, len(pieced), _ROWS_AT_ONCE):
+            rows = pieced[first : first + _ROWS_AT_ONCE]
+            needed = sorted({index for row in rows for index in self._natives_of(row)} - self._held.keys())
+            self._held.update((index, self._buffer()) for index in needed)
+            share(self._decode, needed)
+            share(lambda part: self._piece_together(part, start, out, states), rows)
+            self._let_go(rows)
 
     def _spans(self) -> tuple[IntArray, IntArray]:
         """Return the first and last (column, row) of native tiles under every tile; last < first where there is none."""
@@ -154,7 +153,7 @@ class NativeTileReader(TileReader):
         width, height = self._level.tile_px(self._plan.reduction)
         return self._free.pop() if self._free else np.empty((height, width, 3), dtype=np.uint8)
 
-    def _read_direct(self, rows: list[int], start: int, out: RgbImage, states: NDArray[np.uint8]) -> None:
+    def _read_direct(self, rows: Iterable[int], start: int, out: RgbImage, states: NDArray[np.uint8]) -> None:
         """Decode whole native tiles into their place, shrinking each on the way where the plan says so."""
         width, height = self._level.tile_px(self._plan.reduction)
         step_x, step_y = self._steps or (1, 1)
@@ -184,7 +183,7 @@ class NativeTileReader(TileReader):
             return TileState.LOST
         return TileState.WHOLE if whole else TileState.ABSENT_PART
 
-    def _decode(self, indices: list[int]) -> None:
+    def _decode(self, indices: Iterable[int]) -> None:
         for index in indices:
             buffer = self._held[index]
             assert buffer is not None  # put there by _read_all
@@ -194,7 +193,7 @@ class NativeTileReader(TileReader):
             elif state == TileState.ABSENT_PART:
                 self._absent.add(index)
 
-    def _piece_together(self, rows: list[int], start: int, out: RgbImage, states: NDArray[np.uint8]) -> None:
+    def _piece_together(self, rows: Iterable[int], start: int, out: RgbImage, states: NDArray[np.uint8]) -> None:
         width, height = self._plan.read_px
         mosaic = np.empty((height, width, 3), dtype=np.uint8) if self._plan.resized else None
         for row in rows:
@@ -262,14 +261,14 @@ def paste(
             out[c - y0 : d - y0, a - x0 : b - x0] = pixels[c - top : d - top, a - left : b - left]
 
 
-def _one_after_the_other(work: Callable[[list[int]], None], items: list[int]) -> None:
+def _one_after_the_other(work: Work, items: Sequence[int]) -> None:
     work(items)
 
 
-def _shared_out(
-    pool: ThreadPoolExecutor, threads: int, work: Callable[[list[int]], None], items: list[int]
-) -> None:  # fmt: skip
-    size = -(-len(items) // threads)
-    parts = [items[at : at + size] for at in range(0, len(items), size)] if items else []
-    for future in [pool.submit(work, part) for part in parts]:
-        future.result()
+def _shared_out(pool: ThreadPoolExecutor, threads: int, work: Work, items: Sequence[int]) -> None:
+    """Let each thread, this one too, take the next item whenever it is free."""
+    left = iter(items)
+    others = [pool.submit(work, left) for _ in range(min(threads, len(items)) - 1)]
+    work(left)
+    for other in others:
+        other.result()
