@@ -13,7 +13,13 @@ _LEAST_GLASS = 200
 
 
 class Glass(NamedTuple):
-    """Grey levels of bare glass in red, green and blue."""
+    """Grey levels of bare glass.
+
+    Parameters
+    ----------
+    red, green, blue : int
+        Of 255.
+    """
 
     red: int
     green: int

@@ -142,9 +142,10 @@ class _Surroundings:
     def __init__(self, densities: Densities, mpp: float) -> None:
         self._mpp = mpp
         self._normal = _across(densities[1], mpp)
-        self._fine = np.ascontiguousarray(np.moveaxis(densities, 0, -1))
+        self._fine: Densities = np.ascontiguousarray(np.moveaxis(densities, 0, -1))
         # Flanks are means over a width, which is taken once for all pixels.
-        self._wide = cv2.GaussianBlur(self._fine, (0, 0), _FLANK_BLUR_UM / mpp)
+        wide = cv2.GaussianBlur(self._fine, (0, 0), _FLANK_BLUR_UM / mpp)
+        self._wide: Densities = np.asarray(wide, dtype=np.float32)
 
     def quick_ratio(self, at: tuple[IntArray, IntArray]) -> FloatArray:
         """Return by how many times each pixel is denser than the denser of two places beside it, in the least colour."""

@@ -73,8 +73,8 @@ def write_quality(
 
 def _by_site(slides: pd.DataFrame) -> pd.DataFrame:
     """Return one row a site: slides, those that failed, sums of counts and means of the other measures."""
-    numbers = slides.select_dtypes("number")
-    counted = [name for name in numbers if name in {"tiles", "lost_tiles"} or name.startswith("rejected_")]
+    numbers = [str(name) for name in slides.select_dtypes("number")]
+    counted = {name for name in numbers if name in {"tiles", "lost_tiles"} or name.startswith("rejected_")}
     how = {name: "sum" if name in counted else "mean" for name in numbers}
     groups = slides.assign(failed=slides["code"] != "").groupby("site", sort=True)
     heads = groups.agg(slides=("slide_id", "size"), failed=("failed", "sum"))
