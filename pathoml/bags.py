@@ -89,8 +89,8 @@ class BagHeader:
         ``float32`` or ``bfloat16`` in the encoder.
     reader, decode : str
         Tier that read the slide and how its codec was used (``exact`` or ``scaled``).
-    batch_tiles : int
-        Tiles of one encoder call, padded.
+    batch_tiles, batch_used : int
+        Tiles of one encoder call as asked for, padded; and as used, less where memory was too small.
     settings_digest : str
         SHA-256 of the tissue, tiling and extraction settings that decide the result.
     lost_tiles : int
@@ -127,6 +127,7 @@ class BagHeader:
     reader: str
     decode: str
     batch_tiles: int
+    batch_used: int
     settings_digest: str
     lost_tiles: int
     rejected: dict[str, int]

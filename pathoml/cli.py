@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,13 @@ import typer
 
 if TYPE_CHECKING:
     from pathoml.config import Config
-    from pathoml.extract import SlideOutcome
+    from pathoml.extract import ExtractStatus, SlideOutcome, Watch
     from pathoml.pipeline.running import RunResult
     from pathoml.pipeline.stages import StageContext
     from pathoml.progress import Progress
 
 SOME_FAILED, WRONG_INPUT, INTERRUPTED, FAULT = 1, 2, 3, 70
+_LINE_EVERY_S = 60.0
 _TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
 _USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # newer typers carry a click of their own under a private name
 
@@ -110,7 +112,7 @@ def check(config: ConfigPath, overrides: Overrides = None, slides: OpenSlides = 
     """List every problem of configuration and cohort at once."""
     from pathoml.pipeline.checking import check as find_problems
 
-    with _progress() as progress:
+    with _progress() as (progress, _):
         result = find_problems(config, overrides or [], open_slides=slides, progress=progress)
     if result.facts:
         _table("Cohort", result.facts)
@@ -144,15 +146,29 @@ def run(config: ConfigPath, overrides: Overrides = None) -> None:
     _exit_for(result.failed)
 
 
+class Engine(StrEnum):
+    """What the work of an extraction runs on."""
+
+    local = "local"
+    ray = "ray"
+
+
 @app.command()
-def extract(config: ConfigPath, overrides: Overrides = None) -> None:
+def extract(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    shard: Annotated[str | None, typer.Option(help="Only the I-th of N parts of the slides, as I/N.")] = None,
+    engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster.")] = Engine.local,
+) -> None:
     """Turn slides into feature bags."""
+    from pathoml.extract.shards import parse_shard
     from pathoml.pipeline.stages import extract_stage
     from pathoml.pipeline.study import open_study
 
+    part = None if shard is None else parse_shard(shard)
     settings = _load(config, overrides)
     with _context(settings.device) as context:
-        outcomes = extract_stage(open_study(settings), context)
+        outcomes = extract_stage(open_study(settings), context, shard=part, on_ray=engine is Engine.ray)
     _say_outcomes(outcomes)
 
 
@@ -374,19 +390,19 @@ def _context(device: str) -> Iterator["StageContext"]:
     from pathoml.pipeline.doctor import resolve_device
     from pathoml.pipeline.stages import StageContext
 
-    with _progress() as progress:
-        yield StageContext(resolve_device(device), progress)
+    with _progress() as (progress, watch):
+        yield StageContext(resolve_device(device), progress, watch)
 
 
 @contextmanager
-def _progress() -> Iterator["Progress"]:
-    """Show one bar with time left for each stage, on standard error."""
+def _progress() -> Iterator[tuple["Progress", "Watch"]]:
+    """Show one bar with time left for each stage and the pace of extraction, on standard error."""
     from rich import progress as rich_progress
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _quarters()
+        yield _quarters(), _pace_lines()
         return
     columns = (
         rich_progress.TextColumn("{task.description:<12}"),
@@ -395,16 +411,41 @@ def _progress() -> Iterator["Progress"]:
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("left:"),
         rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[pace]}"),
     )
     with rich_progress.Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
         def listen(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
+                tasks[stage] = bars.add_task(stage, total=total, pace="")
             bars.update(tasks[stage], completed=done, total=total)
 
-        yield listen
+        def watch(status: "ExtractStatus") -> None:
+            if "extract" in tasks:
+                bars.update(tasks["extract"], pace=_pace(status))
+
+        yield listen, watch
+
+
+def _pace(status: "ExtractStatus") -> str:
+    failed = f", {status.failed} failed" if status.failed else ""
+    return f"{status.tiles_per_s:.0f} tiles/s, encoder busy {status.device_busy_share:.0%}{failed}"
+
+
+def _pace_lines() -> "Watch":
+    """Write a line a minute, where nobody watches a bar."""
+    told = time.monotonic()
+
+    def watch(status: "ExtractStatus") -> None:
+        nonlocal told
+        if time.monotonic() - told >= _LINE_EVERY_S:
+            told = time.monotonic()
+            ended = status.done + status.kept + status.failed + status.skipped
+            left = f", {status.seconds_left / 60:.0f} min left" if status.seconds_left >= 0 else ""
+            _say(f"extract: {ended} of {status.slides} slides, {_pace(status)}{left}", error=True)
+
+    return watch
 
 
 def _quarters() -> "Progress":
@@ -461,7 +502,7 @@ def _say_run(result: "RunResult") -> None:
 
 
 def _say_outcomes(outcomes: Sequence["SlideOutcome"]) -> None:
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    failed = [outcome for outcome in outcomes if not outcome.has_bag]
     for outcome in failed:
         _say(f"slide {outcome.slide_id}: {outcome.code}: {outcome.message}", error=True)
     if outcomes:

@@ -27,6 +27,7 @@ The tree::
     │   ├── NoRegionsError (ValueError)
     │   ├── BadStainError (ValueError)
     │   ├── BadFeaturesError (ValueError)
+    │   ├── OutOfMemoryError (MemoryError)
     │   └── WorkerLostError (RuntimeError)
     ├── SlidesFailedError                   so many slides were lost that what was asked for cannot be done
     ├── BagError (ValueError)               a feature bag is missing, damaged, or of another kind than asked
@@ -233,6 +234,12 @@ class BadFeaturesError(SlideError, ValueError):
     """The encoder gave features that are not finite, or too large for the number format of the bag."""
 
     code = "BAD_FEATURES"
+
+
+class OutOfMemoryError(SlideError, MemoryError):
+    """Reading the slide needed more memory than there is."""
+
+    code = "OUT_OF_MEMORY"
 
 
 class WorkerLostError(SlideError, RuntimeError):

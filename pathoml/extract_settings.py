@@ -32,17 +32,32 @@ class ExtractSettings(Settings):
         2,
         ge=0,
         le=256,
-        description="Processes that read and encode slides; 0 works in this process.",
+        description="Processes that decode slides; 0 decodes in this process, slide by slide.",
+        json_schema_extra=NOT_IN_HASH,
+    )
+    cpu_encoders: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="Batches that are encoded side by side where there is no GPU.",
         json_schema_extra=NOT_IN_HASH,
     )
     threads_per_worker: int = Field(
         1,
         ge=1,
         le=256,
-        description="CPU threads of the encoder in each process; their number changes the last bits of features.",
+        description="CPU threads of each of them; their number changes the last bits of features.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Cluster that `pathoml extract --engine ray` works on, for example 'auto'; without, this machine.",
+        json_schema_extra=NOT_IN_HASH,
     )
     slide_timeout_s: float = Field(
-        7200, gt=0, description="A slide that takes longer is given up.", json_schema_extra=NOT_IN_HASH
+        7200,
+        gt=0,
+        description="A slide whose decoding takes longer is given up; waiting for the encoder does not count.",
+        json_schema_extra=NOT_IN_HASH,
     )
 
 

@@ -35,41 +35,65 @@ _RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (
 _WHITE = (0.950456, 1.0, 1.088754)
 
 
-def fit_stain(pixels: NDArray[np.uint8], settings: StainSettings, slide_name: str) -> StainChange | None:
-    """Return how the colours of one slide are changed.
+def fit_stain(
+    pixels: NDArray[np.uint8], settings: MacenkoSettings | ReinhardSettings, slide_name: str
+) -> FloatArray:  # fmt: skip
+    """Estimate what of the colours of one slide decides how they are changed.
 
     Parameters
     ----------
     pixels : ndarray of uint8, shape (pixels, 3)
         RGB of tissue, sampled over the whole slide: stains belong to a slide, not to a tile, whose share of either may be
         nil.
-    settings : StainSettings
+    settings : MacenkoSettings or ReinhardSettings
         Which change.
     slide_name : str
         For messages.
 
     Returns
     -------
-    StainChange or None
-        None where colours stay as they are.
+    ndarray of float64
+        Macenko: the 9 numbers of the matrix that takes the slide's optical densities to the reference's. Reinhard: mean
+        and standard deviation of L*, a* and b*. For `stain_change`.
 
     Raises
     ------
     BadStainError
         If the slide does not show two stains.
     """
-    if isinstance(settings, NoStainSettings):
-        return None
-    if isinstance(settings, AugmentSettings):
-        return _augmentation(settings)
     if len(pixels) < _LEAST_PIXELS:
         raise BadStainError(
             f"{slide_name}: {len(pixels)} pixels of tissue are too few to estimate stains; set stain.kind: none"
         )
     if isinstance(settings, MacenkoSettings):
         stains, strengths = macenko_stains(pixels, settings, slide_name)
-        return _in_density(_macenko_matrix(stains, strengths))
-    return _reinhard(pixels, settings)
+        return _macenko_matrix(stains, strengths).ravel()
+    own = _lab(torch.as_tensor(pixels.reshape(-1, 3)).float() / 255)
+    return np.concatenate([own.mean(dim=0).double().numpy(), own.std(dim=0).clamp_min(1e-3).double().numpy()])
+
+
+def stain_change(settings: StainSettings, fitted: FloatArray | None) -> StainChange | None:
+    """Return how the colours of one slide are changed.
+
+    Parameters
+    ----------
+    settings : StainSettings
+        Which change.
+    fitted : ndarray of float64, or None
+        From `fit_stain`, where the change depends on the slide.
+
+    Returns
+    -------
+    StainChange or None
+        None where colours stay as they are, or nothing has been fitted yet.
+    """
+    if isinstance(settings, AugmentSettings):
+        return _augmentation(settings)
+    if isinstance(settings, NoStainSettings) or fitted is None:
+        return None
+    if isinstance(settings, MacenkoSettings):
+        return _in_density(fitted.reshape(3, 3))
+    return _reinhard(fitted, settings)
 
 
 def macenko_stains(
@@ -121,27 +145,6 @@ def macenko_stains(
     return stains, np.percentile(amounts, _STRENGTH_PERCENTILE, axis=1)
 
 
-def optical_density_statistics(pixels: NDArray[np.uint8]) -> dict[str, float]:
-    """Return mean and standard deviation of the optical density of pixels, by colour.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (pixels, 3)
-        RGB of tissue.
-
-    Returns
-    -------
-    dict of str to float
-        ``mean_red``, ``sd_red`` and so on; decadic optical density against white.
-    """
-    density = -np.log10(np.maximum(pixels.reshape(-1, 3).astype(np.float64), 1) / 255)
-    return {
-        f"{name}_{colour}": round(float(value), 4)
-        for name, values in (("mean", density.mean(axis=0)), ("sd", density.std(axis=0)))
-        for colour, value in zip(("red", "green", "blue"), values, strict=True)
-    }
-
-
 def _macenko_matrix(stains: FloatArray, strengths: FloatArray) -> FloatArray:
     """Return what takes a slide's optical densities to the reference's: one 3 x 3 matrix."""
     scale = np.diag(_REFERENCE_STRENGTHS / strengths)
@@ -160,9 +163,8 @@ def _in_density(matrix: FloatArray) -> StainChange:
     return change
 
 
-def _reinhard(pixels: NDArray[np.uint8], settings: ReinhardSettings) -> StainChange:
-    own = _lab(torch.as_tensor(pixels.reshape(-1, 3)).float() / 255)
-    own_mean, own_spread = own.mean(dim=0), own.std(dim=0).clamp_min(1e-3)
+def _reinhard(fitted: FloatArray, settings: ReinhardSettings) -> StainChange:
+    own_mean, own_spread = fitted[:3], fitted[3:]
 
     def change(tiles: Tiles, rows: NDArray[np.int64]) -> Tiles:
         mean, spread, from_mean, from_spread = (

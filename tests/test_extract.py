@@ -88,7 +88,7 @@ def toy(module: nn.Module | None = None) -> Encoder:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pathoml.extract._worker_encoder", lambda *_: toy())
+    monkeypatch.setattr("pathoml.extract.archive.built_encoder", lambda *_: toy())
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,13 @@ def test_bad_slides_get_their_code_and_the_others_go_on(archive: tuple) -> None:
     entries, outcomes, folder = archive
     assert statuses(outcomes) == ["TEXT", "done", "NO_MPP", "NO_TISSUE", "done", "NOT_FOUND"]
     assert [one.slide_id for one in outcomes] == [one.slide_id for one in entries]
-    assert {path.name for path in folder.iterdir()} == {"a.h5", "b.h5", "ledger.jsonl", "contact_sheets"}
+    assert {path.name for path in folder.iterdir()} == {
+        "a.h5",
+        "b.h5",
+        "ledger.jsonl",
+        "metrics.jsonl",
+        "contact_sheets",
+    }
 
 
 def test_a_share_that_fails_under_a_slide_costs_that_slide_alone(
@@ -115,7 +121,7 @@ def test_a_share_that_fails_under_a_slide_costs_that_slide_alone(
             raise OSError(errno.EIO, "Input/output error", str(path))
         return slide_digest(path)
 
-    monkeypatch.setattr("pathoml.extract.slide_digest", failing_share)
+    monkeypatch.setattr("pathoml.decoding.slide_tiles.slide_digest", failing_share)
     outcomes = extract_archive([entry(slides / "a.tif"), entry(slides / "b.tif")], recipe(), tmp_path)
     assert statuses(outcomes) == ["UNREADABLE", "done"]
     assert outcomes[0].message.startswith("a.tif: cannot be read (")
@@ -157,8 +163,15 @@ def by_workers(archive: tuple, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def test_a_worker_that_dies_or_hangs_costs_its_slide_alone(archive: tuple, by_workers: tuple) -> None:
     outcomes, folder = by_workers
     assert statuses(outcomes) == ["WORKER_LOST", "WORKER_LOST", *statuses(archive[1])]
-    assert all("died or took too long" in one.message for one in outcomes[:2])
-    assert {path.name for path in folder.iterdir()} == {"a.h5", "b.h5", "ledger.jsonl", "contact_sheets"}
+    assert "the process that read it died" in outcomes[0].message
+    assert "took more than 8 s (extract.slide_timeout_s) and was given up" in outcomes[1].message
+    assert {path.name for path in folder.iterdir()} == {
+        "a.h5",
+        "b.h5",
+        "ledger.jsonl",
+        "metrics.jsonl",
+        "contact_sheets",
+    }
 
 
 def test_worker_processes_say_the_same_of_bad_slides(archive: tuple, by_workers: tuple) -> None:

@@ -58,8 +58,20 @@ class Quarters(nn.Module):
         return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1) * self.factor
 
 
-def toy(factor: float = 1.0) -> Encoder:
-    return Encoder("toy", Quarters(factor), 12, 0.5, 224, (0.0,) * 3, (1.0,) * 3, "e" * 64, "", "")
+class FirstBatches(Quarters):
+    """Another factor for the first batches."""
+
+    def __init__(self, count: int, factor: float) -> None:
+        super().__init__()
+        self.count, self.first_factor = count, factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        factor = self.first_factor if len(self.batches) < self.count else 1.0
+        return super().forward(images) * factor
+
+
+def toy(module: Quarters | None = None) -> Encoder:
+    return Encoder("toy", module or Quarters(), 12, 0.5, 224, (0.0,) * 3, (1.0,) * 3, "e" * 64, "", "")
 
 
 def spoil_level_0(path: Path, index: int) -> None:
@@ -147,7 +159,7 @@ def test_only_tiles_out_of_focus_are_flagged(slide: Path, tmp_path: Path) -> Non
 def test_an_encoder_that_takes_other_tiles_stops_everything_before_work(
     slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiling: TilingSettings
 ) -> None:
-    monkeypatch.setattr("pathoml.extract._worker_encoder", lambda *_: toy())
+    monkeypatch.setattr("pathoml.extract.archive.built_encoder", lambda *_: toy())
     with pytest.raises(EncoderError, match=r"encoder toy takes 224 px tiles at 0\.5 mpp, tiling makes"):
         extract_archive([entry(slide)], recipe(tiling=tiling), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -158,8 +170,8 @@ def test_an_encoder_that_takes_other_tiles_stops_everything_before_work(
 def test_features_that_cannot_be_kept_cost_their_slide_and_not_the_archive(
     slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, remedy: str
 ) -> None:
-    encoders = iter([toy(factor), toy()])
-    monkeypatch.setattr("pathoml.extract._worker_encoder", lambda *_: next(encoders))
+    batches = -(-len(extract_slide(entry(slide), recipe(), toy()).features) // 8)
+    monkeypatch.setattr("pathoml.extract.archive.built_encoder", lambda *_: toy(FirstBatches(batches, factor)))
     entries = [dataclasses.replace(entry(slide), slide_id=name) for name in ("wild", "tame")]
     outcomes = extract_archive(entries, recipe(feature_dtype="float16"), tmp_path)
     assert [one.status for one in outcomes] == ["failed", "done"]

@@ -70,3 +70,24 @@ def optical_densities(picture: RgbImage, glass: Glass, *, blur_px: float = 0.0) 
         for plane, level in zip(cv2.split(blurred), glass, strict=True)
     ]
     return np.asarray(np.stack(planes), dtype=np.float32)
+
+
+def optical_density_statistics(pixels: NDArray[np.uint8]) -> dict[str, float]:
+    """Return mean and standard deviation of the optical density of pixels, by colour.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (pixels, 3)
+        RGB of tissue.
+
+    Returns
+    -------
+    dict of str to float
+        ``mean_red``, ``sd_red`` and so on; decadic optical density against white.
+    """
+    density = -np.log10(np.maximum(pixels.reshape(-1, 3).astype(np.float64), 1) / 255)
+    return {
+        f"{name}_{colour}": round(float(value), 4)
+        for name, values in (("mean", density.mean(axis=0)), ("sd", density.std(axis=0)))
+        for colour, value in zip(("red", "green", "blue"), values, strict=True)
+    }

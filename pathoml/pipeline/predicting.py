@@ -125,7 +125,7 @@ def draw_maps(
     outcomes = _extract(request, package, entries, context)
     drawn: list[Path] = []
     for entry, outcome in zip(entries, outcomes, strict=True):
-        if outcome.status == "failed":
+        if not outcome.has_bag:
             continue
         caption = f"Slide {entry.slide_id}, mean of {len(package.members)} model(s)"
         one = MapRequest(entry, request.output / "bags", package, caption, request.output / "heatmaps")
@@ -254,7 +254,7 @@ def _patient_features(
     entries = _entries([path for path in request.inputs if path.suffix != ".h5"])
     outcomes = _extract(request, package, entries, context) if entries else []
     for entry, outcome in zip(entries, outcomes, strict=True):
-        if outcome.status != "failed":
+        if outcome.has_bag:
             bag = read_bag(request.output / "bags" / f"{entry.slide_id}.h5")
             _check_bag(package, bag.header)
             parts.setdefault(entry.patient_id, []).append(bag.features)

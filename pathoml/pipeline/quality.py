@@ -60,10 +60,10 @@ def write_quality(
     sheets, rows = [], []
     for entry, outcome in zip(entries, outcomes, strict=True):
         sheet = sheet_path(bags, entry.slide_id)
-        said = f"{outcome.code}: {outcome.message}" if outcome.status == "failed" else outcome.status
+        said = f"{outcome.code}: {outcome.message}" if not outcome.has_bag else outcome.status
         site = site_of.get(entry.patient_id, "")
         sheets.append(SheetEntry(entry.slide_id, site, said, sheet if sheet.is_file() else None))
-        measures = {} if outcome.status == "failed" else _measures(bags / f"{entry.slide_id}.h5")
+        measures = {} if not outcome.has_bag else _measures(bags / f"{entry.slide_id}.h5")
         rows.append({"slide_id": entry.slide_id, "site": site, "code": outcome.code, **measures})
     write_archive_page(bags / "contact_sheets.html", name, sheets)
     table = pd.DataFrame(rows)

@@ -71,7 +71,7 @@ def run(config: Config, context: StageContext | None = None) -> RunResult:
     context = context or StageContext(resolve_device(config.device))
     study = open_study(config)
     outcomes = extract_stage(study, context) if config.slides is not None else []
-    failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")
+    failed = tuple(outcome for outcome in outcomes if not outcome.has_bag)
     study = _train_on_the_rest(study, failed, context)
     evaluation = evaluate_stage(config)
     heatmaps = heatmap_stage(study, context)

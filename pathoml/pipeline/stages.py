@@ -16,7 +16,7 @@ from pathoml.cross_validation import MODEL, FitPlan, cross_validate
 from pathoml.encoders.build import build_encoder
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
-from pathoml.extract import SlideOutcome, extract_archive
+from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.heatmaps import STYLES
 from pathoml.mil.patients import load_features
@@ -48,13 +48,18 @@ class StageContext:
         ``cpu`` or ``cuda``.
     progress : Progress
         Told how far a stage is.
+    watch : callable or None
+        Told every few seconds how an extraction goes.
     """
 
     device: str = "cpu"
     progress: Progress = silent
+    watch: Watch | None = None
 
 
-def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
+def extract_stage(
+    study: Study, context: StageContext, *, shard: Shard | None = None, on_ray: bool = False
+) -> list[SlideOutcome]:  # fmt: skip
     """Make the bags that are missing.
 
     Parameters
@@ -63,6 +68,10 @@ def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
         With slides.
     context : StageContext
         Device and listener.
+    shard : Shard, optional
+        Only this part of the slides; tables and pages about all slides are left to a call without.
+    on_ray : bool, optional
+        Whether a Ray cluster does the work.
 
     Returns
     -------
@@ -78,15 +87,27 @@ def extract_stage(study: Study, context: StageContext) -> list[SlideOutcome]:
         raise InputError(f"study {study.config.name} names no slides; add the section slides: to extract features")
     for folder in (study.folder.root, study.config.slides.bags):
         require_writable(folder)
-    write_json(study.folder.environment, environment(context.device))
-    outcomes = extract_archive(
-        study.entries, study.config.recipe, study.config.slides.bags, device=context.device, progress=context.progress
-    )
-    table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status"])
-    table.insert(1, "has_bag", [outcome.status != "failed" for outcome in outcomes])
-    write_text(study.folder.slides, table.to_csv(index=False))
-    write_quality(study.entries, outcomes, study.cohort, study.config.slides.bags, study.config.name)
+    entries = study.entries if shard is None else shard.of(study.entries)
+    recipe, bags = study.config.recipe, study.config.slides.bags
+    if on_ray:
+        outcomes = extract_with_ray(
+            entries, recipe, bags, device=context.device, address=recipe.extract.ray_address, progress=context.progress
+        )
+    else:
+        outcomes = extract_archive(
+            entries, recipe, bags, device=context.device, progress=context.progress, watch=context.watch
+        )
+    if shard is None:
+        _write_tables(study, context, outcomes, bags)
     return outcomes
+
+
+def _write_tables(study: Study, context: StageContext, outcomes: list[SlideOutcome], bags: Path) -> None:
+    write_json(study.folder.environment, environment(context.device))
+    table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status"])
+    table.insert(1, "has_bag", [outcome.has_bag for outcome in outcomes])
+    write_text(study.folder.slides, table.to_csv(index=False))
+    write_quality(study.entries, outcomes, study.cohort, bags, study.config.name)
 
 
 def train_stage(study: Study, context: StageContext) -> Study:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -177,3 +178,25 @@ def _fall(length: int) -> NDArray[np.float32]:
     """Return weights that rise from the edges to 1 over a quarter of the length."""
     distance = np.minimum(np.arange(length) + 0.5, length - np.arange(length) - 0.5)
     return np.asarray(np.clip(distance / max(1.0, _OVERLAP * length), 0.01, 1), dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
+def cached_segmenter(settings: ModelTissueSettings) -> Segmenter:
+    """Build a segmentation network once in a process; see `build_segmenter`.
+
+    Parameters
+    ----------
+    settings : ModelTissueSettings
+        Which.
+
+    Returns
+    -------
+    Segmenter
+        Ready.
+
+    Raises
+    ------
+    EncoderError
+        If its weights cannot be had.
+    """
+    return build_segmenter(settings)

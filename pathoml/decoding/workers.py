@@ -1,0 +1,277 @@
+"""Processes that decode slides into shared memory, each supervised: one that dies or hangs costs its slide alone."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+
+from pathoml.cohort import SlideEntry
+from pathoml.decoding.ring import LaneWriter, RingReader, RingShape
+from pathoml.decoding.slide_tiles import SlideTiles, TileSink, decode_slide
+from pathoml.errors import OutOfMemoryError, PathomlError, UnreadableSlideError, WorkerLostError
+from pathoml.extract_settings import Recipe
+from pathoml.units import FloatArray, RgbImage
+
+
+@dataclass
+class Decoding:
+    """A slide that is being decoded.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+        The slide.
+    lane : int
+        Where its pages come.
+    future : Future of SlideTiles
+        What it gives at the end.
+    """
+
+    entry: SlideEntry
+    lane: int
+    future: "Future[SlideTiles]"
+    busy_s: float = 0.0
+    looked_at: float = 0.0
+
+
+class DecodingPool:
+    """Decoding processes and the pages that they fill.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How slides are decoded.
+    workers, page_tiles : int
+        Processes, and tiles of a page.
+    sheets : Path or None
+        Folder for contact sheets, one a slide.
+    device : str
+        Where a segmentation network runs, if the recipe names one.
+
+    Raises
+    ------
+    OutputError
+        If there is not enough shared memory.
+    """
+
+    def __init__(self, recipe: Recipe, workers: int, page_tiles: int, sheets: Path | None, device: str) -> None:
+        self._recipe, self._sheets, self._device = recipe, sheets, device
+        self._ring = RingReader(RingShape(workers, page_tiles, recipe.tiling.tile_px))
+        self._pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+        self._idle = list(range(workers))
+        self._leaving: dict[int, int] = {}  # lane -> process that was told to go
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._pool.close()  # type: ignore[no-untyped-call]
+        else:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+        self._ring.close()
+
+    def has_room(self) -> bool:
+        """Say whether another slide can begin.
+
+        Returns
+        -------
+        bool
+            True if a lane is free.
+        """
+        for lane, process in list(self._leaving.items()):
+            if not _is_alive(process):
+                del self._leaving[lane]
+                self._idle.append(lane)
+        return bool(self._idle)
+
+    def begin(self, entry: SlideEntry) -> Decoding:
+        """Let a process decode a slide.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide; there has to be room.
+
+        Returns
+        -------
+        Decoding
+            To be looked at until it is done.
+        """
+        lane = self._idle.pop(0)
+        self._ring.reset(lane)
+        sheet = None if self._sheets is None else self._sheets / f"{entry.slide_id}.png"
+        place = _Place(self._ring.name, self._ring.shape, lane)
+        future: Future[SlideTiles] = self._pool.schedule(
+            _decode_into_lane, args=[entry, self._recipe, place, sheet, self._device]
+        )
+        return Decoding(entry, lane, future, looked_at=time.monotonic())
+
+    def colours(self, one: Decoding) -> FloatArray | None:
+        """Return a slide's fitted colours; see `RingReader.colours`.
+
+        Parameters
+        ----------
+        one : Decoding
+            The slide, of which a page has come.
+
+        Returns
+        -------
+        ndarray of float64, or None
+            None where the recipe fits none.
+        """
+        return self._ring.colours(one.lane)
+
+    def pages(self, one: Decoding) -> Iterator[tuple[RgbImage, NDArray[np.int64]]]:
+        """Give the pages that are there; each goes back when the next is asked for.
+
+        Parameters
+        ----------
+        one : Decoding
+            The slide.
+
+        Yields
+        ------
+        pixels : ndarray of uint8, shape (tiles, side, side, 3)
+            To be copied.
+        rows : ndarray of int64
+            Their rows of the slide's grid.
+        """
+        while (page := self._ring.full_page(one.lane)) is not None:
+            yield page
+            self._ring.free_page(one.lane)
+
+    def supervise(self, one: Decoding) -> None:
+        """Give up a slide whose process has worked on it for too long; waiting for its reader does not count.
+
+        Parameters
+        ----------
+        one : Decoding
+            The slide.
+        """
+        now = time.monotonic()
+        if not self._ring.is_waiting(one.lane):
+            one.busy_s += now - one.looked_at
+        one.looked_at = now
+        if one.busy_s > self._recipe.extract.slide_timeout_s:
+            one.future.cancel()
+
+    def end(self, one: Decoding) -> SlideTiles:
+        """Return what a slide gave, and make room for another.
+
+        Parameters
+        ----------
+        one : Decoding
+            Whose future is done and whose pages were taken.
+
+        Returns
+        -------
+        SlideTiles
+            Of the delivered tiles.
+
+        Raises
+        ------
+        SlideError
+            Whatever is wrong with the slide; `WorkerLostError` if its process died or took too long.
+        """
+        writer = self._ring.writer(one.lane)
+        if one.future.cancelled() and writer and _is_alive(writer):
+            self._leaving[one.lane] = writer
+        else:
+            self._idle.append(one.lane)
+        try:
+            return one.future.result()
+        except CancelledError as error:
+            limit = self._recipe.extract.slide_timeout_s
+            raise WorkerLostError(
+                f"{one.entry.path.name}: took more than {limit:g} s (extract.slide_timeout_s) and was given up; "
+                "is its share slow, or the slide broken?"
+            ) from error
+        except ProcessExpired as error:
+            raise WorkerLostError(
+                f"{one.entry.path.name}: the process that read it died ({error}); it may need more memory, or be broken"
+            ) from error
+
+
+def decode_here(entry: SlideEntry, recipe: Recipe, sink: TileSink, sheet: Path | None, device: str) -> SlideTiles:
+    """Decode a slide; what the operating system says of its file becomes an error of the slide.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+        The slide.
+    recipe : Recipe
+        How.
+    sink : TileSink
+        Receives the tiles.
+    sheet : Path or None
+        Contact sheet.
+    device : str
+        For a segmentation network.
+
+    Returns
+    -------
+    SlideTiles
+        Of the delivered tiles.
+
+    Raises
+    ------
+    SlideError
+        Whatever is wrong with the slide.
+    OutputError
+        If its contact sheet cannot be written.
+    """
+    try:
+        return decode_slide(entry, recipe, sink, sheet=sheet, device=device)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{entry.path.name}: more memory than there is was needed to read it") from error
+    except OSError as error:
+        if isinstance(error, PathomlError):
+            raise
+        raise UnreadableSlideError(
+            f"{entry.path.name}: cannot be read ({error}); is the share there, are you allowed to?"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a slide's tiles go."""
+
+    ring: str
+    shape: RingShape
+    lane: int
+
+
+def _decode_into_lane(
+    entry: SlideEntry, recipe: Recipe, place: _Place, sheet: Path | None, device: str
+) -> SlideTiles:  # fmt: skip
+    writer = LaneWriter(_attached(place.ring), place.shape, place.lane)
+    return decode_here(entry, recipe, writer, sheet, device)
+
+
+@lru_cache(maxsize=1)
+def _attached(ring: str) -> SharedMemory:
+    """Open the ring's memory once in a process; it stays open as long as arrays lie over it."""
+    return SharedMemory(name=ring)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,213 @@
+"""One owner a slide: several processes and machines can fill the same folder of bags."""
+
+import json
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+from pathoml.errors import OutputError
+from pathoml.files import make_folder
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S, STALE_S = 20.0, 180.0
+"""An owner touches its locks this often; one that has not done so for the longer time is taken for dead."""
+_FOLDER = "locks"
+
+
+class Locks:
+    """The locks that this process holds on slides of one folder.
+
+    A lock is a file, made only if it is not there, that names its owner and is touched while the owner lives. Ages are
+    told by the file server's clock alone. A lock of a dead process of this machine is taken over at once, any other
+    that has not been touched for three minutes too.
+
+    Parameters
+    ----------
+    bags : Path
+        Folder of the bags.
+
+    Raises
+    ------
+    OutputError
+        If locks cannot be written there.
+    """
+
+    def __init__(self, bags: Path) -> None:
+        self._folder = bags / _FOLDER
+        make_folder(self._folder)
+        self._held: set[Path] = set()
+        self._guard, self._stop = threading.Lock(), threading.Event()
+        self._own = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+        self._beats = threading.Thread(target=self._beat, name="locks", daemon=True)
+        self._beats.start()
+
+    def acquire(self, slide_id: str) -> bool:
+        """Try to become the owner of a slide.
+
+        Parameters
+        ----------
+        slide_id : str
+            Which.
+
+        Returns
+        -------
+        bool
+            False if another process is at work on it.
+
+        Raises
+        ------
+        OutputError
+            If locks cannot be written.
+        """
+        path = self._path(slide_id)
+        if not self._make(path):
+            if not self._is_stale(path):
+                return False
+            logger.warning("slide %s: its owner (%s) is gone; going on with it", slide_id, owner_of(path))
+            self._remove_stale(path)
+            if not self._make(path):
+                return False
+        with self._guard:
+            self._held.add(path)
+        return True
+
+    def release(self, slide_id: str) -> None:
+        """Give a slide back.
+
+        Parameters
+        ----------
+        slide_id : str
+            Which this process owns.
+        """
+        path = self._path(slide_id)
+        with self._guard:
+            self._held.discard(path)
+        path.unlink(missing_ok=True)
+
+    def owner(self, slide_id: str) -> str:
+        """Return who works on a slide.
+
+        Parameters
+        ----------
+        slide_id : str
+            Which.
+
+        Returns
+        -------
+        str
+            Host and process, or ``nobody``.
+        """
+        return owner_of(self._path(slide_id))
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._stop.set()
+        self._beats.join()
+        for path in list(self._held):
+            self._held.discard(path)
+            path.unlink(missing_ok=True)
+        try:
+            self._folder.rmdir()
+        except OSError:
+            logger.debug("%s is not empty: others are at work", self._folder)
+
+    def _path(self, slide_id: str) -> Path:
+        return self._folder / f"{slide_id}.lock"
+
+    def _make(self, path: Path) -> bool:
+        try:
+            with path.open("x", encoding="ascii") as file:
+                file.write(self._own)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:  # another process took the empty folder away between two steps of ours
+            make_folder(self._folder)
+            return self._make(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error}); free space, or choose another folder") from error
+        return True
+
+    def _is_stale(self, path: Path) -> bool:
+        try:
+            content = json.loads(path.read_text(encoding="ascii") or "{}")
+            age = self._server_time() - path.stat().st_mtime
+        except FileNotFoundError:
+            return True
+        except ValueError:
+            return False  # being written at this moment, or foreign: its age will tell
+        on_this_machine = content.get("host") == socket.gethostname()
+        return age > STALE_S or (on_this_machine and not _is_running(int(content.get("pid", 0))))
+
+    def _server_time(self) -> float:
+        probe = self._folder / f".clock-{os.getpid()}"
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+        return now
+
+    def _remove_stale(self, path: Path) -> None:
+        """Move it away under a name of our own first, so that of two who find it stale only one takes it."""
+        mine = path.with_suffix(f".stale-{os.getpid()}")
+        try:
+            path.rename(mine)
+        except FileNotFoundError:
+            return
+        mine.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            with self._guard:
+                held = list(self._held)
+            for path in held:
+                try:
+                    os.utime(path)
+                except FileNotFoundError:
+                    logger.warning("%s: the lock was taken away; another process may do the same slide", path.stem)
+                except OSError as error:
+                    logger.warning("%s: the lock cannot be touched (%s)", path.stem, error)
+
+
+def owner_of(path: Path) -> str:
+    """Return who holds a lock.
+
+    Parameters
+    ----------
+    path : Path
+        The lock's file.
+
+    Returns
+    -------
+    str
+        Host and process, or ``nobody``.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="ascii"))
+        return f"process {content['pid']} on {content['host']}"
+    except FileNotFoundError:
+        return "nobody"
+    except (ValueError, KeyError, TypeError):
+        return "an unknown process"
+
+
+def _is_running(process: int) -> bool:
+    if process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Say whether a process of this machine has ended and only waits to be counted; False where that cannot be told."""
+    status = Path(f"/proc/{process}/stat")
+    try:
+        return status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, IndexError):
+        return False

@@ -1,0 +1,109 @@
+"""How far an extraction is: for whoever watches, and for `metrics.jsonl`."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pathoml.extract.outcomes import SlideOutcome
+from pathoml.files import append_line
+
+EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class ExtractStatus:
+    """How far an extraction is.
+
+    Parameters
+    ----------
+    slides, done, kept, failed, skipped : int
+        All slides, and those of each status.
+    tiles : int
+        Tiles encoded in this call.
+    seconds : float
+        Since it began.
+    tiles_per_s : float
+        Over all of that time.
+    device_busy_share : float
+        Share of that time in which the encoder was at work, over all of its calls that can run side by side.
+    seconds_left : float
+        At the pace of the slides so far; -1 before the first is finished.
+    """
+
+    slides: int
+    done: int
+    kept: int
+    failed: int
+    skipped: int
+    tiles: int
+    seconds: float
+    tiles_per_s: float
+    device_busy_share: float
+    seconds_left: float
+
+
+Watch = Callable[[ExtractStatus], None]
+
+
+class StatusKeeper:
+    """Counts outcomes, tells a listener at most once in a while, and appends to ``metrics.jsonl``.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the bags.
+    slides : int
+        In all.
+    at_once : int
+        Encoder calls that can run side by side.
+    watch : callable or None
+        Told each status.
+    """
+
+    def __init__(self, folder: Path, slides: int, at_once: int, watch: Watch | None) -> None:
+        self._folder, self._slides, self._at_once, self._watch = folder, slides, at_once, watch
+        self._counts = dict.fromkeys(("done", "kept", "failed", "skipped"), 0)
+        self._began = self._told = time.monotonic()
+
+    def count(self, outcome: SlideOutcome) -> None:
+        """Count what became of a slide.
+
+        Parameters
+        ----------
+        outcome : SlideOutcome
+            Of one slide.
+        """
+        self._counts[outcome.status] += 1
+
+    def tell(self, tiles: int, busy_s: float, *, last: bool = False) -> None:
+        """Tell how far it is, if it is time to.
+
+        Parameters
+        ----------
+        tiles : int
+            Encoded so far.
+        busy_s : float
+            Seconds that encoder calls took, summed.
+        last : bool, optional
+            Whether to tell now.
+        """
+        now = time.monotonic()
+        if not last and now - self._told < EVERY_S:
+            return
+        self._told = now
+        status = self._status(now - self._began, tiles, busy_s)
+        append_line(self._folder / "metrics.jsonl", json.dumps(asdict(status)))
+        if self._watch is not None:
+            self._watch(status)
+
+    def _status(self, seconds: float, tiles: int, busy_s: float) -> ExtractStatus:
+        worked = self._counts["done"] + self._counts["failed"]
+        left = self._slides - sum(self._counts.values())
+        return ExtractStatus(
+            slides=self._slides, **self._counts, tiles=tiles, seconds=round(seconds, 2),
+            tiles_per_s=round(tiles / max(seconds, 1e-9), 2),
+            device_busy_share=round(min(1.0, busy_s / max(seconds * self._at_once, 1e-9)), 4),
+            seconds_left=round(seconds / worked * left, 1) if worked else -1.0,
+        )  # fmt: skip

@@ -1,0 +1,236 @@
+"""One stream of batches over all slides: tiles go in page by page, features come back to the slide they belong to."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pathoml.encoders.record import Encoder
+from pathoml.stain import StainChange
+from pathoml.units import RgbImage
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class SlideFeatures:
+    """The features of one slide while they come in.
+
+    Parameters
+    ----------
+    change : StainChange or None
+        How its colours are changed.
+    """
+
+    change: StainChange | None = None
+    tiles: int = 0
+    batch_used: int = 0
+    pieces: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    encoded: int = 0
+
+    def is_whole(self, tiles: int) -> bool:
+        """Say whether all tiles have their features.
+
+        Parameters
+        ----------
+        tiles : int
+            Of the slide.
+
+        Returns
+        -------
+        bool
+            True if that many were encoded.
+        """
+        return self.encoded == tiles
+
+    def array(self) -> NDArray[np.float32]:
+        """Return the features in the order in which their tiles came.
+
+        Returns
+        -------
+        ndarray of float32, shape (tiles, dim)
+            One row a tile.
+        """
+        return np.concatenate([self.pieces[first] for first in sorted(self.pieces)])
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Neighbouring tiles of a batch that belong to one slide."""
+
+    slide: SlideFeatures
+    at: int  # first place in the batch
+    first: int  # first place among the slide's tiles
+    rows: NDArray[np.int64]  # of the slide's grid
+
+
+@dataclass
+class _Batch:
+    tiles: Tensor
+    filled: int = 0
+    segments: list[_Segment] = field(default_factory=list)
+
+
+class BatchStream:
+    """Fills batches with tiles of any slides and has them encoded, several at a time.
+
+    Batches are full but for the last, which is padded with white; an encoder's result for a tile does not depend on
+    the other tiles of a batch, nor on its place, so that resuming, sharding and the number of workers change no byte.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        On the device.
+    batch_tiles : int
+        Tiles of one call.
+    tile_px : int
+        Side of a tile.
+    precision : str
+        ``float32`` or ``bfloat16``.
+    device : str
+        ``cpu`` or ``cuda``.
+    at_once : int
+        Encoder calls that run side by side.
+    """
+
+    def __init__(
+        self, encoder: Encoder, *, batch_tiles: int, tile_px: int, precision: str, device: str, at_once: int
+    ) -> None:  # fmt: skip
+        self._encoder, self._precision, self._device = encoder, PRECISIONS[precision], device
+        self._largest = batch_tiles
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="encode")
+        self._empty: SimpleQueue[_Batch] = SimpleQueue()
+        for _ in range(at_once + 1):
+            tiles = torch.empty((batch_tiles, tile_px, tile_px, 3), dtype=torch.uint8)
+            self._empty.put(_Batch(tiles.pin_memory() if device.startswith("cuda") else tiles))
+        self._filling: _Batch | None = None
+        self._running: deque[tuple[Future[tuple[NDArray[np.float32], int]], _Batch]] = deque()
+        self.busy_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def add(self, slide: SlideFeatures, tiles: RgbImage, rows: NDArray[np.int64]) -> None:
+        """Take tiles of a slide, in its order; waits for a batch to be encoded where all are full.
+
+        Parameters
+        ----------
+        slide : SlideFeatures
+            Receives their features, later.
+        tiles : ndarray of uint8, shape (tiles, side, side, 3)
+            Copied.
+        rows : ndarray of int64, shape (tiles,)
+            Their rows of the slide's grid.
+        """
+        taken = 0
+        while taken < len(tiles):
+            batch = self._batch()
+            count = min(len(tiles) - taken, len(batch.tiles) - batch.filled)
+            batch.tiles[batch.filled : batch.filled + count] = torch.from_numpy(tiles[taken : taken + count])
+            batch.segments.append(_Segment(slide, batch.filled, slide.tiles, rows[taken : taken + count]))
+            batch.filled += count
+            slide.tiles += count
+            taken += count
+            if batch.filled == len(batch.tiles):
+                self.flush()
+
+    def flush(self) -> None:
+        """Have the batch that is being filled encoded as it is, padded."""
+        batch, self._filling = self._filling, None
+        if batch is not None:
+            batch.tiles[batch.filled :] = 255
+            self._running.append((self._pool.submit(self._encode, batch), batch))
+
+    def collect(self, *, wait: bool = False) -> bool:
+        """Bring the features of encoded batches to their slides.
+
+        Parameters
+        ----------
+        wait : bool, optional
+            Whether to wait for all that are being encoded.
+
+        Returns
+        -------
+        bool
+            True if any came.
+
+        Raises
+        ------
+        EncoderError
+            If the encoder cannot work.
+        """
+        any_came = False
+        while self._running and (wait or self._running[0][0].done()):
+            future, batch = self._running.popleft()
+            features, used = future.result()
+            for one in batch.segments:
+                one.slide.pieces[one.first] = features[one.at : one.at + len(one.rows)]
+                one.slide.encoded += len(one.rows)
+                one.slide.batch_used = min(one.slide.batch_used or used, used)
+            batch.segments, batch.filled = [], 0
+            self._empty.put(batch)
+            any_came = True
+        return any_came
+
+    def _batch(self) -> _Batch:
+        while self._filling is None:
+            if self._empty.empty():
+                self._running[0][0].result()
+                self.collect()
+            else:
+                self._filling = self._empty.get()
+        return self._filling
+
+    def _encode(self, batch: _Batch) -> tuple[NDArray[np.float32], int]:
+        started = time.perf_counter()
+        tiles = batch.tiles.to(self._device, non_blocking=True)
+        for one in batch.segments:
+            if one.slide.change is not None:
+                part = slice(one.at, one.at + len(one.rows))
+                tiles[part] = one.slide.change(tiles[part], one.rows)
+        features, used = self._call(tiles)
+        array: NDArray[np.float32] = features.cpu().numpy()
+        self.busy_s += time.perf_counter() - started
+        return array, used
+
+    def _call(self, tiles: Tensor) -> tuple[Tensor, int]:
+        """Encode a batch; where memory is too small, in halves from here on."""
+        while True:
+            size = min(self._largest, len(tiles))
+            try:
+                parts = [self._encoder.encode(part, precision=self._precision) for part in _parts(tiles, size)]
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self._largest = (size + 1) // 2
+                logger.warning(
+                    "%s has no memory for %d tiles at once; going on with %d", self._device, size, self._largest
+                )
+                continue
+            return torch.cat(parts)[: len(tiles)], size
+
+
+def _parts(tiles: Tensor, size: int) -> Sequence[Tensor]:
+    """Cut a batch into equal parts; the last is padded with white."""
+    short = -len(tiles) % size
+    if short:
+        white = torch.full((short, *tiles.shape[1:]), 255, dtype=tiles.dtype, device=tiles.device)
+        tiles = torch.cat([tiles, white])
+    return [tiles[start : start + size] for start in range(0, len(tiles), size)]
