@@ -149,7 +149,8 @@ def _build_local(settings: LocalSettings) -> Encoder:
     config = _data_config(network)
     return Encoder(
         name=f"local-{settings.architecture}-{digest[:8]}", module=_frozen(network), dim=int(network.num_features),
-        mpp=settings.mpp, tile_px=int(config["input_size"][1]), mean=settings.mean, std=settings.std, weights_digest=digest,
+        mpp=settings.mpp, tile_px=settings.tile_px or int(config["input_size"][1]), mean=settings.mean, std=settings.std,
+        weights_digest=digest,
         licence="as the file's source says", pretraining="as the file's source says",
     )  # fmt: skip
 

@@ -34,6 +34,9 @@ class LocalSettings(Settings):
     )
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of that file.")
     mpp: float = Field(0.5, ge=0.05, le=10, description="Microns per pixel that the encoder was trained at.")
+    tile_px: int | None = Field(
+        None, ge=16, le=4096, description="Side of the tiles that it takes, where that is not the architecture's own."
+    )
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="Mean of each colour in training (0-1)."
     )

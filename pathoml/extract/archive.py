@@ -114,8 +114,8 @@ def _extract_all(
                     append_to_ledger(folder, outcome)
                 keeper.count(outcome)
                 yield outcome
-            keeper.tell(line.tiles, stream.busy_s)
-        keeper.tell(line.tiles, stream.busy_s, last=True)
+            keeper.tell(stream)
+        keeper.tell(stream, last=True)
 
 
 def _calls_at_once(recipe: Recipe, device: str) -> int:
@@ -139,7 +139,6 @@ class _Line:
         self, recipe: Recipe, folder: Path, device: str, encoder: Encoder, stream: BatchStream, locks: Locks
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.device, self.stream = recipe, folder, device, stream
-        self.tiles = 0
         self._encoder, self._locks = encoder, locks
         self._busy_elsewhere: list[SlideEntry] = []
 
@@ -162,7 +161,6 @@ class _Line:
             return self.lose(work.entry, error)
         write_bag(self.folder / f"{work.entry.slide_id}.h5", bag)
         self._locks.release(work.entry.slide_id)
-        self.tiles += len(bag.features)
         seconds = round(time.monotonic() - work.began, 3)
         return SlideOutcome(work.entry.slide_id, "done", tiles=len(bag.features), seconds=seconds)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pathoml.extract.outcomes import SlideOutcome
+from pathoml.extract.stream import BatchStream
 from pathoml.files import append_line
 
 EVERY_S = 5.0
@@ -27,7 +28,9 @@ class ExtractStatus:
     tiles_per_s : float
         Over all of that time.
     device_busy_share : float
-        Share of that time in which the encoder was at work, over all of its calls that can run side by side.
+        Share of the time since the first batch in which the encoder was at work, over all calls that can run side by side.
+    encoding_s : float
+        Since the first batch was full; what came before is starting up.
     seconds_left : float
         At the pace of the slides so far; -1 before the first is finished.
     """
@@ -41,6 +44,7 @@ class ExtractStatus:
     seconds: float
     tiles_per_s: float
     device_busy_share: float
+    encoding_s: float
     seconds_left: float
 
 
@@ -77,15 +81,13 @@ class StatusKeeper:
         """
         self._counts[outcome.status] += 1
 
-    def tell(self, tiles: int, busy_s: float, *, last: bool = False) -> None:
+    def tell(self, stream: BatchStream, *, last: bool = False) -> None:
         """Tell how far it is, if it is time to.
 
         Parameters
         ----------
-        tiles : int
-            Encoded so far.
-        busy_s : float
-            Seconds that encoder calls took, summed.
+        stream : BatchStream
+            That encodes.
         last : bool, optional
             Whether to tell now.
         """
@@ -93,17 +95,20 @@ class StatusKeeper:
         if not last and now - self._told < EVERY_S:
             return
         self._told = now
-        status = self._status(now - self._began, tiles, busy_s)
+        status = self._status(now, stream)
         append_line(self._folder / "metrics.jsonl", json.dumps(asdict(status)))
         if self._watch is not None:
             self._watch(status)
 
-    def _status(self, seconds: float, tiles: int, busy_s: float) -> ExtractStatus:
+    def _status(self, now: float, stream: BatchStream) -> ExtractStatus:
+        seconds = now - self._began
+        encoding_s = now - stream.first_batch if stream.first_batch else 0.0
         worked = self._counts["done"] + self._counts["failed"]
         left = self._slides - sum(self._counts.values())
         return ExtractStatus(
-            slides=self._slides, **self._counts, tiles=tiles, seconds=round(seconds, 2),
-            tiles_per_s=round(tiles / max(seconds, 1e-9), 2),
-            device_busy_share=round(min(1.0, busy_s / max(seconds * self._at_once, 1e-9)), 4),
+            slides=self._slides, **self._counts, tiles=stream.encoded_tiles, seconds=round(seconds, 2),
+            tiles_per_s=round(stream.encoded_tiles / max(seconds, 1e-9), 2),
+            device_busy_share=round(min(1.0, stream.busy_s / max(encoding_s * self._at_once, 1e-9)), 4),
+            encoding_s=round(encoding_s, 3),
             seconds_left=round(seconds / worked * left, 1) if worked else -1.0,
         )  # fmt: skip

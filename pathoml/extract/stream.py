@@ -103,6 +103,15 @@ class BatchStream:
         ``cpu`` or ``cuda``.
     at_once : int
         Encoder calls that run side by side.
+
+    Attributes
+    ----------
+    busy_s : float
+        Seconds that encoder calls took, summed.
+    encoded_tiles : int
+        Tiles whose features have come back.
+    first_batch : float
+        `time.monotonic` when the first batch was full; 0 before.
     """
 
     def __init__(
@@ -117,7 +126,7 @@ class BatchStream:
             self._empty.put(_Batch(tiles.pin_memory() if device.startswith("cuda") else tiles))
         self._filling: _Batch | None = None
         self._running: deque[tuple[Future[tuple[NDArray[np.float32], int]], _Batch]] = deque()
-        self.busy_s = 0.0
+        self.busy_s, self.encoded_tiles, self.first_batch = 0.0, 0, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -156,6 +165,7 @@ class BatchStream:
         batch, self._filling = self._filling, None
         if batch is not None:
             batch.tiles[batch.filled :] = 255
+            self.first_batch = self.first_batch or time.monotonic()
             self._running.append((self._pool.submit(self._encode, batch), batch))
 
     def collect(self, *, wait: bool = False) -> bool:
@@ -184,6 +194,7 @@ class BatchStream:
                 one.slide.pieces[one.first] = features[one.at : one.at + len(one.rows)]
                 one.slide.encoded += len(one.rows)
                 one.slide.batch_used = min(one.slide.batch_used or used, used)
+            self.encoded_tiles += batch.filled
             batch.segments, batch.filled = [], 0
             self._empty.put(batch)
             any_came = True

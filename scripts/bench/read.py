@@ -65,9 +65,10 @@ def encode(tile: np.ndarray) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(tile), quality=80, colorsubsampling="420")
 
 
-def write_slide(path: Path, tiles: list[np.ndarray], mpp: float) -> None:
-    """Write a pyramid (1, 4, 16) whose level 0 repeats the tiles in random order."""
-    order = np.random.default_rng(0).integers(0, len(tiles), (COLUMNS, COLUMNS))
+def write_mosaic(path: Path, tiles: list[np.ndarray], *, mpp: float, side: int, seed: int = 0) -> None:
+    """Write a square pyramid (1, 4, 16) whose level 0 repeats the tiles in random order."""
+    columns = -(-side // NATIVE)
+    order = np.random.default_rng(seed).integers(0, len(tiles), (columns, columns))
     coded = [encode(tile) for tile in tiles]
     small = {factor: [cv2.resize(tile, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA) for tile in tiles]
              for factor in (4, 16)}  # fmt: skip
@@ -76,22 +77,22 @@ def write_slide(path: Path, tiles: list[np.ndarray], mpp: float) -> None:
         if factor == 1:
             yield from (coded[index] for index in order.ravel())
             return
-        count = -(-SIDE // factor // NATIVE)
+        count = -(-side // factor // NATIVE)
         for row in range(count):
             for column in range(count):
                 part = order[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
                 picture = np.full((NATIVE, NATIVE, 3), 255, dtype=np.uint8)
-                side = NATIVE // factor
+                piece = NATIVE // factor
                 for (y, x), index in np.ndenumerate(part):
-                    picture[y * side : (y + 1) * side, x * side : (x + 1) * side] = small[factor][index]
+                    picture[y * piece : (y + 1) * piece, x * piece : (x + 1) * piece] = small[factor][index]
                 yield encode(picture)
 
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for factor in (1, 4, 16):
-            side = SIDE // factor
+            extent = side // factor
             per_cm = 1e4 / (mpp * factor)
             tiff.write(
-                level(factor), shape=(side, side, 3), dtype=np.uint8, tile=(NATIVE, NATIVE), photometric="ycbcr",
+                level(factor), shape=(extent, extent, 3), dtype=np.uint8, tile=(NATIVE, NATIVE), photometric="ycbcr",
                 compression="jpeg", subsampling=(2, 2), resolution=(per_cm, per_cm), resolutionunit="CENTIMETER",
                 subfiletype=int(factor > 1), metadata=None,
             )  # fmt: skip
@@ -273,7 +274,7 @@ def main() -> int:
     slides = {mpp: folder / f"{mpp}.tif" for mpp in MPPS}
     for mpp, path in slides.items():
         if not path.is_file():
-            write_slide(path, tiles, mpp)
+            write_mosaic(path, tiles, mpp=mpp, side=SIDE)
     figures: Figures = {}
     for mpp in (0.5, 0.25):
         judge(figures, f"{mpp}: mask and grid, CPU s", mask_and_grid(slides[mpp]), 1.0, at_most=True)
