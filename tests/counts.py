@@ -5,6 +5,9 @@ RANDOM_KILLS = 10
 
 KILL_SEED = 4711
 
+EXTRACTION_KILLS = 200
+"""Seeded random moments at which an extraction is killed."""
+
 BAG_WRITE_KILLS = 20
 """Kills while a bag is being written."""
 

@@ -108,6 +108,7 @@ def _extract_all(
         stack.callback(locks.close)
         stream = stack.enter_context(stream_of(recipe, encoder, device=device, at_once=_calls_at_once(recipe, device)))
         line = _Line(recipe, folder, device, encoder, stream, locks)
+        keeper.tell(stream, now=True)
         for outcome in _one_by_one(line, todo) if recipe.extract.workers == 0 else _in_parallel(line, todo):
             if outcome is not None:
                 if outcome.status != "kept":
@@ -115,7 +116,7 @@ def _extract_all(
                 keeper.count(outcome)
                 yield outcome
             keeper.tell(stream)
-        keeper.tell(stream, last=True)
+        keeper.tell(stream, now=True)
 
 
 def _calls_at_once(recipe: Recipe, device: str) -> int:

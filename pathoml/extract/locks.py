@@ -109,6 +109,16 @@ class Locks:
         for path in list(self._held):
             self._held.discard(path)
             path.unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Take away what dead owners left behind, and the folder if nobody is at work."""
+        for path in self._folder.glob("*.lock"):
+            if self._is_stale(path):
+                self._remove_stale(path)
+        if not any(self._folder.glob("*.lock")):
+            for scrap in self._folder.glob("*"):
+                scrap.unlink(missing_ok=True)
         try:
             self._folder.rmdir()
         except OSError:
@@ -143,10 +153,16 @@ class Locks:
 
     def _server_time(self) -> float:
         probe = self._folder / f".clock-{os.getpid()}"
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink(missing_ok=True)
-        return now
+        for _ in range(3):
+            try:
+                probe.touch()
+                now = probe.stat().st_mtime
+            except FileNotFoundError:  # swept up by a process that has just ended
+                make_folder(self._folder)
+                continue
+            probe.unlink(missing_ok=True)
+            return now
+        raise OutputError(f"{self._folder}: files vanish as soon as they are made; is the share healthy?")
 
     def _remove_stale(self, path: Path) -> None:
         """Move it away under a name of our own first, so that of two who find it stale only one takes it."""

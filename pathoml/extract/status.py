@@ -81,21 +81,21 @@ class StatusKeeper:
         """
         self._counts[outcome.status] += 1
 
-    def tell(self, stream: BatchStream, *, last: bool = False) -> None:
+    def tell(self, stream: BatchStream, *, now: bool = False) -> None:
         """Tell how far it is, if it is time to.
 
         Parameters
         ----------
         stream : BatchStream
             That encodes.
-        last : bool, optional
-            Whether to tell now.
+        now : bool, optional
+            Whether it is time whatever the clock says: at the beginning and at the end.
         """
-        now = time.monotonic()
-        if not last and now - self._told < EVERY_S:
+        time_s = time.monotonic()
+        if not now and time_s - self._told < EVERY_S:
             return
-        self._told = now
-        status = self._status(now, stream)
+        self._told = time_s
+        status = self._status(time_s, stream)
         append_line(self._folder / "metrics.jsonl", json.dumps(asdict(status)))
         if self._watch is not None:
             self._watch(status)
