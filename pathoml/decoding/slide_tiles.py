@@ -39,13 +39,31 @@ class TileSink(Protocol):
     """Where decoded tiles go."""
 
     def stain(self, fitted: FloatArray) -> None:
-        """Take a slide's own colours, before its first page: see `pathoml.stain.fit_stain`."""
+        """Take a slide's own colours, before its first page.
+
+        Parameters
+        ----------
+        fitted : ndarray of float64
+            From `pathoml.stain.fit_stain`.
+        """
 
     def page(self) -> RgbImage:
-        """Return memory for the next tiles, (tiles, side, side, 3), waiting until there is some."""
+        """Return memory for the next tiles, waiting until there is some.
+
+        Returns
+        -------
+        ndarray of uint8, shape (tiles, side, side, 3)
+            To be written to.
+        """
 
     def deliver(self, rows: NDArray[np.int64]) -> None:
-        """Take the first tiles of the page; `rows` are their places in the slide's grid."""
+        """Take the first tiles of the page.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (tiles,)
+            Their rows of the slide's grid.
+        """
 
 
 @dataclass(frozen=True)

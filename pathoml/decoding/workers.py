@@ -36,6 +36,8 @@ class Decoding:
         Where its pages come.
     future : Future of SlideTiles
         What it gives at the end.
+    busy_s, looked_at : float
+        Seconds of work, waiting for the reader left out, and when they were last counted.
     """
 
     entry: SlideEntry

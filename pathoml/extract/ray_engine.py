@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pathoml.cohort import SlideEntry
 from pathoml.errors import InputError, WorkerLostError
@@ -70,7 +71,8 @@ def _run(
     import ray
 
     needs = {"num_gpus": 1} if device.startswith("cuda") else {"num_cpus": recipe.extract.threads_per_worker}
-    task = ray.remote(max_retries=1, **needs)(extract_one)
+    remote: Any = ray.remote  # whose types cannot take options from a dict
+    task = remote(max_retries=1, **needs)(extract_one)
     running = {task.remote(entry, recipe, folder, device): entry for entry in entries}
     outcomes: dict[str, SlideOutcome] = {}
     progress("extract", 0, len(entries))

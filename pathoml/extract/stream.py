@@ -32,6 +32,12 @@ class SlideFeatures:
     ----------
     change : StainChange or None
         How its colours are changed.
+    tiles, encoded : int
+        Tiles that have come, and those whose features have.
+    batch_used : int
+        The smallest batch that any of them was encoded in.
+    pieces : dict of int to ndarray of float32
+        Features by the place of the first among the slide's tiles.
     """
 
     change: StainChange | None = None
