@@ -72,7 +72,7 @@ class BagHeader:
     slide_mpp : tuple of float
         Microns per level-0 pixel in x and y.
     mpp_from : str
-        ``metadata`` or ``manifest``.
+        ``metadata`` or ``manifest``; in imported bags also ``option`` or ``file``.
     target_mpp : float
         Resolution asked for.
     mpp_read : tuple of float

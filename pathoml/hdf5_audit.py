@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from pathoml.errors import BagFormatError
+from pathoml.errors import BagFormatError, PathomlError
 from pathoml.units import AnyArray
 
 COMPRESSION_BOUND = 20
@@ -225,7 +225,7 @@ def open_audited(path: Path, what: str, remedy: str) -> Iterator[AuditedFile]:
     try:
         with h5py.File(path, "r") as file:
             yield AuditedFile(file, path, remedy)
-    except BagFormatError:
+    except PathomlError:
         raise
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise BagFormatError(f"{path.name}: not a readable {what} ({error}); {remedy}") from error
