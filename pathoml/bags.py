@@ -2,8 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from pathoml.errors import BagFormatError, BagMismatchError
 from pathoml.files import write_bytes
+from pathoml.hdf5_audit import open_audited
 from pathoml.provenance import array_digest
 from pathoml.units import AnyArray
 
@@ -27,6 +26,7 @@ _DATASETS: dict[str, tuple[tuple[str, ...], int]] = {
     "flags": (("uint8",), 1),
 }
 """Datasets of a bag: number formats and columns (0: any number)."""
+_REMEDY = "extract the slide again"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class BagHeader:
     slide_mpp : tuple of float
         Microns per level-0 pixel in x and y.
     mpp_from : str
-        ``metadata`` or ``manifest``.
+        ``metadata`` or ``manifest``; in imported bags also ``option`` or ``file``.
     target_mpp : float
         Resolution asked for.
     mpp_read : tuple of float
@@ -225,9 +225,9 @@ def read_bag(path: Path, *, verify: bool = True) -> Bag:
     BagFormatError
         If the file is missing, not a bag of a known version, incomplete, or altered.
     """
-    with _opened(path) as file:
-        header, digests = _read_attributes(path, file)
-        arrays = {name: _read_array(path, file, name) for name in _DATASETS}
+    with open_audited(path, "bag", _REMEDY) as audited:
+        header, digests = _read_attributes(path, audited.file)
+        arrays = {name: audited.array(name) for name in _DATASETS}
     _check_arrays(path.name, arrays)
     if verify:
         altered = [name for name, array in arrays.items() if array_digest(array) != digests.get(name)]
@@ -256,8 +256,8 @@ def read_bag_header(path: Path) -> BagHeader:
     BagFormatError
         If the file is missing, not a bag of a known version, or incomplete.
     """
-    with _opened(path) as file:
-        return _read_attributes(path, file)[0]
+    with open_audited(path, "bag", _REMEDY) as audited:
+        return _read_attributes(path, audited.file)[0]
 
 
 def check_same_features(header: BagHeader, expected: FeatureSpec, what: str) -> None:
@@ -285,18 +285,6 @@ def check_same_features(header: BagHeader, expected: FeatureSpec, what: str) -> 
     if differences:
         message = f"bag of slide {header.slide_id}: {'; '.join(differences)}; extract it with the same settings"
         raise BagMismatchError(message)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a bag; whatever a damaged or foreign file makes HDF5 or the decoding say becomes one error."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except BagFormatError:
-        raise
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise BagFormatError(f"{path.name}: not a readable bag ({error}); extract the slide again") from error
 
 
 def _read_attributes(path: Path, file: h5py.File) -> tuple[BagHeader, dict[str, str]]:
@@ -344,17 +332,6 @@ def header_from_dict(values: dict[str, Any]) -> BagHeader:
         name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names
     }
     return BagHeader(**plain)
-
-
-def _read_array(path: Path, file: h5py.File, name: str) -> AnyArray:
-    link = file.get(name, getlink=True)
-    dataset = file.get(name) if isinstance(link, h5py.HardLink) else None
-    if not isinstance(dataset, h5py.Dataset) or dataset.external is not None or dataset.is_virtual:
-        raise BagFormatError(f"{path.name}: no dataset '{name}' inside the file; extract it again")
-    if dataset.nbytes > path.stat().st_size:
-        raise BagFormatError(f"{path.name}: dataset '{name}' claims {dataset.nbytes} bytes in a smaller file; refused")
-    array: AnyArray = dataset[()]
-    return array
 
 
 def _check_arrays(name: str, arrays: dict[str, AnyArray]) -> None:

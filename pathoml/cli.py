@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from pathoml.config import Config
     from pathoml.extract import ExtractStatus, SlideOutcome, Watch
+    from pathoml.pipeline.exchanging import ExchangeVerdict
     from pathoml.pipeline.running import RunResult
     from pathoml.pipeline.stages import StageContext
     from pathoml.progress import Progress
@@ -29,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 slide_app = typer.Typer(help="Look at slides.", no_args_is_help=True)
-bags_app = typer.Typer(help="Look at feature bags.", no_args_is_help=True)
+bags_app = typer.Typer(help="Look at feature bags, and exchange them with other tools.", no_args_is_help=True)
 app.add_typer(slide_app, name="slide")
 app.add_typer(bags_app, name="bags")
 
@@ -376,6 +377,67 @@ def bags_verify(
         failed += not verdict.whole
         _say(verdict.said, error=not verdict.whole)
     if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+class Layout(StrEnum):
+    """Layouts of other tools."""
+
+    TRIDENT = "trident"
+    CLAM = "clam"
+    STAMP = "stamp"
+
+
+LayoutOption = Annotated[Layout, typer.Option(help="Whose files.")]
+ExchangeFolder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result.")]
+
+
+@bags_app.command("export")
+def bags_export(
+    output: ExchangeFolder, bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")], layout: LayoutOption
+) -> None:
+    """Write bags as TRIDENT, CLAM or STAMP would have."""
+    from pathoml.pipeline.exchanging import export_bags
+
+    _say_exchange("exported", export_bags(layout.value, bags, output))
+
+
+@bags_app.command("import")
+def bags_import(  # noqa: PLR0913, PLR0917 - one for each option of the command
+    output: ExchangeFolder,
+    files: Annotated[
+        list[Path], typer.Argument(help="Feature files, each named as its slide (.h5; of CLAM also .pt).")
+    ],
+    layout: LayoutOption,
+    mpp: Annotated[
+        float | None, typer.Option(help="Microns per level-0 pixel of the slides.", min=0.05, max=10)
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Name of the encoder, where the files do not say it.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table with slide_id, path, patient_id and, if known, mpp.")
+    ] = None,
+    target_mpp: Annotated[
+        float | None, typer.Option(help="Microns per pixel that tiles were asked for.", min=0.05, max=10)
+    ] = None,
+    weights_digest: Annotated[str, typer.Option(help="SHA-256 of the encoder's weights.")] = "",
+    patches: Annotated[Path | None, typer.Option(help="Folder of CLAM's patch files.")] = None,
+) -> None:
+    """Turn feature files of TRIDENT, CLAM or STAMP into bags that train."""
+    from pathoml.pipeline.exchanging import ImportRequest, import_bags
+
+    request = ImportRequest(
+        layout.value, tuple(files), output, mpp, encoder, manifest, target_mpp, weights_digest, patches
+    )
+    _say_exchange("imported", import_bags(request))
+
+
+def _say_exchange(done: str, verdicts: "Iterator[ExchangeVerdict]") -> None:
+    counts = {"done": 0, "empty": 0, "failed": 0}
+    for verdict in verdicts:
+        counts[verdict.status] += 1
+        _say(verdict.said, error=verdict.status != "done")
+    _say(f"bags: {counts['done']} {done}, {counts['empty']} without tissue, {counts['failed']} failed")
+    if counts["failed"]:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -4,14 +4,14 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pathoml.artefacts import QualitySettings
 from pathoml.cohort import CohortSettings, SlidesSettings
-from pathoml.encoders.settings import EncoderSettings, Lite0Settings
+from pathoml.encoders.settings import EncoderSettings, ImportedSettings, Lite0Settings
 from pathoml.errors import ConfigError, Problem
 from pathoml.evaluate_settings import EvaluateSettings
 from pathoml.extract_settings import ExtractSettings, Recipe
@@ -29,6 +29,7 @@ from pathoml.yaml_source import KeyPath, YamlSource, read_scalar, read_yaml
 _MAX_EXTENDS = 8
 _KIND_IF_NONE = "classical"
 """The only form that may be meant without saying so: of `tissue`."""
+_OF_EXTRACTION = ("tissue", "quality", "tiling", "stain", "extract")
 
 
 class Config(Settings):
@@ -52,6 +53,20 @@ class Config(Settings):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     heatmap: HeatmapSettings = HeatmapSettings()
+
+    @model_validator(mode="after")
+    def _nothing_that_would_do_nothing(self) -> Self:
+        """Refuse settings of an extraction that never happens, unless they are what they are by default."""
+        if not isinstance(self.encoder, ImportedSettings):
+            return self
+        if self.slides is None:
+            raise ValueError("encoder: kind imported needs the section slides, whose bags it takes")
+        idle = [name for name in _OF_EXTRACTION if getattr(self, name) != Config.model_fields[name].default]
+        if idle:
+            raise ValueError(
+                f"encoder: kind imported takes bags as they are; leave out {', '.join(idle)}, which make bags"
+            )
+        return self
 
     @property
     def recipe(self) -> Recipe:
@@ -229,7 +244,10 @@ def _problem(details: ErrorDetails, source: YamlSource) -> Problem:
     if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         path = (*path, "kind")
     dotted = ".".join(str(part) for part in path)
-    return Problem(source.where(path), f"{dotted}: {_message(details, path, source.data)}")
+    message = _message(details, path, source.data)
+    if not path:  # said of the whole configuration, and by its own words of what
+        return Problem(source.where(("encoder",)), message.removeprefix("value error, "))
+    return Problem(source.where(path), f"{dotted}: {message}")
 
 
 def _place(problem: Problem) -> tuple[str, int]:

@@ -74,7 +74,7 @@ class Recipe:
         How tissue is found.
     tiling : TilingSettings
         How tiles are laid.
-    encoder : Lite0Settings, TimmSettings or LocalSettings
+    encoder : Lite0Settings, TimmSettings, LocalSettings or ImportedSettings
         Which encoder.
     extract : ExtractSettings
         Precision, batch and limits.

@@ -54,9 +54,18 @@ def problems_of(name: str, value: object, checks: set[str]) -> Iterator[str]:
             f"field {key} has no description" for key, field in value.model_fields.items() if needs_description(field)
         )
         checks = checks - {"PR01"}
-    if inspect.isclass(value) and "__init__" not in vars(value) and issubclass(value, (Exception, Enum)):
+    if (
+        inspect.isclass(value)
+        and "__init__" not in vars(value)
+        and (issubclass(value, (Exception, Enum)) or is_protocol(value))
+    ):
         checks = checks - {"PR01"}
     yield from (f"{code} {text}" for code, text in validate(name)["errors"] if code in checks)
+
+
+def is_protocol(value: type) -> bool:
+    """Tell whether a class only describes what others have; nobody makes one."""
+    return bool(getattr(value, "_is_protocol", False))
 
 
 def needs_description(field: FieldInfo) -> bool:

@@ -33,7 +33,7 @@ def bag(tiles: int = 12, dtype: str = "float16", seed: int = 0) -> Bag:
         slide_id="S1", slide_fingerprint="a" * 64, slide_digest="b" * 64, width_px=9000, height_px=8000,
         slide_mpp=(0.499, 0.501), mpp_from="metadata", target_mpp=0.5, mpp_read=(0.499, 0.501), tile_px=224,
         footprint_level0_px=(224.1, 224.2), stride_level0_px=(1 / 3, 0.1), origin_level0_px=(0.0, 0.0),
-        encoder="toy", weights_digest="c" * 64, precision_asked="float32", precision_used="float32", batch_tiles=8,
+        encoder="toy", weights_digest="c" * 64, precision_asked="float32", precision_used="float32", batch_tiles=8, batch_used=8,
         reader="native tiles", decode="exact",
         settings_digest="d" * 64, lost_tiles=1, rejected={"little_tissue": 5, "pen": 2}, regions_digest="",
         stain="none", optical_density={"mean_red": 0.2},

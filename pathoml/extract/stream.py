@@ -32,12 +32,14 @@ class SlideFeatures:
     ----------
     change : StainChange or None
         How its colours are changed.
-    tiles, encoded : int
-        Tiles that have come, and those whose features have.
+    tiles : int
+        Tiles that have come.
     batch_used : int
         The smallest batch that any of them was encoded in.
     pieces : dict of int to ndarray of float32
         Features by the place of the first among the slide's tiles.
+    encoded : int
+        Tiles whose features have come.
     """
 
     change: StainChange | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from pathoml.cohort import Cohort, SlideEntry
 from pathoml.config import Config, examine_config
 from pathoml.errors import InputError, Problem, SlideError
-from pathoml.pipeline.study import Study, examine_data
+from pathoml.pipeline.study import Study, examine_data, is_imported
 from pathoml.progress import Progress, silent
 from pathoml.slides import open_slide
 from pathoml.splits import examine_folds
@@ -64,12 +64,13 @@ def check(
     data = None
     if "cohort" in config.sections:
         slides = config.sections.get("slides")
-        data = examine_data(config.sections["cohort"], slides)
+        imported = is_imported(config.sections.get("encoder"))
+        data = examine_data(config.sections["cohort"], slides, slides_needed=not imported)
         problems += data.problems
         if data.cohort is not None and "splits" in config.sections:
             _, of_folds = examine_folds(data.cohort, config.sections["splits"], outcomes_known=data.outcomes_known)
             problems += of_folds
-        if open_slides and slides is not None:
+        if open_slides and slides is not None and not imported:
             tiling = config.sections.get("tiling", TilingSettings())
             problems += _slide_problems(data.entries, tiling, slides.manifest.name, progress)
     located = tuple(_located(problem, config.source) for problem in problems)

@@ -1,6 +1,6 @@
 """The maps of one slide: scores of its tiles, laid on its picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathoml.bags import read_bag
@@ -68,12 +68,14 @@ def draw_maps_of_slide(
     scores = score_tiles(request.package.members, request.package, bag, device=device)
     with open_slide(entry.path, mpp=entry.mpp) as slide:
         picture = whole_slide_image(slide, settings.picture_mpp)
+        # A bag that was imported without its slide need not know how large it is.
+        header = replace(bag.header, width_px=slide.geometry.width_px, height_px=slide.geometry.height_px)
     drawn: list[tuple[MapKind, Path]] = []
     for kind in settings.kinds:
         values = scores.contribution if kind == "contribution" else scores.attention
         if values is None:
             continue
-        raster = tile_raster(bag.header, bag.grid, relative_to_average(values), picture.shape[:2])
+        raster = tile_raster(header, bag.grid, relative_to_average(values), picture.shape[:2])
         path = request.folder / f"{entry.slide_id}_{kind}.png"
         draw_heatmap(path, picture, raster, kind=kind, caption=request.caption, settings=settings)
         drawn.append((kind, path))

@@ -10,7 +10,7 @@ from pathoml.config import Config
 from pathoml.errors import BagError, SlideError
 from pathoml.files import read_lines
 from pathoml.geojson import geojson_finder
-from pathoml.pipeline.study import Study, open_study
+from pathoml.pipeline.study import Study, is_imported, open_study
 from pathoml.slides import open_slide
 from pathoml.tiles import Look, classical_finder, tissue_grid
 from pathoml.tissue import ClassicalTissueSettings, GeojsonTissueSettings
@@ -55,10 +55,20 @@ def plan(config: Config) -> Plan:
     study = open_study(config)
     facts = [("Output", str(config.output)), ("Patients", str(len(study.cohort)))]
     if config.slides is not None:
-        facts += _slide_facts(study, config.slides.bags)
+        facts += (_bag_facts if is_imported(config.encoder) else _slide_facts)(study, config.slides.bags)
     schemes = ", ".join(scheme.kind for scheme in config.splits.schemes)
     facts.append(("Validation", schemes))
     return Plan(tuple(facts))
+
+
+def _bag_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
+    """Count the bags that are given; nothing will be extracted."""
+    absent = [entry.slide_id for entry in study.entries if not (bags / f"{entry.slide_id}.h5").is_file()]
+    facts = [("Slides", f"{len(study.entries)}, of which {len(absent)} have no bag")]
+    if absent:
+        shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        facts.append(("Left out unless imported", shown))
+    return facts
 
 
 def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:

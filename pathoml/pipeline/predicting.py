@@ -280,7 +280,7 @@ def _refuse_twice(bags: Sequence[tuple[Path, BagHeader]], entries: Sequence[Slid
     named += [(entry.path, entry.slide_id, str(entry.path.resolve())) for entry in entries]
     for path, slide_id, content in named:
         for mark in (slide_id, content):
-            if mark in given:
+            if mark and mark in given:  # a bag that was imported without its slide does not know its content
                 raise CohortError(
                     f"{path}: slide {slide_id} is given by {given[mark]} already; give each slide once, and different"
                     " slides of one name in a manifest with unique slide_id"
@@ -310,6 +310,8 @@ def _extract(
 ) -> list[SlideOutcome]:
     if package.recipe is None:
         raise PackageError("the model was trained without slides, so it cannot score any")
+    if package.recipe["encoder"]["kind"] == "imported":
+        raise PackageError("the model was trained on imported features, so it scores no slides; give it bags (.h5)")
     recipe = recipe_from_json(
         package.recipe, encoder_weights=request.encoder_weights, tissue_source=request.tissue_source
     )

@@ -14,6 +14,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.config import Config
 from pathoml.cross_validation import MODEL, FitPlan, cross_validate
 from pathoml.encoders.build import build_encoder
+from pathoml.encoders.settings import ImportedSettings
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray
@@ -22,10 +23,11 @@ from pathoml.heatmaps import STYLES
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.pipeline.checking import cohort_facts
+from pathoml.pipeline.given_bags import take_bags
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
-from pathoml.pipeline.study import Study, keep_patients
+from pathoml.pipeline.study import Study, is_imported, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
 from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
@@ -60,7 +62,7 @@ class StageContext:
 def extract_stage(
     study: Study, context: StageContext, *, shard: Shard | None = None, on_ray: bool = False
 ) -> list[SlideOutcome]:  # fmt: skip
-    """Make the bags that are missing.
+    """Make the bags that are missing; where bags are imported, look at those that are given.
 
     Parameters
     ----------
@@ -89,7 +91,9 @@ def extract_stage(
         require_writable(folder)
     entries = study.entries if shard is None else shard.of(study.entries)
     recipe, bags = study.config.recipe, study.config.slides.bags
-    if on_ray:
+    if isinstance(study.config.encoder, ImportedSettings):
+        outcomes = take_bags(entries, bags, study.config.encoder.name, progress=context.progress)
+    elif on_ray:
         outcomes = extract_with_ray(
             entries, recipe, bags, device=context.device, address=recipe.extract.ray_address, progress=context.progress
         )
@@ -125,6 +129,8 @@ def train_stage(study: Study, context: StageContext) -> Study:
     Study
         With the patients that could be used.
     """
+    if is_imported(study.config.encoder) and not study.folder.slides.is_file():
+        extract_stage(study, context)
     data, study = _training_data(study)
     folder = study.folder
     require_writable(folder.root)
@@ -283,7 +289,8 @@ def _training_data(study: Study) -> tuple[TrainingData, Study]:
     features = None
     if study.config.slides is not None:
         features = load_features(study.cohort, study.config.slides.bags, sorted(_slides_with_bags(study)))
-        if features.spec.settings_digest != study.config.recipe.digest:
+        imported = is_imported(study.config.encoder)  # such bags were held against the configuration one by one
+        if not imported and features.spec.settings_digest != study.config.recipe.digest:
             raise BagMismatchError(
                 "the bags were made with other settings than the configuration's; run 'pathoml extract'"
             )
@@ -337,7 +344,8 @@ def _template(study: Study, data: TrainingData) -> Package:
     }
     if data.features is None:
         return Package((), None, None, days, summary)
-    encoder = build_encoder(study.config.encoder)
+    settings = study.config.encoder
+    encoder = settings if isinstance(settings, ImportedSettings) else build_encoder(settings)
     summary.update(encoder_licence=encoder.licence, encoder_pretraining=encoder.pretraining)
     return Package((), data.features.spec, study.config.recipe.to_json(), days, summary)
 
@@ -383,9 +391,13 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
         [table.head(half), table.tail(study.config.heatmap.slides // 2 if half else 0)]
     ).drop_duplicates("patient_id")
     present = _slides_with_bags(study)
+    if is_imported(study.config.encoder):  # such slides need not exist, and then there is nothing to draw on
+        present &= {entry.slide_id for entry in study.entries if entry.path.exists()}
     chosen = []
     for row in extremes.itertuples():
-        entry = next(entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present)
+        entry = next((entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present), None)
+        if entry is None:
+            continue
         outcome = f"{'event' if row.event else 'censored'} at {row.time_days:.0f} days"
         slides = len(study.cohort.slides[str(row.patient_id)])
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""

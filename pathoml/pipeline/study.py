@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pathoml.cohort import Cohort, CohortSettings, SlideEntry, SlidesSettings, examine_cohort, take_rows
 from pathoml.config import Config
+from pathoml.encoders.settings import ImportedSettings
 from pathoml.errors import CohortError, InputError, Problem
 from pathoml.manifest import examine_manifest, join_slides, missing_files, unknown_patients
 from pathoml.pipeline.run_folder import RunFolder
@@ -56,7 +57,7 @@ def open_study(config: Config) -> Study:
     CohortError
         With the problems of clinical table, manifest and slide files together.
     """
-    reading = examine_data(config.cohort, config.slides)
+    reading = examine_data(config.cohort, config.slides, slides_needed=not is_imported(config.encoder))
     if reading.problems or reading.cohort is None:
         raise CohortError(
             f"{len(reading.problems)} problem(s) with the data of study {config.name}", list(reading.problems)
@@ -86,7 +87,9 @@ class DataReading:
     outcomes_known: bool
 
 
-def examine_data(cohort_settings: CohortSettings, slides: SlidesSettings | None) -> DataReading:
+def examine_data(
+    cohort_settings: CohortSettings, slides: SlidesSettings | None, *, slides_needed: bool = True
+) -> DataReading:
     """Read clinical table and manifest, and note all that is wrong with them and between them.
 
     Parameters
@@ -95,6 +98,8 @@ def examine_data(cohort_settings: CohortSettings, slides: SlidesSettings | None)
         The clinical table.
     slides : SlidesSettings or None
         The manifest, if the study has slides.
+    slides_needed : bool, optional
+        Whether a slide that is not where the manifest says is a problem; where bags are given it is none.
 
     Returns
     -------
@@ -107,11 +112,27 @@ def examine_data(cohort_settings: CohortSettings, slides: SlidesSettings | None)
     if slides is not None:
         name = slides.manifest.name
         entries, of_manifest = examine_manifest(slides)
-        problems += of_manifest + missing_files(entries, name)
+        problems += of_manifest + (missing_files(entries, name) if slides_needed else [])
         if cohort is not None:
             problems += unknown_patients(entries, set(cohort.patient_id), name)
             cohort = cohort if problems else join_slides(cohort, entries, name)
     return DataReading(cohort, entries, tuple(problems), reading.outcomes_known)
+
+
+def is_imported(encoder: object) -> bool:
+    """Tell whether bags are given, so that nothing is extracted and slides need not exist.
+
+    Parameters
+    ----------
+    encoder : object
+        Settings of the encoder, if they could be read.
+
+    Returns
+    -------
+    bool
+        True for ``kind: imported``.
+    """
+    return isinstance(encoder, ImportedSettings)
 
 
 def slides_of(config: Config) -> SlidesSettings:

@@ -66,6 +66,8 @@ def _wrong_source(header: BagHeader, slides: Mapping[str, SlideEntry], name: str
     entry = slides.get(header.slide_id)
     if entry is None:
         raise InputError(f"{name}: its slide {header.slide_id} is not in the manifest; give the study it belongs to")
+    if not header.slide_fingerprint:
+        return f"{name}: imported without its slide, so nothing tells whose it is; import it again with --manifest"
     if not entry.path.is_file():
         return f"{name}: its slide {entry.path.name} is not where the manifest says; mount or copy it"
     if slide_fingerprint(entry.path) != header.slide_fingerprint:

@@ -216,6 +216,6 @@ def test_no_identifying_property_reaches_the_bag_or_the_ledger(
         "the canary slide has lost its canaries"
     )
     files = extracted_files(data_dir, tmp_path / "bags")
-    assert set(files) == {"canary.h5", "ledger.jsonl", "canary.png"}
+    assert set(files) == {"canary.h5", "ledger.jsonl", "metrics.jsonl", "canary.png"}
     for value in [*values, "CMU-1", "Filename"]:
         assert not [name for name, content in files.items() if value.encode() in content], value

@@ -7,7 +7,7 @@ import pytest
 
 from pathoml.errors import DamagedSlideError, MissingMppError
 from pathoml.slides import ReadPlan, Region, Slide, SlideGeometry, TileReader, open_slide, whole_slide_image
-from pathoml.slides.overview import _level_for
+from pathoml.slides.overview import coarsest_level
 from pathoml.testing.pyramid import write_pyramid
 
 
@@ -154,4 +154,4 @@ def test_the_coarsest_level_comes_before_shrinking_while_decoding(
     downsamples: tuple[float, ...], expected: tuple[int, int]
 ) -> None:
     geometry = SlideGeometry(60_000, 60_000, downsamples, (1.0, 1.0), reductions=(1, 2, 4, 8))
-    assert _level_for(geometry, 8.0) == expected
+    assert coarsest_level(geometry, 8.0) == expected

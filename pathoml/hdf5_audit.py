@@ -1,0 +1,249 @@
+"""HDF5 files that others may have made: what a file claims is judged before anything of it is read."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from pathoml.errors import BagFormatError, PathomlError
+from pathoml.units import AnyArray
+
+COMPRESSION_BOUND = 20
+"""Compressed data may claim this many times the file's size; features shrink by 2 to 4, zeros by 1000."""
+MAX_BYTES = 16 << 30
+MAX_ROWS = 10_000_000
+MAX_COLUMNS = 100_000
+_MAX_ATTRIBUTE_VALUES = 8
+_MAX_TEXT_BYTES = 4096
+_LINKS = {h5py.h5l.TYPE_SOFT: "it is a soft link", h5py.h5l.TYPE_EXTERNAL: "it is a link into another file"}
+
+
+@dataclass(frozen=True)
+class AuditedFile:
+    """An open HDF5 file whose datasets and attributes are read only after they were judged.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for reading.
+    path : Path
+        Where it lies.
+    remedy : str
+        What to do about a file that is refused; ends every message.
+    """
+
+    file: h5py.File
+    path: Path
+    remedy: str
+
+    def array(self, name: str) -> AnyArray:
+        """Read a dataset that lies in the file itself and is no larger than the file can hold.
+
+        Parameters
+        ----------
+        name : str
+            Of the dataset, at the root.
+
+        Returns
+        -------
+        ndarray
+            Its numbers.
+
+        Raises
+        ------
+        BagFormatError
+            If it is missing, a link, stored elsewhere, virtual, not of numbers, or claims too much.
+        """
+        dataset = self._inside(name)
+        self._judge_claim(name, dataset)
+        array: AnyArray = dataset[()]
+        return array
+
+    def number(self, attribute: str, of: str = "/") -> float | None:
+        """Read an attribute that is one number.
+
+        Parameters
+        ----------
+        attribute : str
+            Its name.
+        of : str, optional
+            Dataset that carries it; by default the file.
+
+        Returns
+        -------
+        float or None
+            None where the attribute is not there.
+
+        Raises
+        ------
+        BagFormatError
+            If it is not one finite number.
+        """
+        values = self.numbers(attribute, of)
+        if values is not None and len(values) != 1:
+            raise self.refusal(f"attribute '{attribute}' holds {len(values)} values, expected one")
+        return None if values is None else values[0]
+
+    def numbers(self, attribute: str, of: str = "/") -> tuple[float, ...] | None:
+        """Read an attribute that is a few numbers.
+
+        Parameters
+        ----------
+        attribute : str
+            Its name.
+        of : str, optional
+            Dataset that carries it; by default the file.
+
+        Returns
+        -------
+        tuple of float or None
+            None where the attribute is not there.
+
+        Raises
+        ------
+        BagFormatError
+            If it is no short list of finite numbers.
+        """
+        found = self._attribute(attribute, of)
+        if found is None:
+            return None
+        if found.dtype.kind not in "fiu" or math.prod(found.shape) > _MAX_ATTRIBUTE_VALUES:
+            raise self.refusal(f"attribute '{attribute}' is {found.dtype} of shape {found.shape}, expected numbers")
+        raw: Any = self._holder(of).attrs[attribute]
+        values = tuple(float(value) for value in raw.ravel())
+        if not all(math.isfinite(value) for value in values):
+            raise self.refusal(f"attribute '{attribute}' is not finite")
+        return values
+
+    def text(self, attribute: str, of: str = "/") -> str | None:
+        """Read an attribute that is a short text; it is never interpreted.
+
+        Parameters
+        ----------
+        attribute : str
+            Its name.
+        of : str, optional
+            Dataset that carries it; by default the file.
+
+        Returns
+        -------
+        str or None
+            None where the attribute is not there.
+
+        Raises
+        ------
+        BagFormatError
+            If it is no short text.
+        """
+        found = self._attribute(attribute, of)
+        if found is None:
+            return None
+        if h5py.check_string_dtype(found.dtype) is None or found.shape != ():
+            raise self.refusal(f"attribute '{attribute}' is {found.dtype} of shape {found.shape}, expected a text")
+        value = self._holder(of).attrs[attribute]
+        text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        if len(text) > _MAX_TEXT_BYTES:
+            raise self.refusal(f"attribute '{attribute}' is a text of {len(text)} characters")
+        return text
+
+    def refusal(self, reason: str) -> BagFormatError:
+        """Return the error that says why this file is refused.
+
+        Parameters
+        ----------
+        reason : str
+            What was found, and what was expected.
+
+        Returns
+        -------
+        BagFormatError
+            With the file's name in front and the remedy behind.
+        """
+        return BagFormatError(f"{self.path.name}: {reason}; {self.remedy}")
+
+    def _inside(self, name: str) -> h5py.Dataset:
+        """Return a dataset, not yet read, that the file holds itself."""
+        # The type of a link is asked for without following it: h5py's own look-ups would open the file that it names.
+        links = self.file.id.links
+        kind = links.get_info(name.encode()).type if links.exists(name.encode()) else None
+        dataset = self.file[name] if kind == h5py.h5l.TYPE_HARD else None
+        reason = _why_not_inside(kind, dataset)
+        if reason:
+            raise self.refusal(f"no dataset '{name}' inside the file ({reason})")
+        return dataset
+
+    def _judge_claim(self, name: str, dataset: h5py.Dataset) -> None:
+        if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+            raise self.refusal(f"dataset '{name}' holds {dataset.dtype}, expected numbers")
+        held = self.path.stat().st_size * (1 if _is_plain(dataset) else COMPRESSION_BOUND)
+        # A chunk is unpacked whole, also where the dataset claims only a part of it.
+        chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+        claimed = max(int(dataset.nbytes), chunk if dataset.size else 0)
+        if claimed > min(held, MAX_BYTES):
+            where = "a smaller file" if claimed > held else f"a limit of {MAX_BYTES}"
+            raise self.refusal(f"dataset '{name}' claims {claimed} bytes in {where}; refused")
+        rows, columns = (*dataset.shape, 1, 1)[:2]
+        if rows > MAX_ROWS or columns > MAX_COLUMNS:
+            raise self.refusal(f"dataset '{name}' has shape {dataset.shape}, more than {MAX_ROWS} x {MAX_COLUMNS}")
+
+    def _holder(self, of: str) -> Any:
+        return self.file if of == "/" else self._inside(of)
+
+    def _attribute(self, name: str, of: str) -> Any:
+        """Return an attribute's type and shape, not yet its value."""
+        attributes = self._holder(of).attrs
+        return attributes.get_id(name) if name in attributes else None
+
+
+@contextmanager
+def open_audited(path: Path, what: str, remedy: str) -> Iterator[AuditedFile]:
+    """Open an HDF5 file; whatever a damaged or foreign file makes HDF5 or the decoding say becomes one error.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it is expected to be, for the message.
+    remedy : str
+        What to do if it is not.
+
+    Yields
+    ------
+    AuditedFile
+        Closed afterwards.
+
+    Raises
+    ------
+    BagFormatError
+        If it cannot be read as HDF5.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            yield AuditedFile(file, path, remedy)
+    except PathomlError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise BagFormatError(f"{path.name}: not a readable {what} ({error}); {remedy}") from error
+
+
+def _why_not_inside(link_kind: int | None, dataset: object) -> str:
+    """Say why a name does not stand for a dataset of the file itself; empty if it does."""
+    if link_kind is None:
+        return "nothing of that name"
+    if link_kind != h5py.h5l.TYPE_HARD:
+        return _LINKS.get(link_kind, "it is a link of an unknown kind")
+    if not isinstance(dataset, h5py.Dataset):
+        return "it is no dataset"
+    if dataset.is_virtual:
+        return "it is virtual: put together from other files"
+    return "its data are stored in other files" if dataset.external is not None else ""
+
+
+def _is_plain(dataset: h5py.Dataset) -> bool:
+    """Tell whether every byte of a dataset stands in the file as it is."""
+    return int(dataset.id.get_create_plist().get_nfilters()) == 0
