@@ -54,11 +54,9 @@ def problems_of(name: str, value: object, checks: set[str]) -> Iterator[str]:
             f"field {key} has no description" for key, field in value.model_fields.items() if needs_description(field)
         )
         checks = checks - {"PR01"}
-    if (
-        inspect.isclass(value)
-        and "__init__" not in vars(value)
-        and (issubclass(value, (Exception, Enum)) or is_protocol(value))
-    ):
+    if inspect.isclass(value) and "__init__" not in vars(value) and issubclass(value, (Exception, Enum)):
+        checks = checks - {"PR01"}
+    if inspect.isclass(value) and is_protocol(value):
         checks = checks - {"PR01"}
     yield from (f"{code} {text}" for code, text in validate(name)["errors"] if code in checks)
 

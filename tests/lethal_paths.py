@@ -1,0 +1,45 @@
+"""Paths that do to the process that opens them what broken slides do: importable, so that worker processes know them."""
+
+import os
+import signal
+import time
+from multiprocessing import parent_process
+from pathlib import Path, PosixPath
+
+
+class Deadly(PosixPath):
+    """A codec that crashes."""
+
+    def is_file(self) -> bool:
+        if parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().is_file()
+
+
+class DeadlyOnce(PosixPath):
+    """One that crashes the first time."""
+
+    def is_file(self) -> bool:
+        mark = Path(f"{self}.tried")
+        if parent_process() is not None and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().is_file()
+
+
+class Hanging(PosixPath):
+    """A share that does not answer."""
+
+    def is_file(self) -> bool:
+        if parent_process() is not None:
+            time.sleep(600)
+        return super().is_file()
+
+
+class Greedy(PosixPath):
+    """More memory than there is."""
+
+    def is_file(self) -> bool:
+        if parent_process() is not None:
+            raise MemoryError
+        return super().is_file()
