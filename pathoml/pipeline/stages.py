@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pathoml.cohort import SlideEntry
 from pathoml.config import Config
 from pathoml.cross_validation import MODEL, FitPlan, cross_validate
 from pathoml.encoders.build import build_encoder
+from pathoml.encoders.registry import find_record
+from pathoml.encoders.settings import RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import SlideOutcome, extract_archive
@@ -36,6 +39,8 @@ from pathoml.survival.discrete import coarse_ceiling
 from pathoml.train import TrainingData
 
 logger = logging.getLogger(__name__)
+
+_TCGA_BARCODE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(-|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,7 @@ def report_stage(study: Study) -> Path:
             *(str(warning) for warning in study.cohort.warnings),
             *_slide_warnings(folder),
             *_quality_warnings(study),
+            *_pretraining_warnings(study),
             *of_maps,
         ],
         evaluation=evaluation,
@@ -399,6 +405,20 @@ def _quality_warnings(study: Study) -> list[str]:
                 f"Most tiles are flagged {flag_name(flag).replace('_', ' ')} and were used all the same: {shown}."
             )
     return warnings
+
+
+def _pretraining_warnings(study: Study) -> list[str]:
+    """Say where the encoder has seen slides of these patients' archive before."""
+    encoder = study.config.encoder
+    if study.config.slides is None or not isinstance(encoder, RegisteredSettings):
+        return []
+    seen = sum(bool(_TCGA_BARCODE.match(patient)) for patient in study.cohort.patient_id.tolist())
+    if not seen or not find_record(encoder.name).pretrained_on_tcga:
+        return []
+    return [
+        f"Encoder {encoder.name} was pretrained on slides of TCGA, and {seen} of {len(study.cohort)} patients look like TCGA's:"
+        " it may have seen their slides, so this is no external test. Confirm on patients of another source."
+    ]
 
 
 def _environment_of(folder: RunFolder) -> list[tuple[str, str]]:
