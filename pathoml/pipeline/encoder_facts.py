@@ -69,32 +69,33 @@ def verify_encoder(name: str, weights: Path | None, sha256: str | None) -> list[
     """
     import torch
 
-    from pathoml.encoders.architectures import build_architecture
+    from pathoml.encoders.architectures import build_architecture, build_for_weights
     from pathoml.encoders.build import load_published
     from pathoml.files import file_digest
 
     record = find_record(name)
-    module = build_architecture(record)
+    module = build_architecture(record, "meta") if weights is None else build_for_weights(record)
     count = sum(parameter.numel() for parameter in module.parameters())
-    loaded = "not verified: no file was given (--weights FILE)"
-    if weights is not None:
+    network = f"built; {count:,} parameters" + (f", published: {record.parameters}" if record.parameters else "")
+    if weights is None:
+        loaded = "not verified: no file was given (--weights FILE)"
+    else:
         load_published(module, record, weights, sha256)
         compared = "as given" if sha256 else "not compared with any; keep it for encoder.sha256"
         loaded = f"{weights.name} fits; SHA-256 {file_digest(weights)}, {compared}"
+    tile = torch.rand(1, 3, record.input_px, record.input_px, device="meta" if weights is None else "cpu")
     with torch.inference_mode():
-        features = module(
-            torch.rand(1, 3, record.input_px, record.input_px, generator=torch.Generator().manual_seed(0))
-        )
-    if features.shape != (1, record.dim) or not bool(features.isfinite().all()):
+        features = module(tile)
+    if features.shape != (1, record.dim):
         raise EncoderError(
-            f"encoder {name}: a random tile gave features of shape {tuple(features.shape)}, or not finite"
+            f"encoder {name}: a tile gave features of shape {tuple(features.shape)}, not (1, {record.dim})"
         )
+    if weights is not None and not bool(features.isfinite().all()):
+        raise EncoderError(f"encoder {name}: a random tile gave features that are not finite; are these its weights?")
+    said = "their shape alone, since there are no weights" if weights is None else "all finite"
     return [
-        (
-            "Network",
-            f"built; {count:,} parameters" + (f", published: {record.parameters}" if record.parameters else ""),
-        ),
-        ("Random tile", f"{record.input_px} px gave {record.dim} finite features"),
+        ("Network", network),
+        ("Random tile", f"{record.input_px} px gave {record.dim} features; {said}"),
         ("Weights", loaded),
-        ("Features", "not verified: no published features are at hand to compare with"),
+        ("Published features", "not verified: none are at hand to compare with"),
     ]
