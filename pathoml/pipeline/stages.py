@@ -412,12 +412,19 @@ def _pretraining_warnings(study: Study) -> list[str]:
     encoder = study.config.encoder
     if study.config.slides is None or not isinstance(encoder, RegisteredSettings):
         return []
-    seen = sum(bool(_TCGA_BARCODE.match(patient)) for patient in study.cohort.patient_id.tolist())
-    if not seen or not find_record(encoder.name).pretrained_on_tcga:
+    named = sum(bool(_TCGA_BARCODE.match(patient)) for patient in study.cohort.patient_id.tolist())
+    pretrained = find_record(encoder.name).pretrained_on_tcga
+    if not named or pretrained is False:
         return []
+    patients = f"{named} of {len(study.cohort)} patients look like TCGA's"
+    if pretrained is None:
+        return [
+            f"Whether encoder {encoder.name} was pretrained on slides of TCGA is not known to pathoml, and {patients}:"
+            " ask its authors before you call this an external test."
+        ]
     return [
-        f"Encoder {encoder.name} was pretrained on slides of TCGA, and {seen} of {len(study.cohort)} patients look like TCGA's:"
-        " it may have seen their slides, so this is no external test. Confirm on patients of another source."
+        f"Encoder {encoder.name} was pretrained on slides of TCGA, and {patients}: it may have seen their slides, so this is"
+        " no external test. Confirm on patients of another source."
     ]
 
 

@@ -37,6 +37,12 @@ def test_patients_of_tcga_under_an_encoder_that_has_seen_tcga_are_warned_of(stud
     assert "no external test" in warning
 
 
+def test_what_is_not_known_of_an_encoder_is_not_taken_for_a_clean_record(study: Study) -> None:
+    (warning,) = _pretraining_warnings(of_tcga(study, RegisteredSettings(name="uni_v2"), patients=3))
+    assert warning.startswith("Whether encoder uni_v2 was pretrained on slides of TCGA is not known")
+    assert "ask its authors" in warning
+
+
 @pytest.mark.parametrize("form", ["TCGA-A1-{:04d}", "TCGA-3C-A{:03d}-01Z-00-DX1", "tcga-a1-{:04d}"])
 def test_barcodes_of_patients_and_of_slides_are_recognised(study: Study, form: str) -> None:
     assert len(_pretraining_warnings(of_tcga(study, PHIKON, patients=1, form=form))) == 1
