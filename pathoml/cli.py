@@ -33,6 +33,8 @@ slide_app = typer.Typer(help="Look at slides.", no_args_is_help=True)
 bags_app = typer.Typer(help="Look at feature bags, and exchange them with other tools.", no_args_is_help=True)
 app.add_typer(slide_app, name="slide")
 app.add_typer(bags_app, name="bags")
+encoders_app = typer.Typer(help="Look at published encoders.", no_args_is_help=True)
+app.add_typer(encoders_app, name="encoders")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The study's YAML file.")]
 Overrides = Annotated[
@@ -215,7 +217,7 @@ Inputs = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Table = Annotated[Path | None, typer.Option(help="Table with patient_id and the model's covariates.")]
-Weights = Annotated[str | None, typer.Option(help="Weights file of a local encoder.")]
+Weights = Annotated[str | None, typer.Option(help="Weights file of a local or registered encoder.")]
 TissueSource = Annotated[
     str | None,
     typer.Option(
@@ -441,6 +443,37 @@ def _say_exchange(done: str, verdicts: "Iterator[ExchangeVerdict]") -> None:
         raise typer.Exit(SOME_FAILED)
 
 
+EncoderName = Annotated[str, typer.Argument(metavar="NAME", help="As in 'pathoml encoders list'.")]
+
+
+@encoders_app.command("list")
+def encoders_list() -> None:
+    """List the encoders whose facts are known."""
+    from pathoml.encoders.registry import TABLE_HEADER, table_rows
+
+    _table("Encoders (set encoder: {kind: registered, name: NAME})", table_rows(), header=TABLE_HEADER)
+
+
+@encoders_app.command("show")
+def encoders_show(name: EncoderName) -> None:
+    """Show everything that is known of one encoder, and from where."""
+    from pathoml.pipeline.encoder_facts import record_facts
+
+    _table(name, record_facts(name))
+
+
+@encoders_app.command("verify")
+def encoders_verify(
+    name: EncoderName,
+    weights: Annotated[Path | None, typer.Option(help="Its downloaded weights file.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="What the file's SHA-256 has to be.")] = None,
+) -> None:
+    """Build an encoder's network, run a random tile, load the weights given, and say what that verifies."""
+    from pathoml.pipeline.encoder_facts import verify_encoder
+
+    _table(name, verify_encoder(name, weights, sha256))
+
+
 def _load(path: Path, overrides: Sequence[str] | None) -> "Config":
     from pathoml.config import load_config
 
@@ -526,14 +559,16 @@ def _say(text: str, *, error: bool = False) -> None:
     typer.echo(text, err=error)
 
 
-def _table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+def _table(title: str, rows: Sequence[tuple[str, ...]], *, header: Sequence[str] = ()) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    table = RichTable(show_header=False)
-    for name, value in rows:
-        table.add_row(escape(str(name)), escape(str(value)))
+    table = RichTable(show_header=bool(header))
+    for position, title_of_column in enumerate(header):
+        table.add_column(title_of_column, overflow="fold", no_wrap=position == 0)
+    for cells in rows:
+        table.add_row(*(escape(str(cell)) for cell in cells))
     console = Console()
     console.print(escape(title), style="bold")
     console.print(table)

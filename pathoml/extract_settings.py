@@ -74,7 +74,7 @@ class Recipe:
         How tissue is found.
     tiling : TilingSettings
         How tiles are laid.
-    encoder : Lite0Settings, TimmSettings, LocalSettings or ImportedSettings
+    encoder : Lite0Settings, TimmSettings, LocalSettings, RegisteredSettings or ImportedSettings
         Which encoder.
     extract : ExtractSettings
         Precision, batch and limits.
@@ -117,7 +117,8 @@ def recipe_from_json(
     values : dict
         Plain JSON values.
     encoder_weights : str, optional
-        Where the weights file of a ``local`` encoder lies on this machine.
+        Where the weights file of a ``local`` or ``registered`` encoder lies on this machine; without one, a registered
+        encoder's come from the hub.
     tissue_source : str, optional
         Where the folder of regions, or the weights file of a segmentation network, lies on this machine.
 
@@ -129,6 +130,8 @@ def recipe_from_json(
     encoder, tissue = dict(values["encoder"]), dict(values["tissue"])
     if encoder["kind"] == "local":
         encoder["weights"] = encoder_weights or ""
+    if encoder["kind"] == "registered":
+        encoder["weights"] = encoder_weights
     if tissue["kind"] in _TISSUE_SOURCES:
         tissue[_TISSUE_SOURCES[tissue["kind"]]] = tissue_source or ""
     return Recipe(

@@ -12,7 +12,7 @@ from pathoml.errors import EncoderError
 from pathoml.files import file_digest
 
 
-def read_checked_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+def read_checked_weights(path: Path, sha256: str, *, inside: str = "") -> dict[str, Tensor]:
     """Read a state dict whose digest is known.
 
     Parameters
@@ -21,6 +21,8 @@ def read_checked_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         ``.safetensors``, or ``.pth`` and the like, read with ``weights_only``.
     sha256 : str
         What its SHA-256 has to be.
+    inside : str, optional
+        Key of the dictionary under which the file may keep the state dict.
 
     Returns
     -------
@@ -37,12 +39,37 @@ def read_checked_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     digest = file_digest(path)
     if digest != sha256:
         raise EncoderError(f"weights {path.name}: SHA-256 is {digest}, the configuration says {sha256}")
+    return read_weights(path, inside=inside)
+
+
+def read_weights(path: Path, *, inside: str = "") -> dict[str, Tensor]:
+    """Read a state dict, running no code.
+
+    Parameters
+    ----------
+    path : Path
+        ``.safetensors``, or ``.pth`` and the like, read with ``weights_only``.
+    inside : str, optional
+        Key of the dictionary under which the file may keep the state dict.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    EncoderError
+        If the file holds anything but a plain state dict.
+    """
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, UnpicklingError) as error:
         raise EncoderError(f"weights {path.name}: not a plain state dict ({error})") from error
+    if inside and isinstance(state, dict) and isinstance(state.get(inside), dict):
+        state = state[inside]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise EncoderError(f"weights {path.name}: expected a dictionary of tensors")
     return state

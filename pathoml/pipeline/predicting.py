@@ -45,7 +45,7 @@ class PredictRequest:
     impute_covariates : bool
         Whether covariates that no table gives are filled with the training patients' medians and most frequent words.
     encoder_weights : str or None
-        Weights file of a ``local`` encoder on this machine.
+        Weights file of a ``local`` or ``registered`` encoder on this machine.
     tissue_source : str or None
         Folder of outlined regions, or weights file of the segmentation network, on this machine.
     """

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from pathoml.cohort import SlideEntry
 from pathoml.config import Config
 from pathoml.cross_validation import MODEL, FitPlan, cross_validate
 from pathoml.encoders.build import build_encoder
-from pathoml.encoders.settings import ImportedSettings
+from pathoml.encoders.registry import find_record
+from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray
@@ -38,6 +40,8 @@ from pathoml.survival.discrete import coarse_ceiling
 from pathoml.train import TrainingData
 
 logger = logging.getLogger(__name__)
+
+_TCGA_BARCODE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(-|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,7 @@ def report_stage(study: Study) -> Path:
             *(str(warning) for warning in study.cohort.warnings),
             *_slide_warnings(folder),
             *_quality_warnings(study),
+            *_pretraining_warnings(study),
             *of_maps,
         ],
         evaluation=evaluation,
@@ -432,6 +437,27 @@ def _quality_warnings(study: Study) -> list[str]:
                 f"Most tiles are flagged {flag_name(flag).replace('_', ' ')} and were used all the same: {shown}."
             )
     return warnings
+
+
+def _pretraining_warnings(study: Study) -> list[str]:
+    """Say where the encoder has seen slides of these patients' archive before."""
+    encoder = study.config.encoder
+    if study.config.slides is None or not isinstance(encoder, RegisteredSettings):
+        return []
+    named = sum(bool(_TCGA_BARCODE.match(patient)) for patient in study.cohort.patient_id.tolist())
+    pretrained = find_record(encoder.name).pretrained_on_tcga
+    if not named or pretrained is False:
+        return []
+    patients = f"{named} of {len(study.cohort)} patients look like TCGA's"
+    if pretrained is None:
+        return [
+            f"Whether encoder {encoder.name} was pretrained on slides of TCGA is not known to pathoml, and {patients}:"
+            " ask its authors before you call this an external test."
+        ]
+    return [
+        f"Encoder {encoder.name} was pretrained on slides of TCGA, and {patients}: it may have seen their slides, so this is"
+        " no external test. Confirm on patients of another source."
+    ]
 
 
 def _environment_of(folder: RunFolder) -> list[tuple[str, str]]:
