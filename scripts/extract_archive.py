@@ -1,0 +1,79 @@
+"""Turn a folder of slides into feature bags, without a clinical table.
+
+Usage: python scripts/extract_archive.py SLIDES BAGS [--config study.yaml] [--pattern '*.svs'] [--mpp X] [--shard I/N]
+
+Every file under SLIDES that matches a pattern is a slide, named as its path below SLIDES. Tissue, tiling, encoder and
+extraction are those of the configuration (its cohort is not read), or the defaults. What is there already is kept, so
+that the same command goes on after an interruption; several machines may share BAGS. Exit code 1 if a slide failed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pathoml.cohort import SlideEntry
+from pathoml.config import load_config
+from pathoml.encoders.settings import Lite0Settings
+from pathoml.errors import PathomlError
+from pathoml.extract import ExtractStatus, extract_archive, parse_shard
+from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.pipeline.doctor import resolve_device
+from pathoml.tiling import TilingSettings
+from pathoml.tissue import ClassicalTissueSettings
+
+SUFFIXES = ("*.svs", "*.tif", "*.tiff", "*.ndpi", "*.mrxs", "*.scn", "*.bif", "*.svslide", "*.vms", "*.dcm")
+
+
+def slides_in(folder: Path, patterns: list[str], mpp: float | None) -> list[SlideEntry]:
+    """Return the slides below a folder, in the order of their names."""
+    paths = sorted({path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()})
+    names = ["--".join(path.relative_to(folder).with_suffix("").parts) for path in paths]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        sys.exit(f"{folder}: two slides would be called {double}; narrow --pattern")
+    return [SlideEntry(name, path, name, mpp, row) for row, (name, path) in enumerate(zip(names, paths, strict=True))]
+
+
+def say(status: ExtractStatus) -> None:
+    """Write one line on standard error."""
+    ended = status.done + status.kept + status.failed + status.skipped
+    print(
+        f"{ended} of {status.slides} slides, {status.failed} failed, {status.tiles_per_s:.0f} tiles/s, "
+        f"encoder busy {status.device_busy_share:.0%}",
+        file=sys.stderr,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("slides", type=Path)
+    parser.add_argument("bags", type=Path)
+    parser.add_argument("--config", type=Path, help="configuration whose recipe is used")
+    parser.add_argument("--pattern", action="append", help="file pattern; may be given several times")
+    parser.add_argument("--mpp", type=float, help="microns per level-0 pixel of slides that do not say it")
+    parser.add_argument("--shard", default="1/1", help="only the I-th of N parts, as I/N")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    options = parser.parse_args()
+    try:
+        shard = parse_shard(options.shard)
+        recipe = Recipe(ClassicalTissueSettings(), TilingSettings(), Lite0Settings(), ExtractSettings())
+        if options.config:
+            recipe = load_config(options.config).recipe
+        found = slides_in(options.slides, options.pattern or list(SUFFIXES), options.mpp)
+        if not found:
+            print(f"{options.slides}: no slide below it; name a --pattern", file=sys.stderr)
+            return 2
+        device = resolve_device(options.device)
+        outcomes = extract_archive(shard.of(found), recipe, options.bags, device=device, watch=say)
+    except PathomlError as error:
+        print(error, file=sys.stderr)
+        return 2
+    lost = [one for one in outcomes if not one.has_bag]
+    for one in lost:
+        print(f"{one.slide_id}: {one.code}: {one.message}", file=sys.stderr)
+    print(f"slides: {len(outcomes) - len(lost)} with a bag, {len(lost)} without; {options.bags}")
+    return 1 if any(one.code != "NO_TISSUE" for one in lost) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

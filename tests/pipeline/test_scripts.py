@@ -1,0 +1,69 @@
+"""The scripts over whole archives do what their first lines say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pathoml.bags import read_bag
+from tests.small_cohort import FinishedRun
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def script(name: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def archive(finished: FinishedRun, tmp_path: Path) -> Path:
+    """Three slides in folders, and a file that is none."""
+    for number, path in enumerate(sorted((finished.folder / "slides").glob("*.tif"))[:3]):
+        (tmp_path / "archive" / f"year{number % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "archive" / f"year{number % 2}" / path.name).symlink_to(path)
+    return tmp_path / "archive"
+
+
+def test_a_folder_of_slides_becomes_bags_that_predict(finished: FinishedRun, archive: Path, tmp_path: Path) -> None:
+    (archive / "broken.tif").write_text("no slide", encoding="ascii")
+    first = script("extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml")
+    assert first.returncode == 1, first.stderr
+    assert "broken: TEXT: " in first.stderr
+    assert "slides: 3 with a bag, 1 without" in first.stdout
+    names = sorted(path.stem for path in (tmp_path / "bags").glob("*.h5"))
+    assert all(name.startswith(("year0--", "year1--")) for name in names)
+    original = finished.folder / "bags" / f"{names[0].partition('--')[2]}.h5"
+    assert (read_bag(tmp_path / "bags" / f"{names[0]}.h5").features == read_bag(original).features).all()
+    (archive / "broken.tif").unlink()
+    again = script("extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml")
+    assert again.returncode == 0, again.stderr
+
+    package = finished.folder / "run" / "package"
+    done = script("predict_archive.py", package, tmp_path / "bags", tmp_path / "out", "--impute", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert sorted(pd.read_csv(tmp_path / "out" / "predictions.csv", dtype=str)["patient_id"]) == names
+
+
+def test_shards_of_a_folder_share_it(archive: Path, finished: FinishedRun, tmp_path: Path) -> None:
+    for number in (1, 2):
+        done = script(
+            "extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml",
+            "--shard", f"{number}/2",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "bags").glob("*.h5"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("nowhere", "bags"), "no slide below it"), ((".", "bags", "--shard", "0/2"), "expected I/N")],
+    ids=["no slide", "no shard"],
+)
+def test_wrong_usage_exits_2_with_a_sentence(arguments: tuple[str, ...], said: str) -> None:
+    done = script("extract_archive.py", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
