@@ -435,7 +435,8 @@ import signal
 def stop(number, frame):
     raise KeyboardInterrupt
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background jobs are started deaf to the second
+        signal.signal(number, stop)
     archive.built_encoder = lambda *_: toy()
     slides = [entry(Path(sys.argv[1]), name=f"s{number}") for number in range(40)]
     archive.extract_archive(slides, recipe(workers=2), Path(sys.argv[2]))

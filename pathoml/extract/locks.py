@@ -63,13 +63,8 @@ class Locks:
             If locks cannot be written.
         """
         path = self._path(slide_id)
-        if not self._make(path):
-            if not self._is_stale(path):
-                return False
-            logger.warning("slide %s: its owner (%s) is gone; going on with it", slide_id, owner_of(path))
-            self._remove_stale(path)
-            if not self._make(path):
-                return False
+        if not self._make(path) and not self._take_over(path, replace=True):
+            return False
         with self._guard:
             self._held.add(path)
         return True
@@ -114,8 +109,7 @@ class Locks:
     def _sweep(self) -> None:
         """Take away what dead owners left behind, and the folder if nobody is at work."""
         for path in self._folder.glob("*.lock"):
-            if self._is_stale(path):
-                self._remove_stale(path)
+            self._take_over(path, replace=False)
         if not any(self._folder.glob("*.lock")):
             for scrap in self._folder.glob("*"):
                 scrap.unlink(missing_ok=True)
@@ -164,14 +158,30 @@ class Locks:
             return now
         raise OutputError(f"{self._folder}: files vanish as soon as they are made; is the share healthy?")
 
-    def _remove_stale(self, path: Path) -> None:
-        """Move it away under a name of our own first, so that of two who find it stale only one takes it."""
-        mine = path.with_suffix(f".stale-{os.getpid()}")
+    def _take_over(self, path: Path, *, replace: bool) -> bool:
+        """Take a dead owner's lock away, and make it ours if asked to; one process at a time may do so, by a second lock."""
+        if not self._is_stale(path):
+            return False
+        takeover = path.with_suffix(".takeover")
+        if not self._make(takeover):
+            if self._age(takeover) > STALE_S:  # whoever took over died doing so
+                takeover.unlink(missing_ok=True)
+            return False
         try:
-            path.rename(mine)
+            if not self._is_stale(path):  # another was quicker, and is alive
+                return False
+            if replace:
+                logger.warning("slide %s: its owner (%s) is gone; going on with it", path.stem, owner_of(path))
+            path.unlink(missing_ok=True)
+            return replace and self._make(path)
+        finally:
+            takeover.unlink(missing_ok=True)
+
+    def _age(self, path: Path) -> float:
+        try:
+            return self._server_time() - path.stat().st_mtime
         except FileNotFoundError:
-            return
-        mine.unlink(missing_ok=True)
+            return 0.0
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):

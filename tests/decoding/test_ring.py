@@ -59,6 +59,9 @@ def test_two_processes_fill_their_lanes_and_everything_comes_once_and_in_order(r
     for one in processes:
         one.start()
     assert drained(ring, 0, 500) == list(range(500))
+    deadline = time.monotonic() + 60
+    while not ring.is_waiting(1) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert ring.is_waiting(1), "the other lane is full and waits for its reader"
     assert ring.writer(1) == processes[1].pid
     assert drained(ring, 1, 501) == list(range(501))
