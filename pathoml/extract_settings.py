@@ -48,6 +48,11 @@ class ExtractSettings(Settings):
         le=256,
         description="CPU threads of each of them; their number changes the last bits of features.",
     )
+    also: tuple[EncoderSettings, ...] = Field(
+        (),
+        description="Further encoders for the same decoded tiles; their bags lie beside, in '<bags>-<kind>-<name>'.",
+        json_schema_extra=NOT_IN_HASH,
+    )
     ray_address: str | None = Field(
         None,
         description="Cluster that `pathoml extract --engine ray` works on, for example 'auto'; without, this machine.",

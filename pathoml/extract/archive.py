@@ -1,12 +1,13 @@
 """Archive of slides -> bags: what is missing is made, what is there is kept, what fails is said."""
 
 import logging
+import re
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def extract_archive(
     Slides are decoded by supervised processes, their tiles encoded in one stream of batches, their bags written by a
     thread; so the encoder does not wait where a slide ends. A slide that fails is recorded and the others go on; one
     whose process died is tried once more, alone. Several processes may fill the same folder. Each outcome is appended to
-    ``ledger.jsonl`` in the folder, the pace to ``metrics.jsonl``.
+    ``ledger.jsonl`` in the folder, the pace to ``metrics.jsonl``. With ``extract.also``, the same decoded tiles go through
+    further encoders, whose bags lie in folders beside (`folder_beside`).
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ def extract_archive(
     outcomes: dict[str, SlideOutcome] = {}
     todo: deque[SlideEntry] = deque()
     for entry in entries:
-        kept = _kept(entry, folder, recipe)
+        kept = _all_kept(entry, _recipes(recipe, folder))
         if kept is None:
             todo.append(entry)
         else:
@@ -97,17 +99,22 @@ def extract_archive(
 def _extract_all(
     todo: deque[SlideEntry], recipe: Recipe, folder: Path, device: str, keeper: StatusKeeper
 ) -> Iterator[SlideOutcome]:
-    encoder = built_encoder(recipe.encoder, recipe.extract.precision, device)
-    encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
-    make_folder(folder)
+    encoders = [built_encoder(one.encoder, one.extract.precision, device) for one in _recipes(recipe, folder).values()]
+    for encoder in encoders:
+        encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
     threads = torch.get_num_threads()
     torch.set_num_threads(recipe.extract.threads_per_worker)
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, threads)
         locks = Locks(folder)
         stack.callback(locks.close)
-        stream = stack.enter_context(stream_of(recipe, encoder, device=device, at_once=_calls_at_once(recipe, device)))
-        line = _Line(recipe, folder, device, encoder, stream, locks)
+        jobs = []
+        for (place, own), encoder in zip(_recipes(recipe, folder).items(), encoders, strict=True):
+            make_folder(place)
+            stream = stream_of(own, encoder, device=device, at_once=_calls_at_once(recipe, device))
+            jobs.append(_Job(own, place, encoder, stack.enter_context(stream)))
+        line = _Line(jobs, device, locks)
+        stream = jobs[0].stream
         keeper.tell(stream, now=True)
         for outcome in _one_by_one(line, todo) if recipe.extract.workers == 0 else _in_parallel(line, todo):
             if outcome is not None:
@@ -123,32 +130,61 @@ def _calls_at_once(recipe: Recipe, device: str) -> int:
     return 1 if device.startswith("cuda") or recipe.extract.workers == 0 else recipe.extract.cpu_encoders
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One encoder's part: what its bags hold, where they go, and the stream of its batches."""
+
+    recipe: Recipe
+    folder: Path
+    encoder: Encoder
+    stream: BatchStream
+
+
 @dataclass
 class _Work:
     """A slide on its way: what has come of it so far."""
 
     entry: SlideEntry
-    features: SlideFeatures = field(default_factory=SlideFeatures)
+    parts: list[tuple[_Job, SlideFeatures]]
     tiles: SlideTiles | None = None
     began: float = field(default_factory=time.monotonic)
+
+    def is_whole(self) -> bool:
+        """Say whether it is decoded and every encoder has given its features."""
+        tiles = self.tiles
+        return tiles is not None and all(features.is_whole(len(tiles)) for _, features in self.parts)
 
 
 class _Line:
     """What all slides of one call share, and the steps that each goes through."""
 
-    def __init__(
-        self, recipe: Recipe, folder: Path, device: str, encoder: Encoder, stream: BatchStream, locks: Locks
-    ) -> None:  # fmt: skip
-        self.recipe, self.folder, self.device, self.stream = recipe, folder, device, stream
-        self._encoder, self._locks = encoder, locks
+    def __init__(self, jobs: Sequence[_Job], device: str, locks: Locks) -> None:
+        self.jobs, self.device = jobs, device
+        self.recipe, self.folder = jobs[0].recipe, jobs[0].folder
+        self._recipes = {job.folder: job.recipe for job in jobs}
+        self._locks = locks
         self._busy_elsewhere: list[SlideEntry] = []
+
+    def work(self, entry: SlideEntry) -> _Work:
+        """Begin with a slide: with the encoders whose bags it lacks."""
+        lacking = [job for job in self.jobs if _kept(entry, job.folder, job.recipe) is None]
+        return _Work(entry, [(job, SlideFeatures()) for job in lacking])
+
+    def flush(self) -> None:
+        """Have every batch encoded as it is."""
+        for job in self.jobs:
+            job.stream.flush()
+
+    def collect(self, *, wait: bool = False) -> bool:
+        """Bring features to their slides; say whether any came."""
+        return sum(job.stream.collect(wait=wait) for job in self.jobs) > 0
 
     def claim(self, entry: SlideEntry) -> bool | SlideOutcome:
         """Become the owner of a slide; its outcome if another process has just made its bag."""
         if not self._locks.acquire(entry.slide_id):
             self._busy_elsewhere.append(entry)
             return False
-        kept = _kept(entry, self.folder, self.recipe)
+        kept = _all_kept(entry, self._recipes)
         if kept is not None:
             self._locks.release(entry.slide_id)
         return kept or True
@@ -157,13 +193,14 @@ class _Line:
         """Write the bag of a slide whose tiles all have their features."""
         assert work.tiles is not None  # only whole slides come here
         try:
-            bag = make_bag(work.entry.path.name, self.recipe, self._encoder, work.tiles, work.features)
+            for job, features in work.parts:
+                bag = make_bag(work.entry.path.name, job.recipe, job.encoder, work.tiles, features)
+                write_bag(job.folder / f"{work.entry.slide_id}.h5", bag)
         except SlideError as error:
             return self.lose(work.entry, error)
-        write_bag(self.folder / f"{work.entry.slide_id}.h5", bag)
         self._locks.release(work.entry.slide_id)
         seconds = round(time.monotonic() - work.began, 3)
-        return SlideOutcome(work.entry.slide_id, "done", tiles=len(bag.features), seconds=seconds)
+        return SlideOutcome(work.entry.slide_id, "done", tiles=len(work.tiles), seconds=seconds)
 
     def lose(self, entry: SlideEntry, error: SlideError) -> SlideOutcome:
         """Give up a slide."""
@@ -174,7 +211,7 @@ class _Line:
         """Say of slides that others own whether they are done by now."""
         for entry in self._busy_elsewhere:
             owner = self._locks.owner(entry.slide_id)
-            kept = _kept(entry, self.folder, self.recipe)
+            kept = _all_kept(entry, self._recipes)
             message = (
                 f"{entry.path.name}: {owner} is at work on it; the same command, given later, sees that it is done"
             )
@@ -190,15 +227,15 @@ def _one_by_one(line: _Line, todo: deque[SlideEntry]) -> Iterator[SlideOutcome]:
         if isinstance(claimed, SlideOutcome):
             yield claimed
             continue
-        work = _Work(entry)
-        sink = StreamSink(line.stream, work.features, line.recipe)
+        work = line.work(entry)
+        sink = StreamSink(line.recipe, [(job.stream, features) for job, features in work.parts])
         try:
             work.tiles = decode_here(entry, line.recipe, sink, sheet_path(line.folder, entry.slide_id), line.device)
         except SlideError as error:
             yield line.lose(entry, error)
             continue
-        line.stream.flush()
-        line.stream.collect(wait=True)
+        line.flush()
+        line.collect(wait=True)
         yield line.write(work)
     yield from line.left_to_others()
 
@@ -243,9 +280,9 @@ class _Floor:
         moved = self._take_pages()
         ended += self._end_decoding()
         if not (self._decoding or self._todo or self._again):
-            self._line.stream.flush()
-        moved |= self._line.stream.collect()
-        for work in [one for one in self._encoding if one.tiles and one.features.is_whole(len(one.tiles))]:
+            self._line.flush()
+        moved |= self._line.collect()
+        for work in [one for one in self._encoding if one.is_whole()]:
             self._encoding.remove(work)
             self._writing.append(self._writer.submit(self._line.write, work))
         while self._writing and self._writing[0].done():
@@ -260,20 +297,21 @@ class _Floor:
             if isinstance(claimed, SlideOutcome):
                 ended.append(claimed)
             elif claimed:
-                self._decoding.append((self._pool.begin(entry), _Work(entry)))
+                self._decoding.append((self._pool.begin(entry), self._line.work(entry)))
         # A second attempt has the machine's memory for itself.
         if self._again and not self._todo and not self._decoding and self._pool.has_room():
             entry = self._again.popleft()
-            self._decoding.append((self._pool.begin(entry), _Work(entry)))
+            self._decoding.append((self._pool.begin(entry), self._line.work(entry)))
         return ended
 
     def _take_pages(self) -> bool:
         moved = False
         for decoding, work in self._decoding:
             for tiles, rows in self._pool.pages(decoding):
-                if work.features.tiles == 0:
-                    work.features.change = stain_change(self._line.recipe.stain, self._pool.colours(decoding))
-                self._line.stream.add(work.features, tiles, rows)
+                for job, features in work.parts:
+                    if features.tiles == 0:
+                        features.change = stain_change(job.recipe.stain, self._pool.colours(decoding))
+                    job.stream.add(features, tiles, rows)
                 moved = True
             self._pool.supervise(decoding)
         return moved
@@ -329,6 +367,38 @@ def built_encoder(settings: EncoderSettings, precision: str, device: str) -> Enc
     encoder = build_encoder(settings)
     encoder.module.to(device=device, dtype=PRECISIONS[precision])
     return encoder
+
+
+def folder_beside(folder: Path, encoder: EncoderSettings) -> Path:
+    """Return where the bags of a further encoder lie.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the first encoder's bags.
+    encoder : EncoderSettings
+        One of ``extract.also``.
+
+    Returns
+    -------
+    Path
+        ``<folder>-<encoder>``, beside it.
+    """
+    name = getattr(encoder, "name", None) or getattr(encoder, "architecture", None) or getattr(encoder, "features", "")
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{encoder.kind}-{name}")
+    return folder.with_name(f"{folder.name}-{plain}")
+
+
+def _recipes(recipe: Recipe, folder: Path) -> dict[Path, Recipe]:
+    """Return what is to be made by folder: the recipe's own bags, and those of further encoders."""
+    further = {folder_beside(folder, one): replace(recipe, encoder=one) for one in recipe.extract.also}
+    return {folder: recipe, **further}
+
+
+def _all_kept(entry: SlideEntry, recipes: Mapping[Path, Recipe]) -> SlideOutcome | None:
+    """Return the outcome of a slide all of whose bags are whole and up to date."""
+    kept = [_kept(entry, folder, recipe) for folder, recipe in recipes.items()]
+    return kept[0] if all(kept) else None
 
 
 def _kept(entry: SlideEntry, folder: Path, recipe: Recipe) -> SlideOutcome | None:

@@ -1,5 +1,6 @@
 """One slide -> one bag, in memory; and the making of every bag."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def extract_slide(
     encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
     with stream_of(recipe, encoder, device=device, at_once=1) as stream:
         features = SlideFeatures()
-        tiles = decode_here(entry, recipe, StreamSink(stream, features, recipe), sheet, device)
+        tiles = decode_here(entry, recipe, StreamSink(recipe, [(stream, features)]), sheet, device)
         stream.flush()
         stream.collect(wait=True)
     return make_bag(entry.path.name, recipe, encoder, tiles, features)
@@ -89,26 +90,24 @@ def stream_of(recipe: Recipe, encoder: Encoder, *, device: str, at_once: int) ->
 
 @dataclass
 class StreamSink:
-    """A `TileSink` of this very process: pages go straight into the stream.
+    """A `TileSink` of this very process: pages go straight into the streams.
 
     Parameters
     ----------
-    stream : BatchStream
-        Where tiles go.
-    features : SlideFeatures
-        Of the slide.
     recipe : Recipe
         Tile size and change of colours.
+    parts : sequence of (BatchStream, SlideFeatures)
+        Where tiles go, and whose they are; one for each encoder.
     """
 
-    stream: BatchStream
-    features: SlideFeatures
     recipe: Recipe
+    parts: Sequence[tuple[BatchStream, SlideFeatures]]
 
     def __post_init__(self) -> None:
         side = self.recipe.tiling.tile_px
         self._page = np.empty((PAGE_TILES, side, side, 3), dtype=np.uint8)
-        self.features.change = stain_change(self.recipe.stain, None)
+        for _, features in self.parts:
+            features.change = stain_change(self.recipe.stain, None)
 
     def stain(self, fitted: FloatArray) -> None:
         """Take the slide's own colours; see `TileSink.stain`.
@@ -118,7 +117,8 @@ class StreamSink:
         fitted : ndarray of float64
             From `pathoml.stain.fit_stain`.
         """
-        self.features.change = stain_change(self.recipe.stain, fitted)
+        for _, features in self.parts:
+            features.change = stain_change(self.recipe.stain, fitted)
 
     def page(self) -> RgbImage:
         """Return the one page; see `TileSink.page`.
@@ -131,14 +131,15 @@ class StreamSink:
         return self._page
 
     def deliver(self, rows: NDArray[np.int64]) -> None:
-        """Put the page into the stream; see `TileSink.deliver`.
+        """Put the page into the streams; see `TileSink.deliver`.
 
         Parameters
         ----------
         rows : ndarray of int64
             Rows of the slide's grid.
         """
-        self.stream.add(self.features, self._page[: len(rows)], rows)
+        for stream, features in self.parts:
+            stream.add(features, self._page[: len(rows)], rows)
 
 
 def make_bag(

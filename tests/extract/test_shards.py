@@ -10,6 +10,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.errors import InputError
 from pathoml.extract import Shard, extract_archive, extract_with_ray, parse_shard
+from pathoml.extract.archive import folder_beside
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
@@ -88,6 +89,30 @@ def test_ray_gives_the_same_bags(slides: list[SlideEntry], alone: dict[str, byte
     assert outcomes[-1].code == "TEXT"
     assert bags(tmp_path / "bags") == alone
     assert {one.status for one in extract_with_ray(slides, recipe(2), tmp_path / "bags")} == {"kept"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_several_encoders_share_one_decoding_and_their_bags_are_those_of_each_alone(
+    workers: int, slides: list[SlideEntry], alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    head = Lite0Settings(features="head")
+    both = Recipe(
+        ClassicalTissueSettings(), TilingSettings(), Lite0Settings(), ExtractSettings(workers=workers, also=(head,))
+    )
+    assert {one.status for one in extract_archive(slides, both, tmp_path / "bags")} == {"done"}
+    assert bags(tmp_path / "bags") == alone
+    second = folder_beside(tmp_path / "bags", head)
+    assert second.name == "bags-lite0-head"
+    expected = Recipe(ClassicalTissueSettings(), TilingSettings(), head, ExtractSettings(workers=0))
+    extract_archive(slides[:2], expected, tmp_path / "head")
+    assert {name: content for name, content in bags(second).items() if name in bags(tmp_path / "head")} == bags(
+        tmp_path / "head"
+    )
+    (second / "s1.h5").unlink()
+    before = (tmp_path / "bags" / "s1.h5").stat().st_mtime_ns
+    assert [one.status for one in extract_archive(slides, both, tmp_path / "bags")] == ["kept", "done", "kept", "kept"]
+    assert (tmp_path / "bags" / "s1.h5").stat().st_mtime_ns == before, "only what is missing is made"
+    assert len(bags(second)) == 4
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
