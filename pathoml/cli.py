@@ -130,11 +130,27 @@ def check(config: ConfigPath, overrides: Overrides = None, slides: OpenSlides = 
 
 
 @app.command()
-def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    *,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time batch shapes and precisions of the encoder.")
+    ] = False,
+) -> None:
     """Show what a run would do; write nothing."""
     from pathoml.pipeline.planning import plan as make_plan
 
-    _table("Plan", make_plan(_load(config, overrides)).facts)
+    settings = _load(config, overrides)
+    _table("Plan", make_plan(settings).facts)
+    if measure:
+        from pathoml.pipeline.doctor import resolve_device
+        from pathoml.pipeline.measuring import measure_batches, proposal
+
+        timings = list(measure_batches(settings, resolve_device(settings.device)))
+        rows = [(f"{one.precision}, {one.batch_tiles} tiles", f"{one.tiles_per_s:.1f} tiles/s") for one in timings]
+        _table("Encoder on this machine", rows)
+        _say(f"to be pasted into the configuration, one of:\n{proposal(timings)}")
 
 
 @app.command()
