@@ -22,7 +22,7 @@ from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import EncoderSettings
 from pathoml.errors import BagError, OutOfMemoryError, SlideError, WorkerLostError
-from pathoml.extract.locks import Locks
+from pathoml.extract.locks import Locks, sweep_locks
 from pathoml.extract.outcomes import SlideOutcome, append_to_ledger, failed
 from pathoml.extract.slide import PAGE_TILES, StreamSink, make_bag, stream_of
 from pathoml.extract.status import StatusKeeper, Watch
@@ -86,6 +86,7 @@ def extract_archive(
         else:
             outcomes[entry.slide_id] = kept
     progress("extract", len(outcomes), len(entries))
+    sweep_locks(folder)  # of a process that was killed when its last bag was written
     if todo:
         keeper = StatusKeeper(folder, len(entries), _calls_at_once(recipe, device), watch)
         for one in outcomes.values():

@@ -196,6 +196,23 @@ class Locks:
                     logger.warning("%s: the lock cannot be touched (%s)", path.stem, error)
 
 
+def sweep_locks(bags: Path) -> None:
+    """Take away what dead owners left behind.
+
+    Parameters
+    ----------
+    bags : Path
+        Folder of the bags.
+
+    Raises
+    ------
+    OutputError
+        If locks cannot be written there.
+    """
+    if (bags / _FOLDER).is_dir():
+        Locks(bags).close()
+
+
 def owner_of(path: Path) -> str:
     """Return who holds a lock.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pathoml.extract.locks import STALE_S, Locks
+from pathoml.extract.locks import STALE_S, Locks, sweep_locks
 
 
 @pytest.fixture
@@ -68,6 +68,18 @@ def test_an_owner_touches_its_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         time.sleep(0.05)
     assert path.stat().st_mtime > 1000
     locks.close()
+
+
+def test_what_a_killed_process_left_is_swept_up_though_nothing_is_left_to_do(tmp_path: Path) -> None:
+    (tmp_path / "locks").mkdir()
+    write_lock(tmp_path, "a", host=socket.gethostname(), pid=ended_process())
+    (tmp_path / "locks" / ".clock-1").touch()
+    sweep_locks(tmp_path)
+    assert not (tmp_path / "locks").exists()
+    (tmp_path / "locks").mkdir()
+    write_lock(tmp_path, "b", host="elsewhere", pid=1)
+    sweep_locks(tmp_path)
+    assert (tmp_path / "locks" / "b.lock").exists(), "another machine's owner is alive as long as it touches its lock"
 
 
 RACE = """
