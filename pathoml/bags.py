@@ -344,6 +344,19 @@ def _check_arrays(name: str, arrays: dict[str, AnyArray]) -> None:
     lengths = {key: len(array) for key, array in arrays.items()}
     if lengths["features"] == 0 or len(set(lengths.values())) != 1:
         raise BagFormatError(f"{name}: arrays of different or zero length {lengths}")
-    if not np.isfinite(arrays["features"]).all():
+    if not _all_finite(arrays["features"]):
         remedy = "set extract.feature_dtype: float32" if arrays["features"].dtype == np.float16 else "check the encoder"
         raise BagFormatError(f"{name}: features hold NaN or infinity; {remedy}")
+
+
+_EXPONENTS = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}
+"""By bytes of a number: how its bits are read, and the exponent that NaN and infinity have and no other number."""
+_PIECE = 1 << 17
+
+
+def _all_finite(features: AnyArray) -> bool:
+    """Say whether all numbers are finite: by their exponents, in pieces that stay in cache, many times faster than isfinite."""
+    kind, exponent = _EXPONENTS[features.itemsize]
+    bits = np.ascontiguousarray(features).reshape(-1).view(kind)
+    mask = kind(exponent)
+    return not any(bool(((bits[start : start + _PIECE] & mask) == mask).any()) for start in range(0, len(bits), _PIECE))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pathoml.artefacts import TileFlag
 from pathoml.files import atomic_path, make_folder, write_text
 from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.slides import SlideGeometry
@@ -26,8 +27,16 @@ _REJECTED = {
     Rejection.FOLD: ((120, 60, 0), "fold"),
     Rejection.BUBBLE: ((0, 150, 130), "bubble"),
     Rejection.BLOOD_OR_PIGMENT: ((200, 0, 0), "blood or pigment"),
+    Rejection.EDGE: ((110, 110, 0), "mostly beyond the slide's edge"),
     Rejection.NOT_DRAWN: ((150, 150, 150), "not drawn"),
 }
+_FLAGGED = {
+    TileFlag.PEN: Rejection.PEN,
+    TileFlag.FOLD: Rejection.FOLD,
+    TileFlag.BUBBLE: Rejection.BUBBLE,
+    TileFlag.BLOOD_OR_PIGMENT: Rejection.BLOOD_OR_PIGMENT,
+}
+"""Artefacts whose area is tinted in the colour of the reason, also where their tiles stay."""
 _UNUSED = ((120, 80, 170), "out of focus or damaged")
 _LINE_PX, _LEAST_WIDTH_PX = 22, 420
 _OUTLINED_FROM_PX, _TINT = 14, 0.28
@@ -91,14 +100,37 @@ def draw_contact_sheet(
     kept = laid.grid.grid if in_bag is None else in_bag
     shown = [(laid.grid.rejected[laid.grid.reasons == reason], *how) for reason, how in _REJECTED.items()]
     shown.append((_without(laid.grid.grid, kept), *_UNUSED))
+    flagged = _tint_artefacts(sheet, laid)
     for places, colour, _ in [*shown, (kept, _KEPT, "")]:
         _draw_tiles(sheet, laid.grid, places, scale, colour)
     _draw_outline(sheet, laid.mask.tissue)
-    lines = [(title, (0, 0, 0)), (f"{len(kept)} tiles kept", _KEPT)]
+    lines = [(_headline(title, geometry), (0, 0, 0)), (f"{len(kept)} tiles kept", _KEPT)]
     lines += [(f"{len(places)} dropped: {text}", colour) for places, colour, text in shown if len(places)]
+    lines += flagged
+    lines.append(("outline of the tissue", _OUTLINE))
     width = max(size[0], _LEAST_WIDTH_PX)
     margin = ((0, 0), (0, width - size[0]), (0, 0))
     return np.vstack([np.pad(sheet, margin, constant_values=255), _legend(width, lines)])
+
+
+def _headline(title: str, geometry: SlideGeometry) -> str:
+    """Name a slide and its resolution, which a person can see to be wrong."""
+    return title if geometry.mpp is None else f"{title}, {geometry.mpp[0]:.4g} microns per pixel"
+
+
+def _tint_artefacts(sheet: RgbImage, laid: LaidTiles) -> list[tuple[str, tuple[int, int, int]]]:
+    """Tint where artefacts were found; return what to say of kept tiles that are flagged for each."""
+    lines = []
+    for artefact, reason in _FLAGGED.items():
+        where = laid.mask.of(artefact) & ~laid.mask.cut.get(artefact, np.zeros_like(laid.mask.tissue))
+        if not where.any():
+            continue
+        colour, text = _REJECTED[reason]
+        area = cv2.resize(where.astype(np.uint8), sheet.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        sheet[area] = np.rint((1 - _TINT) * sheet[area] + _TINT * np.array(colour)).astype(np.uint8)
+        count = int(((laid.grid.flags & artefact) > 0).sum())
+        lines.append((f"{count} kept and flagged: {text} (tinted)", colour))
+    return lines
 
 
 def sheet_path(bags: Path, slide_id: str) -> Path:

@@ -76,6 +76,8 @@ class Rejection(IntEnum):
     FOLD = 4
     BUBBLE = 5
     BLOOD_OR_PIGMENT = 6
+    EDGE = 7
+    """Its part on the slide holds enough tissue, but too much of it lies beyond the slide's edge."""
 
 
 _CUT_OUT = {
@@ -237,7 +239,8 @@ def make_grid(
     tissue = share(mask.tissue)
     kept = _drawn(np.argwhere(tissue >= settings.min_tissue_share), settings)
     cut_out = {artefact: share(where) for artefact, where in mask.cut.items()}
-    rejected, reasons = _rejections(tissue, cut_out, kept, settings.min_tissue_share)
+    on_slide = np.outer(_covered(y, footprint[1], geometry.height_px), _covered(x, footprint[0], geometry.width_px))
+    rejected, reasons = _rejections(tissue, cut_out, kept, settings.min_tissue_share, on_slide)
     rows, columns = kept.T
     flags = np.zeros(len(kept), dtype=np.uint8)
     for artefact in MAPPED_ARTEFACTS:
@@ -292,11 +295,12 @@ def _drawn(places: IntArray, settings: TilingSettings) -> IntArray:
 
 
 def _rejections(
-    tissue: FloatArray, cut_out: dict[TileFlag, FloatArray], kept: IntArray, least: float
+    tissue: FloatArray, cut_out: dict[TileFlag, FloatArray], kept: IntArray, least: float, on_slide: FloatArray
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return the tiles that touch tissue or an artefact and were not kept, in their order, with the reason for each."""
     reason = np.zeros(tissue.shape, dtype=np.uint8)
     reason[tissue > 0] = Rejection.LITTLE_TISSUE
+    reason[(tissue > 0) & (tissue >= least * on_slide)] = Rejection.EDGE
     most = np.zeros(tissue.shape)
     for artefact, share in cut_out.items():
         decided = (share > most) & (tissue + share >= least)
@@ -305,6 +309,11 @@ def _rejections(
     reason[kept[:, 0], kept[:, 1]] = 0
     places = np.argwhere(reason > 0)
     return places.astype(np.int32), reason[places[:, 0], places[:, 1]]
+
+
+def _covered(start: FloatArray, footprint_px: float, extent_px: int) -> FloatArray:
+    """Return which share of each tile lies on the slide, along one side."""
+    return np.clip((extent_px - start) / footprint_px, 0, 1)
 
 
 def _corners(x: FloatArray, y: FloatArray, lattice: float) -> NDArray[np.int32]:

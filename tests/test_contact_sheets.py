@@ -127,3 +127,33 @@ def test_a_sheet_of_a_thin_slide_has_a_legend_that_can_be_read() -> None:
     picture = np.full((2500, 12, 3), 240, dtype=np.uint8)
     sheet = draw_contact_sheet(LaidTiles(picture, mask, make_grid(geometry, mask, TilingSettings())), geometry, "thin")
     assert sheet.shape[1] >= 400
+
+
+def test_tiles_mostly_beyond_the_edge_of_a_slide_full_of_tissue_are_said_to_be_so() -> None:
+    geometry = SlideGeometry(2 * 224 + 60, 224, (1.0,), (0.5, 0.5))
+    full = TissueMask(np.ones((28, 63), dtype=bool))
+    grid = make_grid(geometry, full, TilingSettings())
+    assert grid.grid.tolist() == [[0, 0], [0, 1]]
+    assert grid.rejected.tolist() == [[0, 2]]
+    assert grid.reasons.tolist() == [Rejection.EDGE]
+    half = np.ones((28, 63), dtype=bool)
+    half[:, 57:] = False  # a sliver of tissue on the part that lies on the slide
+    assert make_grid(geometry, TissueMask(half), TilingSettings()).reasons.tolist() == [Rejection.LITTLE_TISSUE]
+
+
+def test_an_artefact_whose_tiles_stay_is_tinted_and_counted() -> None:
+    geometry = SlideGeometry(20 * 224, 10 * 224, (1.0,), (0.5, 0.5))
+    tissue, fold = np.ones((100, 200), dtype=bool), np.zeros((100, 200), dtype=bool)
+    fold[22:28, 42:58] = True  # in two tiles
+    plain, flagged = (TissueMask(tissue, artefacts) for artefacts in ({}, {TileFlag.FOLD: fold}))
+    picture = np.full((100, 200, 3), 240, dtype=np.uint8)
+    sheets = [
+        draw_contact_sheet(LaidTiles(picture, mask, make_grid(geometry, mask, TilingSettings())), geometry, "s")
+        for mask in (plain, flagged)
+    ]
+    changed = (sheets[0][:550] != sheets[1][:550]).any(axis=-1)
+    inside = np.zeros_like(changed)
+    inside[round(22 * 5.5) : round(28 * 5.5), round(42 * 5.5) : round(58 * 5.5)] = True
+    assert changed[inside].mean() > 0.9
+    assert not changed[~inside].any()
+    assert len(sheets[1]) == len(sheets[0]) + 22, "one line more in the legend"
