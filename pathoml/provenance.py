@@ -128,5 +128,5 @@ def array_digest(array: AnyArray) -> str:
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     head = canonical_json([little.dtype.str, list(little.shape)]).encode("ascii")
     digest = hashlib.sha256(head)
-    digest.update(little.reshape(-1).view(np.uint8))  # in place: a copy of a large bag costs as much as its digest
+    digest.update(little.reshape(-1).view(np.uint8).data)  # in place: a copy of a large bag costs as much as its digest
     return digest.hexdigest()
