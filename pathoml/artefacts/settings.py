@@ -61,7 +61,7 @@ class QualitySettings(Settings):
         description="Optical density above which colours foreign to H&E, or darkness without colour, are ink.",
     )
     fold_ratio: float = Field(
-        2.15,
+        2.3,
         gt=1,
         le=5,
         description="How many times as dense as the tissue on both its sides a fold is, in every colour.",
