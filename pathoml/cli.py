@@ -552,9 +552,8 @@ def _pace_lines() -> "Watch":
         nonlocal told
         if time.monotonic() - told >= _LINE_EVERY_S:
             told = time.monotonic()
-            ended = status.done + status.kept + status.failed + status.skipped
             left = f", {status.seconds_left / 60:.0f} min left" if status.seconds_left >= 0 else ""
-            _say(f"extract: {ended} of {status.slides} slides, {_pace(status)}{left}", error=True)
+            _say(f"extract: {status.ended} of {status.slides} slides, {_pace(status)}{left}", error=True)
 
     return watch
 

@@ -36,9 +36,8 @@ def slides_in(folder: Path, patterns: list[str], mpp: float | None) -> list[Slid
 
 def say(status: ExtractStatus) -> None:
     """Write one line on standard error."""
-    ended = status.done + status.kept + status.failed + status.skipped
     print(
-        f"{ended} of {status.slides} slides, {status.failed} failed, {status.tiles_per_s:.0f} tiles/s, "
+        f"{status.ended} of {status.slides} slides, {status.failed} failed, {status.tiles_per_s:.0f} tiles/s, "
         f"encoder busy {status.device_busy_share:.0%}",
         file=sys.stderr,
     )

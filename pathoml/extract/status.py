@@ -47,6 +47,11 @@ class ExtractStatus:
     encoding_s: float
     seconds_left: float
 
+    @property
+    def ended(self) -> int:
+        """Slides of which it is known what became of them."""
+        return self.done + self.kept + self.failed + self.skipped
+
 
 Watch = Callable[[ExtractStatus], None]
 
