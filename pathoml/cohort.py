@@ -90,6 +90,8 @@ class SlideEntry:
         Microns per level-0 pixel that override the metadata.
     row : int
         Row in the manifest, as a spreadsheet counts.
+    url : str or None, optional
+        Where it lies in an object store; `path` then only names it.
     """
 
     slide_id: str
@@ -97,6 +99,7 @@ class SlideEntry:
     patient_id: str
     mpp: float | None
     row: int
+    url: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,22 @@ from pydantic import Field, TypeAdapter
 from pathoml.artefacts import QualitySettings
 from pathoml.encoders.settings import EncoderSettings
 from pathoml.provenance import settings_digest
-from pathoml.settings import NOT_IN_HASH, Settings, result_settings
+from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings, result_settings
 from pathoml.stain_settings import NoStainSettings, StainSettings
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import TissueSettings
 
 _TISSUE_SOURCES = {"geojson": "folder", "model": "weights"}
 """The path that a recipe does not carry with it."""
+
+
+class StagingSettings(Settings):
+    """A local folder that slides of a slow share or an object store are copied to, ahead of use."""
+
+    folder: ConfigPath = Field(description="Local folder for copies; each is deleted once it has been read.")
+    quota_gb: float = Field(100.0, gt=0, description="Most gigabytes of copies at a time.")
+    slides_ahead: int = Field(4, ge=1, le=1000, description="Slides that are copied before they can be decoded.")
+    copies_at_once: int = Field(2, ge=1, le=64, description="Slides that are copied side by side.")
 
 
 class ExtractSettings(Settings):
@@ -51,6 +60,15 @@ class ExtractSettings(Settings):
     also: tuple[EncoderSettings, ...] = Field(
         (),
         description="Further encoders for the same decoded tiles; their bags lie beside, in '<bags>-<kind>-<name>'.",
+        json_schema_extra=NOT_IN_HASH,
+    )
+    compile: bool = Field(
+        default=False,
+        description="Whether the encoder goes through torch.compile: slower to start; changes the last bits.",
+    )
+    staging: StagingSettings | None = Field(
+        None,
+        description="Copies of slides on a local disk, ahead of use; without, slides are read where they lie.",
         json_schema_extra=NOT_IN_HASH,
     )
     ray_address: str | None = Field(

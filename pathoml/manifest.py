@@ -3,7 +3,7 @@
 import os
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -163,7 +163,34 @@ def missing_files(entries: tuple[SlideEntry, ...], manifest_name: str) -> list[P
     problems = [
         Problem(f"{manifest_name}: row {entry.row}, column path", f"slide {entry.slide_id}: no such file: {entry.path}")
         for entry in entries
-        if not entry.path.exists()
+        if entry.url is None and not entry.path.exists()
+    ]
+    return first_of(problems, manifest_name)
+
+
+def remote_slides(entries: Sequence[SlideEntry], manifest_name: str) -> list[Problem]:
+    """Return a problem for every slide that lies in an object store.
+
+    Parameters
+    ----------
+    entries : sequence of SlideEntry
+        The slides.
+    manifest_name : str
+        For messages.
+
+    Returns
+    -------
+    list of Problem
+        In manifest order; to be reported where there is no staging.
+    """
+    problems = [
+        Problem(
+            f"{manifest_name}: row {entry.row}, column path",
+            f"slide {entry.slide_id}: {entry.url} does not lie on this machine; set extract.staging.folder to a local "
+            "folder for copies",
+        )
+        for entry in entries
+        if entry.url is not None
     ]
     return first_of(problems, manifest_name)
 
@@ -180,7 +207,9 @@ def _entry(
             )
         )
     mpp = _mpp(where, row.get("mpp", ""), problems)
-    return SlideEntry(row["slide_id"], folder / row["path"], row["patient_id"], mpp, row_number)
+    url = row["path"] if "://" in row["path"] else None
+    path = folder / (row["path"] if url is None else PurePosixPath(row["path"]).name)
+    return SlideEntry(row["slide_id"], path, row["patient_id"], mpp, row_number, url)
 
 
 def _mpp(where: str, text: str, problems: list[Problem]) -> float | None:
@@ -215,7 +244,7 @@ def _double_files(name: str, entries: Sequence[SlideEntry]) -> list[Problem]:
     first: dict[str, SlideEntry] = {}
     problems = []
     for entry in entries:
-        path = os.path.normpath(entry.path)
+        path = entry.url or os.path.normpath(entry.path)
         other = first.setdefault(path, entry)
         if other is not entry and other.slide_id != entry.slide_id:
             where = f"{name}: row {entry.row}, column path"

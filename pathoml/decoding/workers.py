@@ -1,7 +1,6 @@
 """Processes that decode slides into shared memory, each supervised: one that dies or hangs costs its slide alone."""
 
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -21,6 +20,7 @@ from pathoml.decoding.ring import LaneWriter, RingReader, RingShape
 from pathoml.decoding.slide_tiles import SlideTiles, TileSink, decode_slide
 from pathoml.errors import OutOfMemoryError, PathomlError, UnreadableSlideError, WorkerLostError
 from pathoml.extract_settings import Recipe
+from pathoml.processes import is_running
 from pathoml.units import FloatArray, RgbImage
 
 
@@ -87,19 +87,19 @@ class DecodingPool:
         self._pool.join()
         self._ring.close()
 
-    def has_room(self) -> bool:
-        """Say whether another slide can begin.
+    def free_lanes(self) -> int:
+        """Return how many slides can begin.
 
         Returns
         -------
-        bool
-            True if a lane is free.
+        int
+            Lanes that nobody writes to.
         """
         for lane, process in list(self._leaving.items()):
-            if not _is_alive(process):
+            if not is_running(process):
                 del self._leaving[lane]
                 self._idle.append(lane)
-        return bool(self._idle)
+        return len(self._idle)
 
     def begin(self, entry: SlideEntry) -> Decoding:
         """Let a process decode a slide.
@@ -191,7 +191,7 @@ class DecodingPool:
             Whatever is wrong with the slide; `WorkerLostError` if its process died or took too long.
         """
         writer = self._ring.writer(one.lane)
-        if one.future.cancelled() and writer and _is_alive(writer):
+        if one.future.cancelled() and writer and is_running(writer):
             self._leaving[one.lane] = writer
         else:
             self._idle.append(one.lane)
@@ -269,11 +269,3 @@ def _decode_into_lane(
 def _attached(ring: str) -> SharedMemory:
     """Open the ring's memory once in a process; it stays open as long as arrays lie over it."""
     return SharedMemory(name=ring)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pathoml.errors import OutputError
 from pathoml.files import make_folder
+from pathoml.processes import is_running
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class Locks:
         except ValueError:
             return False  # being written at this moment, or foreign: its age will tell
         on_this_machine = content.get("host") == socket.gethostname()
-        return age > STALE_S or (on_this_machine and not _is_running(int(content.get("pid", 0))))
+        return age > STALE_S or (on_this_machine and not is_running(int(content.get("pid", 0))))
 
     def _server_time(self) -> float:
         probe = self._folder / f".clock-{os.getpid()}"
@@ -233,24 +234,3 @@ def owner_of(path: Path) -> str:
         return "nobody"
     except (ValueError, KeyError, TypeError):
         return "an unknown process"
-
-
-def _is_running(process: int) -> bool:
-    if process <= 0:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(process)
-
-
-def _is_zombie(process: int) -> bool:
-    """Say whether a process of this machine has ended and only waits to be counted; False where that cannot be told."""
-    status = Path(f"/proc/{process}/stat")
-    try:
-        return status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, IndexError):
-        return False

@@ -13,7 +13,7 @@ from pathoml.decoding.slide_tiles import SlideTiles
 from pathoml.decoding.workers import decode_here
 from pathoml.encoders.record import Encoder
 from pathoml.errors import BadFeaturesError
-from pathoml.extract.stream import BatchStream, SlideFeatures
+from pathoml.extract.stream import BatchStream, EncodingPlace, SlideFeatures
 from pathoml.extract_settings import Recipe
 from pathoml.provenance import pathoml_version
 from pathoml.stain import stain_change
@@ -54,7 +54,7 @@ def extract_slide(
         If the encoder does not take such tiles.
     """
     encoder.check_tiles(target_mpp=recipe.tiling.target_mpp, tile_px=recipe.tiling.tile_px)
-    with stream_of(recipe, encoder, device=device, at_once=1) as stream:
+    with stream_of(recipe, [EncodingPlace(encoder, device)]) as stream:
         features = SlideFeatures()
         tiles = decode_here(entry, recipe, StreamSink(recipe, [(stream, features)]), sheet, device)
         stream.flush()
@@ -62,19 +62,15 @@ def extract_slide(
     return make_bag(entry.path.name, recipe, encoder, tiles, features)
 
 
-def stream_of(recipe: Recipe, encoder: Encoder, *, device: str, at_once: int) -> BatchStream:
+def stream_of(recipe: Recipe, places: Sequence[EncodingPlace]) -> BatchStream:
     """Return a stream of batches as a recipe asks for it.
 
     Parameters
     ----------
     recipe : Recipe
         Batch, tile and precision.
-    encoder : Encoder
-        On the device.
-    device : str
-        ``cpu`` or ``cuda``.
-    at_once : int
-        Encoder calls that run side by side.
+    places : sequence of EncodingPlace
+        Where batches are encoded.
 
     Returns
     -------
@@ -83,9 +79,8 @@ def stream_of(recipe: Recipe, encoder: Encoder, *, device: str, at_once: int) ->
     """
     settings = recipe.extract
     return BatchStream(
-        encoder, batch_tiles=settings.batch_tiles, tile_px=recipe.tiling.tile_px, precision=settings.precision,
-        device=device, at_once=at_once,
-    )  # fmt: skip
+        places, batch_tiles=settings.batch_tiles, tile_px=recipe.tiling.tile_px, precision=settings.precision
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -91,6 +91,21 @@ class _Batch:
     segments: list[_Segment] = field(default_factory=list)
 
 
+class EncodingPlace(NamedTuple):
+    """Where a batch can be encoded.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        On the device.
+    device : str
+        ``cpu``, or a GPU.
+    """
+
+    encoder: Encoder
+    device: str
+
+
 class BatchStream:
     """Fills batches with tiles of any slides and has them encoded, several at a time.
 
@@ -99,18 +114,14 @@ class BatchStream:
 
     Parameters
     ----------
-    encoder : Encoder
-        On the device.
+    places : sequence of EncodingPlace
+        Of one and the same encoder; as many batches are encoded side by side. One place may stand there several times.
     batch_tiles : int
         Tiles of one call.
     tile_px : int
         Side of a tile.
     precision : str
         ``float32`` or ``bfloat16``.
-    device : str
-        ``cpu`` or ``cuda``.
-    at_once : int
-        Encoder calls that run side by side.
 
     Attributes
     ----------
@@ -122,16 +133,17 @@ class BatchStream:
         `time.monotonic` when the first batch was full; 0 before.
     """
 
-    def __init__(
-        self, encoder: Encoder, *, batch_tiles: int, tile_px: int, precision: str, device: str, at_once: int
-    ) -> None:  # fmt: skip
-        self._encoder, self._precision, self._device = encoder, PRECISIONS[precision], device
-        self._largest = batch_tiles
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="encode")
+    def __init__(self, places: Sequence[EncodingPlace], *, batch_tiles: int, tile_px: int, precision: str) -> None:
+        self._precision, self._largest = PRECISIONS[precision], batch_tiles
+        self._pool = ThreadPoolExecutor(len(places), thread_name_prefix="encode")
+        self._places: SimpleQueue[EncodingPlace] = SimpleQueue()
+        for place in places:
+            self._places.put(place)
         self._empty: SimpleQueue[_Batch] = SimpleQueue()
-        for _ in range(at_once + 1):
+        on_gpu = places[0].device.startswith("cuda")
+        for _ in range(len(places) + 1):
             tiles = torch.empty((batch_tiles, tile_px, tile_px, 3), dtype=torch.uint8)
-            self._empty.put(_Batch(tiles.pin_memory() if device.startswith("cuda") else tiles))
+            self._empty.put(_Batch(tiles.pin_memory() if on_gpu else tiles))
         self._filling: _Batch | None = None
         self._running: deque[tuple[Future[tuple[NDArray[np.float32], int]], _Batch]] = deque()
         self.busy_s, self.encoded_tiles, self.first_batch = 0.0, 0, 0.0
@@ -218,29 +230,33 @@ class BatchStream:
         return self._filling
 
     def _encode(self, batch: _Batch) -> tuple[NDArray[np.float32], int]:
-        started = time.perf_counter()
-        tiles = batch.tiles.to(self._device, non_blocking=True)
-        for one in batch.segments:
-            if one.slide.change is not None:
-                part = slice(one.at, one.at + len(one.rows))
-                tiles[part] = one.slide.change(tiles[part], one.rows)
-        features, used = self._call(tiles)
-        array: NDArray[np.float32] = features.cpu().numpy()
-        self.busy_s += time.perf_counter() - started
+        place = self._places.get()
+        try:
+            started = time.perf_counter()
+            tiles = batch.tiles.to(place.device, non_blocking=True)
+            for one in batch.segments:
+                if one.slide.change is not None:
+                    part = slice(one.at, one.at + len(one.rows))
+                    tiles[part] = one.slide.change(tiles[part], one.rows)
+            features, used = self._call(place, tiles)
+            array: NDArray[np.float32] = features.cpu().numpy()
+            self.busy_s += time.perf_counter() - started
+        finally:
+            self._places.put(place)
         return array, used
 
-    def _call(self, tiles: Tensor) -> tuple[Tensor, int]:
+    def _call(self, place: EncodingPlace, tiles: Tensor) -> tuple[Tensor, int]:
         """Encode a batch; where memory is too small, in halves from here on."""
         while True:
             size = min(self._largest, len(tiles))
             try:
-                parts = [self._encoder.encode(part, precision=self._precision) for part in _parts(tiles, size)]
+                parts = [place.encoder.encode(part, precision=self._precision) for part in _parts(tiles, size)]
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
                 self._largest = (size + 1) // 2
                 logger.warning(
-                    "%s has no memory for %d tiles at once; going on with %d", self._device, size, self._largest
+                    "%s has no memory for %d tiles at once; going on with %d", place.device, size, self._largest
                 )
                 continue
             return torch.cat(parts)[: len(tiles)], size

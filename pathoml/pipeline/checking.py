@@ -7,6 +7,8 @@ from pathlib import Path
 from pathoml.cohort import Cohort, SlideEntry
 from pathoml.config import Config, examine_config
 from pathoml.errors import InputError, Problem, SlideError
+from pathoml.extract_settings import ExtractSettings
+from pathoml.manifest import remote_slides
 from pathoml.pipeline.study import Study, examine_data, is_imported
 from pathoml.progress import Progress, silent
 from pathoml.slides import open_slide
@@ -67,6 +69,8 @@ def check(
         imported = is_imported(config.sections.get("encoder"))
         data = examine_data(config.sections["cohort"], slides, slides_needed=not imported)
         problems += data.problems
+        if slides is not None and not imported and config.sections.get("extract", ExtractSettings()).staging is None:
+            problems += remote_slides(data.entries, slides.manifest.name)
         if data.cohort is not None and "splits" in config.sections:
             _, of_folds = examine_folds(data.cohort, config.sections["splits"], outcomes_known=data.outcomes_known)
             problems += of_folds

@@ -95,7 +95,7 @@ def proposal(timings: list[Timing]) -> str:
 
 
 def _rate(config: Config, precision: str, batch_tiles: int, device: str, calls: int) -> float:
-    encoder = built_encoder(config.encoder, precision, device)
+    encoder = built_encoder(config.encoder, config.extract.model_copy(update={"precision": precision}), device)
     side = config.tiling.tile_px
     batch = torch.randint(0, 255, (batch_tiles, side, side, 3), dtype=torch.uint8)
 

@@ -76,7 +76,10 @@ def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
     facts = [("Slides", f"{len(study.entries)}, of which {len(todo)} have no bag yet")]
     if not todo:
         return facts
-    sample = [todo[index] for index in np.unique(np.linspace(0, len(todo) - 1, SAMPLED_SLIDES).round().astype(int))]
+    near = [entry for entry in todo if entry.url is None]
+    if not near:
+        return [*facts, ("Tiles", "not known: the slides lie in an object store and are not opened here")]
+    sample = [near[index] for index in np.unique(np.linspace(0, len(near) - 1, SAMPLED_SLIDES).round().astype(int))]
     counts, failed = [], []
     for entry in sample:
         try:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pathoml.files import file_digest
 
@@ -27,8 +28,9 @@ def slide_fingerprint(path: Path) -> str:
         64 hexadecimal digits. Changes when the slide is replaced or saved again.
     """
     digest = hashlib.sha256()
-    for file in _slide_files(path):
-        digest.update(_sampled_digest(file))
+    for file in slide_files(path):
+        with file.open("rb") as stream:
+            digest.update(sampled_digest(stream, file.stat().st_size))
     return digest.hexdigest()
 
 
@@ -45,7 +47,7 @@ def slide_digest(path: Path) -> str:
     str
         64 hexadecimal digits. Changes when a single bit does.
     """
-    files = list(_slide_files(path))
+    files = list(slide_files(path))
     if len(files) == 1:
         return file_digest(files[0])
     digest = hashlib.sha256()
@@ -54,21 +56,45 @@ def slide_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _slide_files(path: Path) -> Iterator[Path]:
+def slide_files(path: Path) -> Iterator[Path]:
+    """Give the files that make up a slide.
+
+    Parameters
+    ----------
+    path : Path
+        The slide.
+
+    Yields
+    ------
+    Path
+        The slide's own file first, then the files of an MRXS slide's folder by name.
+    """
     yield path
     companions = path.with_suffix("")
     if path.suffix.lower() == ".mrxs" and companions.is_dir():
         yield from sorted(file for file in companions.iterdir() if file.is_file())
 
 
-def _sampled_digest(file: Path) -> bytes:
-    size = file.stat().st_size
+def sampled_digest(stream: BinaryIO, size: int) -> bytes:
+    """Return the SHA-256 of a file's size and of some of its bytes.
+
+    Parameters
+    ----------
+    stream : file
+        Open for reading, seekable; possibly not of this machine.
+    size : int
+        Its bytes.
+
+    Returns
+    -------
+    bytes
+        32 of them.
+    """
     digest = hashlib.sha256(str(size).encode("ascii"))
-    with file.open("rb") as stream:
-        digest.update(stream.read(_END_BYTES))
-        for index in range(_SAMPLES):
-            stream.seek(size * index // _SAMPLES)
-            digest.update(stream.read(_SAMPLE_BYTES))
-        stream.seek(max(0, size - _END_BYTES))
-        digest.update(stream.read(_END_BYTES))
+    digest.update(stream.read(_END_BYTES))
+    for index in range(_SAMPLES):
+        stream.seek(size * index // _SAMPLES)
+        digest.update(stream.read(_SAMPLE_BYTES))
+    stream.seek(max(0, size - _END_BYTES))
+    digest.update(stream.read(_END_BYTES))
     return digest.digest()

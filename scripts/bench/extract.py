@@ -95,7 +95,7 @@ def engine_rate(slides: list[SlideEntry], wanted: Recipe, device: str = "cpu") -
 def alone_rate(wanted: Recipe, batches: int, calls_at_once: int, device: str = "cpu") -> float:
     """Return tiles/s of the encoder on batches in memory, the same calls side by side."""
     settings = wanted.extract
-    encoder = built_encoder(wanted.encoder, settings.precision, device)
+    encoder = built_encoder(wanted.encoder, settings, device)
     torch.set_num_threads(settings.threads_per_worker)
     side = wanted.tiling.tile_px
     batch = torch.randint(0, 255, (settings.batch_tiles, side, side, 3), dtype=torch.uint8)

@@ -10,7 +10,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.errors import InputError
 from pathoml.extract import Shard, extract_archive, extract_with_ray, parse_shard
-from pathoml.extract.archive import folder_beside
+from pathoml.extract.kept import folder_beside
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS

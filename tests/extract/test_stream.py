@@ -1,5 +1,8 @@
 """Batches over all slides: each feature comes back to its tile, whatever shares its batch; memory that is too small."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
-from pathoml.extract.stream import BatchStream, SlideFeatures
+from pathoml.extract.stream import BatchStream, EncodingPlace, SlideFeatures
 
 SIDE = 16
 
@@ -32,9 +35,8 @@ def toy(module: nn.Module) -> Encoder:
 
 
 def stream(module: nn.Module, *, batch_tiles: int = 8, at_once: int = 1) -> BatchStream:
-    return BatchStream(
-        toy(module), batch_tiles=batch_tiles, tile_px=SIDE, precision="float32", device="cpu", at_once=at_once
-    )
+    places = [EncodingPlace(toy(module), "cpu")] * at_once
+    return BatchStream(places, batch_tiles=batch_tiles, tile_px=SIDE, precision="float32")
 
 
 def slides(counts: tuple[int, ...]) -> list[np.ndarray]:
@@ -124,3 +126,33 @@ def test_a_tile_has_the_same_bytes_at_every_place_of_a_batch_and_beside_all_othe
         others = tiles[1 + place * 2 : 4 + place * 2]
         batch = torch.cat([others[:place], tiles[:1], others[place:]])
         assert torch.equal(encoder.encode(batch, precision=dtype)[place], alone)
+
+
+def test_batches_are_shared_out_over_places_one_at_a_time_each() -> None:
+    pictures = slides((40,))
+    modules = [Alone() for _ in range(3)]
+    places = [EncodingPlace(toy(module), "cpu") for module in modules]
+    with BatchStream(places, batch_tiles=4, tile_px=SIDE, precision="float32") as running:
+        features = SlideFeatures()
+        running.add(features, pictures[0], np.arange(40))
+        running.flush()
+        running.collect(wait=True)
+    np.testing.assert_allclose(features.array(), expected(pictures[0]), atol=1e-6)
+    assert sum(len(module.seen) for module in modules) == 10
+    assert all(module.seen for module in modules)
+
+
+class Alone(Means):
+    """Fails if it is called while it is at work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert self.lock.acquire(blocking=False)
+        time.sleep(0.02)
+        try:
+            return super().forward(images)
+        finally:
+            self.lock.release()

@@ -1,0 +1,296 @@
+"""Slides of slow shares and object stores, copied to a local disk ahead of use."""
+
+import hashlib
+import logging
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pathoml.cohort import SlideEntry
+from pathoml.errors import OutputError, SlideError, SlideNotFoundError, UnreadableSlideError
+from pathoml.extract_settings import StagingSettings
+from pathoml.files import make_folder
+from pathoml.processes import is_running
+from pathoml.slides.identity import sampled_digest, slide_fingerprint
+
+logger = logging.getLogger(__name__)
+
+_GB = 1_000_000_000
+
+
+class Source(Protocol):
+    """Where slides are read from."""
+
+    @property
+    def ahead(self) -> int:
+        """How many slides are to be fetched before they can be decoded."""
+
+    def fetch(self, entry: SlideEntry) -> "Future[SlideEntry]":
+        """Bring a slide near.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide.
+
+        Returns
+        -------
+        Future of SlideEntry
+            The same slide with the path from which it is to be read; or the `SlideError` that forbids it.
+        """
+
+    def release(self, entry: SlideEntry) -> None:
+        """Say that a slide has been read.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide, as it was fetched.
+        """
+
+
+class InPlace:
+    """Slides are read where they lie."""
+
+    ahead = 0
+
+    def fetch(self, entry: SlideEntry) -> "Future[SlideEntry]":
+        """Return the slide as it is; see `Source.fetch`.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide.
+
+        Returns
+        -------
+        Future of SlideEntry
+            Done.
+        """
+        future: Future[SlideEntry] = Future()
+        future.set_result(entry)
+        return future
+
+    def release(self, entry: SlideEntry) -> None:
+        """Do nothing; see `Source.release`.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide, as it was fetched.
+        """
+
+
+class Staging:
+    """Copies slides to a local folder, a few ahead, within a quota; a copy is deleted once it has been read.
+
+    Copies of a process of this machine that was killed are swept away. A slide larger than the whole quota is read where
+    it lies, if that can be done.
+
+    Parameters
+    ----------
+    settings : StagingSettings
+        Folder, quota and copies at once.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to.
+    """
+
+    def __init__(self, settings: StagingSettings) -> None:
+        self._settings, self._quota = settings, int(settings.quota_gb * _GB)
+        self.ahead = settings.slides_ahead
+        self._folder = settings.folder / f"{socket.gethostname()}-{os.getpid()}"
+        make_folder(self._folder)
+        self._sweep()
+        self._copies = ThreadPoolExecutor(settings.copies_at_once, thread_name_prefix="stage")
+        self._room, self._used = threading.Condition(), dict[str, int]()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
+        self._copies.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def fetch(self, entry: SlideEntry) -> "Future[SlideEntry]":
+        """Have a slide copied; see `Source.fetch`.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide.
+
+        Returns
+        -------
+        Future of SlideEntry
+            With the path of the copy.
+        """
+        return self._copies.submit(self._copy, entry)
+
+    def release(self, entry: SlideEntry) -> None:
+        """Delete a copy; see `Source.release`.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide, as it was fetched.
+        """
+        shutil.rmtree(self._folder / entry.slide_id, ignore_errors=True)
+        with self._room:
+            self._used.pop(entry.slide_id, None)
+            self._room.notify_all()
+
+    def _copy(self, entry: SlideEntry) -> SlideEntry:
+        remote = _Remote(entry)
+        try:
+            files = remote.files()
+            size = sum(one.size for one in files)
+        except FileNotFoundError as error:
+            raise SlideNotFoundError(f"{entry.path.name}: no such file: {remote.shown}") from error
+        except OSError as error:
+            raise _unreachable(entry, remote, error) from error
+        if size > self._quota:
+            return self._too_large(entry, size)
+        self._reserve(entry.slide_id, size)
+        try:
+            folder = self._folder / entry.slide_id
+            for one in files:
+                target = folder / one.name
+                make_folder(target.parent)
+                remote.copy(one, target)
+            near = replace(entry, path=folder / files[0].name, url=None)
+            if slide_fingerprint(near.path) != remote.fingerprint(files):
+                raise UnreadableSlideError(
+                    f"{entry.path.name}: its copy differs from {remote.shown}; is it being written, or the share failing?"
+                )
+        except OutputError:
+            self.release(entry)
+            raise
+        except OSError as error:
+            self.release(entry)
+            raise _unreachable(entry, remote, error) from error
+        except SlideError:
+            self.release(entry)
+            raise
+        return near
+
+    def _too_large(self, entry: SlideEntry, size: int) -> SlideEntry:
+        said = f"{size / _GB:.1f} GB are more than extract.staging.quota_gb: {self._settings.quota_gb:g}"
+        if entry.url is not None:
+            raise UnreadableSlideError(f"{entry.path.name}: cannot be staged ({said}); raise the quota")
+        logger.warning("%s: read where it lies, since %s", entry.path.name, said)
+        return entry
+
+    def _reserve(self, slide_id: str, size: int) -> None:
+        """Wait until a slide fits into the quota beside those that are there."""
+        with self._room:
+            self._room.wait_for(lambda: self._closed or sum(self._used.values()) + size <= self._quota)
+            self._used[slide_id] = size
+
+    def _sweep(self) -> None:
+        """Delete what killed processes of this machine left."""
+        host, _, _ = self._folder.name.rpartition("-")
+        for folder in self._settings.folder.glob(f"{host}-*"):
+            number = folder.name.removeprefix(f"{host}-")
+            if number.isdecimal() and folder != self._folder and not is_running(int(number)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _RemoteFile:
+    path: str  # as its file system spells it
+    name: str  # relative to the slide's folder
+    size: int
+
+
+class _Remote:
+    """The files of a slide, wherever they lie."""
+
+    def __init__(self, entry: SlideEntry) -> None:
+        import fsspec  # loads its file systems only when one is asked for
+
+        self.shown = entry.url or str(entry.path)
+        try:
+            self._system: Any
+            self._system, self._path = fsspec.core.url_to_fs(self.shown)
+        except (ImportError, ValueError) as error:
+            raise UnreadableSlideError(
+                f"{entry.path.name}: {self.shown} cannot be reached ({error}); install what it asks for with pip"
+            ) from error
+
+    def files(self) -> Sequence[_RemoteFile]:
+        """Return the slide's own file, then what belongs to it: an MRXS slide's folder, the DICOM files beside."""
+        own = PurePosixPath(self._path)
+        paths = [(self._path, own.name)]
+        if own.suffix.lower() == ".mrxs" and self._system.isdir(str(own.with_suffix(""))):
+            inside = sorted(self._system.find(str(own.with_suffix("")), maxdepth=1))
+            paths += [(path, f"{own.stem}/{PurePosixPath(path).name}") for path in inside]
+        if own.suffix.lower() == ".dcm":
+            beside = sorted(self._system.find(str(own.parent), maxdepth=1))
+            paths += [
+                (path, PurePosixPath(path).name)
+                for path in beside
+                if PurePosixPath(path).suffix.lower() == ".dcm" and PurePosixPath(path).name != own.name
+            ]
+        return [_RemoteFile(path, name, int(self._system.size(path))) for path, name in paths]
+
+    def copy(self, one: _RemoteFile, target: Path) -> None:
+        """Copy one file."""
+        self._system.get_file(one.path, str(target))
+
+    def fingerprint(self, files: Sequence[_RemoteFile]) -> str:
+        """Return what `slide_fingerprint` says of the slide, without copying it."""
+        digest = hashlib.sha256()
+        own = PurePosixPath(files[0].path)
+        counted = files if own.suffix.lower() == ".mrxs" else files[:1]
+        for one in counted:
+            with self._system.open(one.path, "rb") as stream:
+                digest.update(sampled_digest(stream, one.size))
+        return digest.hexdigest()
+
+
+def source_fingerprint(entry: SlideEntry) -> str:
+    """Return the fingerprint of a slide where it lies.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+        With a path or a URL.
+
+    Returns
+    -------
+    str
+        As `pathoml.slides.slide_fingerprint` gives it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    UnreadableSlideError
+        If its kind of store needs a package that is not installed.
+    """
+    if entry.url is None:
+        return slide_fingerprint(entry.path)
+    remote = _Remote(entry)
+    return remote.fingerprint(remote.files())
+
+
+def _unreachable(entry: SlideEntry, remote: _Remote, error: OSError) -> UnreadableSlideError:
+    return UnreadableSlideError(
+        f"{entry.path.name}: {remote.shown} cannot be copied ({error}); is the share there, are you allowed to?"
+    )

@@ -1,0 +1,37 @@
+"""Whether a process of this machine is still at work."""
+
+import os
+from pathlib import Path
+
+
+def is_running(process: int) -> bool:
+    """Say whether a process lives; one that has ended and waits to be counted does not.
+
+    Parameters
+    ----------
+    process : int
+        Its number.
+
+    Returns
+    -------
+    bool
+        False for numbers that name no process.
+    """
+    if process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process: int) -> bool:
+    """Say whether a process has ended and only waits to be counted; False where that cannot be told."""
+    status = Path(f"/proc/{process}/stat")
+    try:
+        return status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, IndexError):
+        return False
