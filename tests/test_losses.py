@@ -9,7 +9,16 @@ from sksurv.datasets import load_whas500
 from sksurv.linear_model.coxph import CoxPHOptimizer
 from torch import Tensor
 
-from pathoml.losses import cox_loss, discrete_hazard_loss
+from pathoml.losses import (
+    cause_specific_cox_loss,
+    cox_loss,
+    deep_hit_loss,
+    discrete_hazard_loss,
+    mtlr_loss,
+    mtlr_scores,
+    pmf_loss,
+    ranking_loss,
+)
 
 
 def sample(count: int = 60, *, ties: bool = True, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,3 +192,258 @@ def test_discrete_batches_without_events_are_means_over_patients_too() -> None:
     logits = torch.zeros(4, 3, dtype=torch.float64)
     found = discrete_hazard_loss(logits, torch.zeros(4, dtype=torch.bool), torch.tensor([0, 1, 2, 1]))
     assert found.item() == pytest.approx(np.log(2) * (0 + 1 + 2 + 1) / 4, abs=1e-12)
+
+
+def naive_efron(log_hazard: Tensor, event: Tensor, time: Tensor) -> Tensor:
+    terms = []
+    for one in time[event].unique():
+        tied = event & (time == one)
+        at_risk, at_event = torch.exp(log_hazard[time >= one]).sum(), torch.exp(log_hazard[tied]).sum()
+        count = int(tied.sum())
+        terms += [torch.log(at_risk - number / count * at_event) for number in range(count)]
+        terms.append(-log_hazard[tied].sum())
+    return torch.stack(terms).sum() / event.sum()
+
+
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_efron_equals_the_formula_spelt_out(seed: int, ties: bool) -> None:
+    values = sample(ties=ties, seed=seed)
+    torch.testing.assert_close(cox_loss(*values, ties="efron"), naive_efron(*values), rtol=1e-12, atol=1e-12)
+
+
+def test_efron_equals_scikit_survivals_and_lifelines_likelihood_on_tied_data() -> None:
+    columns, outcome = load_whas500()
+    age = columns["age"].to_numpy(dtype=np.float64)[:, None] / 10
+    event, time = outcome["fstat"], outcome["lenfol"].astype(np.float64)
+    reference = CoxPHOptimizer(age, event, time, np.zeros(1), "efron")
+    expected = reference.nlog_likelihood(np.array([0.7])) * len(time) / event.sum()
+    given = torch.from_numpy(0.7 * age[:, 0]), torch.from_numpy(event), torch.from_numpy(time)
+    assert cox_loss(*given, ties="efron").item() == pytest.approx(expected, rel=1e-9)
+    rossi = load_rossi()
+    fitter = CoxPHFitter().fit(rossi, "week", "arrest")
+    log_hazard = torch.from_numpy(fitter.predict_log_partial_hazard(rossi).to_numpy())
+    outcome = torch.from_numpy(rossi["arrest"].to_numpy() == 1), torch.from_numpy(rossi["week"].to_numpy(dtype=float))
+    found = cox_loss(log_hazard, *outcome, ties="efron").item() * int(outcome[0].sum())
+    assert found == pytest.approx(-fitter.log_likelihood_, rel=1e-9)
+
+
+def test_strata_equal_lifelines_strata() -> None:
+    rossi = load_rossi()
+    fitter = CoxPHFitter().fit(rossi, "week", "arrest", strata=["wexp"])
+    log_hazard = torch.from_numpy(rossi[fitter.params_.index].to_numpy(dtype=float) @ fitter.params_.to_numpy())
+    event, time = (
+        torch.from_numpy(rossi["arrest"].to_numpy() == 1),
+        torch.from_numpy(rossi["week"].to_numpy(dtype=float)),
+    )
+    stratum = torch.from_numpy(rossi["wexp"].to_numpy())
+    found = cox_loss(log_hazard, event, time, ties="efron", stratum=stratum).item() * int(event.sum())
+    assert found == pytest.approx(-fitter.log_likelihood_, rel=1e-9)
+
+
+@pytest.mark.parametrize("ties", ["breslow", "efron"])
+def test_each_stratum_may_shift_by_itself(ties: str) -> None:
+    log_hazard, event, time = sample()
+    stratum = torch.arange(len(time)) % 3
+    moved = log_hazard + torch.tensor([5.0, -30.0, 200.0])[stratum]
+    torch.testing.assert_close(
+        cox_loss(moved, event, time, ties=ties, stratum=stratum), cox_loss(log_hazard, event, time, ties=ties, stratum=stratum),
+        rtol=0, atol=1e-10,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_efron_gradients_are_those_of_the_loss(stratified: bool) -> None:
+    log_hazard, event, time = sample(14)
+    stratum = torch.arange(14) % 2 if stratified else None
+    assert torch.autograd.gradcheck(
+        lambda x: cox_loss(x, event, time, ties="efron", stratum=stratum), (log_hazard.requires_grad_(),)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tied", [True, False])
+def test_efron_is_finite_and_right_at_log_hazards_of_200(tied: bool, dtype: torch.dtype) -> None:
+    values = torch.tensor([200.0, -200.0, 200.0, 0.0, -200.0, 199.0], dtype=dtype, requires_grad=True)
+    time = torch.ones(6).double() if tied else torch.tensor([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]).double()
+    event = torch.tensor([True, True, True, False, True, True])
+    loss = cox_loss(values, event, time, ties="efron")
+    loss.backward()
+    exact = values.detach().double().requires_grad_()
+    expected = naive_efron_in_logs(exact, event, time)
+    expected.backward()
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(loss.detach().double(), expected.detach(), rtol=tolerance, atol=0)
+    torch.testing.assert_close(values.grad.double(), exact.grad, rtol=0, atol=tolerance)
+
+
+def naive_efron_in_logs(log_hazard: Tensor, event: Tensor, time: Tensor) -> Tensor:
+    """The formula with each member of the sum weighted by what is left of it."""
+    terms = []
+    for one in time[event].unique():
+        tied = event & (time == one)
+        count = int(tied.sum())
+        for number in range(count):
+            left = torch.where(tied, 1 - number / count, 1.0).double()[time >= one]
+            terms.append(torch.logsumexp(log_hazard[time >= one] + torch.log(left), dim=0))
+        terms.append(-log_hazard[tied].sum())
+    return torch.stack(terms).sum() / event.sum()
+
+
+def causes(count: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 3, count)), torch.from_numpy(rng.exponential(10, count).round())
+
+
+def test_cause_specific_hazards_are_one_cox_model_a_cause() -> None:
+    cause, time = causes()
+    log_hazards = torch.randn(40, 2, dtype=torch.float64)
+    events = [(cause == number) for number in (1, 2)]
+    expected = (
+        sum(cox_loss(column, event, time) * event.sum() for column, event in zip(log_hazards.T, events, strict=True))
+        / (cause > 0).sum()
+    )
+    torch.testing.assert_close(cause_specific_cox_loss(log_hazards, cause, time), expected, rtol=1e-12, atol=0)
+
+
+def naive_pmf(scores: Tensor, event: Tensor, time_bin: Tensor) -> Tensor:
+    terms = []
+    for row, had_event, last in zip(scores, event, time_bin, strict=True):
+        weights = [*torch.exp(row), torch.ones(()).double()]
+        total = sum(weights)
+        chance = weights[last] / total if had_event else sum(weights[last:]) / total
+        terms.append(-torch.log(chance))
+    return torch.stack(terms).mean()
+
+
+def naive_mtlr(logits: Tensor, event: Tensor, time_bin: Tensor) -> Tensor:
+    scores = torch.stack([logits[:, one:].sum(dim=1) for one in range(logits.shape[1])], dim=1)
+    return naive_pmf(scores, event, time_bin)
+
+
+@pytest.mark.parametrize(("loss", "naive"), [(pmf_loss, naive_pmf), (mtlr_loss, naive_mtlr)])
+def test_pmf_and_mtlr_equal_their_likelihood_spelt_out(loss, naive) -> None:
+    logits, event, time_bin = discrete_sample()
+    torch.testing.assert_close(loss(logits, event, time_bin), naive(logits, event, time_bin), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        loss(logits.float(), event, time_bin).double(), naive(logits, event, time_bin), rtol=1e-4, atol=0
+    )
+    assert torch.autograd.gradcheck(lambda x: loss(x, event[:6], time_bin[:6]), (logits[:6].clone().requires_grad_(),))
+
+
+def naive_deep_hit(logits: Tensor, cause: Tensor, time_bin: Tensor, share: float, scale: float) -> Tensor:
+    count, kinds, bins = logits.shape
+    weights = torch.exp(logits)
+    total = weights.sum(dim=(1, 2)) + 1
+    chance = weights / total[:, None, None]
+    incidence = chance.cumsum(dim=2)
+    likelihood = torch.zeros(()).double()
+    for row in range(count):
+        if cause[row]:
+            likelihood = likelihood - torch.log(chance[row, cause[row] - 1, time_bin[row]])
+        else:
+            before = chance[row, :, : time_bin[row]].sum()
+            likelihood = likelihood - torch.log(1 - before)
+    ranking = torch.zeros(()).double()
+    for i in range(count):
+        for j in range(count):
+            later = time_bin[i] < time_bin[j] or (time_bin[i] == time_bin[j] and cause[j] == 0)
+            if cause[i] and later:
+                own, other = (incidence[one, cause[i] - 1, time_bin[i]] for one in (i, j))
+                ranking = ranking + torch.exp(-(own - other) / scale)
+    return share * likelihood / count + (1 - share) * ranking / count**2
+
+
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_deep_hit_equals_its_definition_spelt_out(kinds: int) -> None:
+    torch.manual_seed(1)
+    logits, time_bin = torch.randn(25, kinds, 4, dtype=torch.float64), torch.randint(0, 4, (25,))
+    cause = torch.randint(0, kinds + 1, (25,))
+    for share, scale in ((0.2, 0.1), (1.0, 0.5), (0.0, 1.0)):
+        found = deep_hit_loss(logits, cause, time_bin, likelihood_share=share, scale=scale)
+        torch.testing.assert_close(found, naive_deep_hit(logits, cause, time_bin, share, scale), rtol=1e-10, atol=0)
+    assert torch.autograd.gradcheck(
+        lambda x: deep_hit_loss(x, cause[:6], time_bin[:6]), (logits[:6].clone().requires_grad_(),)
+    )
+
+
+def test_deep_hit_with_likelihood_alone_and_one_cause_is_the_pmf_loss() -> None:
+    logits, event, time_bin = discrete_sample()
+    found = deep_hit_loss(logits[:, None, :], event.long(), time_bin, likelihood_share=1.0)
+    torch.testing.assert_close(found, pmf_loss(logits, event, time_bin), rtol=1e-12, atol=0)
+
+
+def test_ranking_is_the_mean_over_pairs_spelt_out() -> None:
+    risk, event, time = sample(30)
+    terms = [
+        torch.log1p(torch.exp(risk[j] - risk[i]))
+        for i in range(30)
+        for j in range(30)
+        if event[i] and time[j] > time[i]
+    ]
+    torch.testing.assert_close(ranking_loss(risk, event, time), torch.stack(terms).mean(), rtol=1e-10, atol=0)
+    assert torch.autograd.gradcheck(
+        lambda x: ranking_loss(x, event[:9], time[:9]), (risk[:9].clone().requires_grad_(),)
+    )
+
+
+def test_pairs_are_counted_alike_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    risk, event, time = sample(50)
+    cause, logits = event.long(), torch.randn(50, 1, 4, dtype=torch.float64)
+    whole = ranking_loss(risk, event, time), deep_hit_loss(logits, cause, (time % 4).long())
+    monkeypatch.setattr("pathoml.losses._PAIRS_AT_ONCE", 70)
+    pieces = ranking_loss(risk, event, time), deep_hit_loss(logits, cause, (time % 4).long())
+    torch.testing.assert_close(whole, pieces, rtol=1e-12, atol=0)
+
+
+def every_loss() -> dict:
+    def deep_hit(x: Tensor, event: Tensor, time: Tensor) -> Tensor:
+        return deep_hit_loss(x[:, None, :], event.long(), (time % 4).long())
+
+    def binned(loss):
+        return lambda x, event, time: loss(x, event, (time % 4).long())
+
+    return {
+        "breslow": lambda x, event, time: cox_loss(x[:, 0], event, time),
+        "efron": lambda x, event, time: cox_loss(x[:, 0], event, time, ties="efron"),
+        "strata": lambda x, event, time: cox_loss(x[:, 0], event, time, stratum=(time % 3).long()),
+        "cause-specific": lambda x, event, time: cause_specific_cox_loss(x, event.long() * (1 + (time % 2).long()), time),
+        "ranking": lambda x, event, time: ranking_loss(x[:, 0], event, time),
+        "hazard": binned(discrete_hazard_loss), "pmf": binned(pmf_loss), "mtlr": binned(mtlr_loss), "deep_hit": deep_hit,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", every_loss())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1.0, 200.0])
+def test_every_loss_is_finite_connected_and_blind_to_the_order_of_patients(
+    name: str, dtype: torch.dtype, size: float
+) -> None:
+    _, event, time = sample(40)
+    logits = (
+        torch.randn(40, 4, generator=torch.Generator().manual_seed(3), dtype=dtype).sign() * size
+    ).requires_grad_()
+    loss = every_loss()[name](logits, event, time)
+    loss.backward()
+    assert loss.dtype == dtype
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(4))
+    again = every_loss()[name](logits.detach()[order], event[order], time[order])
+    torch.testing.assert_close(again, loss.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", every_loss())
+def test_every_loss_of_patients_without_events_is_finite_and_connected(name: str) -> None:
+    _, event, time = sample(12)
+    logits = torch.randn(12, 4, dtype=torch.float64, requires_grad=True)
+    loss = every_loss()[name](logits, torch.zeros_like(event), time)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    if name in {"breslow", "efron", "strata", "cause-specific", "ranking"}:
+        assert loss.item() == 0
+
+
+def test_mtlr_scores_sum_each_bin_with_the_later_ones() -> None:
+    assert mtlr_scores(torch.tensor([[1.0, 2.0, 4.0]])).tolist() == [[7.0, 6.0, 4.0]]
