@@ -36,6 +36,23 @@ app.add_typer(bags_app, name="bags")
 encoders_app = typer.Typer(help="Look at published encoders.", no_args_is_help=True)
 app.add_typer(encoders_app, name="encoders")
 
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as click calls it
+    if wanted:
+        from pathoml.provenance import pathoml_version
+
+        _say(f"pathoml {pathoml_version()}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)]
+
+
+@app.callback()
+def root(*, version: Version = False) -> None:
+    """From whole-slide images and a survival table to a prognostic model. Research use only."""
+
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The study's YAML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the configuration.")
@@ -601,7 +618,8 @@ def _risk_rows(table: Any) -> list[tuple[str, str]]:
 
 def _say_run(result: "RunResult") -> None:
     _say(f"report:        {result.report}")
-    _say(f"heatmaps:      {result.folder.heatmaps} ({len(result.heatmaps)} pictures)")
+    if result.heatmaps:
+        _say(f"heatmaps:      {result.folder.heatmaps} ({len(result.heatmaps)} pictures)")
     _say(f"model package: {result.folder.package}")
     _say(f"predictions:   {result.folder.predictions}")
     name, scheme = next(iter(result.evaluation["schemes"].items()))

@@ -360,6 +360,13 @@ def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
             if rare:
                 message = f"few patients have {', '.join(rare[:5])}; is it a slip of spelling?"
                 warnings.append(Problem(f"column {name}", message))
+    censoring = settings.event_codes.get("1") == 1 and "cens" in settings.event.lower()
+    if censoring:
+        message = (
+            "its name speaks of censoring, and '1' is taken for an event; if 1 means censored, set cohort.event_codes: "
+            "{'0': 1, '1': 0}"
+        )
+        warnings.insert(0, Problem(f"column {settings.event}", message))
     median = float(np.median(cohort.time_days))
     if median < 30:
         message = f"median follow-up is {median:.0f} days; is {settings.time_unit} the right time_unit?"

@@ -50,7 +50,7 @@ def cox_loss(
     data. Biometrics 30 (1974) 89-99. Efron B. The efficiency of Cox's likelihood function for censored data. J Am Stat
     Assoc 72 (1977) 557-565.
     """
-    groups = [slice(None)] if stratum is None else [stratum == one for one in stratum.unique()]
+    groups = [slice(None)] if stratum is None else [stratum == one for one in torch.unique(stratum)]
     total = sum(
         (_cox_sum(log_hazard[one], event[one], time_days[one], ties) for one in groups), start=0 * log_hazard.sum()
     )
@@ -107,7 +107,7 @@ def _cox_sum(log_hazard: Tensor, event: Tensor, time_days: Tensor, ties: Ties) -
 
 def _log_share_left(log_hazard: Tensor, event: Tensor, last_of_time: Tensor, at_risk: Tensor) -> Tensor:
     """Return the log of what is left of each event's risk set after Efron took a part of those tied with it away."""
-    _, group = last_of_time.unique_consecutive(return_inverse=True)
+    _, group = torch.unique_consecutive(last_of_time, return_inverse=True)
     groups = int(group[-1]) + 1 if len(group) else 0
     at_event = torch.where(event, log_hazard, -torch.inf)
     highest = at_event.detach().new_full((groups,), -torch.inf).scatter_reduce(0, group, at_event.detach(), "amax")

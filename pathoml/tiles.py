@@ -124,14 +124,32 @@ def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
         If most of the slide is black.
     """
     picture = whole_slide_image(slide, look.mask_mpp)
+    require_brightfield(slide, picture)
+    mask = see_slide(slide, picture, look)
+    grid = make_grid(slide.geometry, mask, tiling, slide.path.name, flag_share=look.quality.flag_share)
+    return LaidTiles(picture, mask, grid)
+
+
+def require_brightfield(slide: Slide, picture: RgbImage) -> None:
+    """Refuse a slide that was not seen against light.
+
+    Parameters
+    ----------
+    slide : Slide
+        Open.
+    picture : ndarray of uint8, shape (rows, columns, 3)
+        Of the whole slide.
+
+    Raises
+    ------
+    NotBrightfieldError
+        If most of what was scanned is black.
+    """
     if not _is_brightfield(picture):
         raise NotBrightfieldError(
             f"{slide.path.name}: dark all over, as in fluorescence or with inverted colours; only brightfield slides "
             "are read, take it out of the manifest"
         )
-    mask = see_slide(slide, picture, look)
-    grid = make_grid(slide.geometry, mask, tiling, slide.path.name, flag_share=look.quality.flag_share)
-    return LaidTiles(picture, mask, grid)
 
 
 def _is_brightfield(picture: RgbImage) -> bool:

@@ -16,3 +16,6 @@ IntArray = NDArray[np.int64]
 AnyArray = NDArray[Any]
 
 DAYS_PER_UNIT: dict[str, float] = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
+
+MPP_TOLERANCE = 0.02
+"""Relative difference up to which two resolutions are taken as the same, unless settings say otherwise."""

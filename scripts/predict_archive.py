@@ -1,6 +1,6 @@
 """Predict the patients of a whole archive with a model package.
 
-Usage: python scripts/predict_archive.py PACKAGE SLIDES OUT [--table patients.csv] [--device auto] [--impute]
+Usage: python scripts/predict_archive.py PACKAGE SLIDES OUT [--table patients.csv] [--device auto] [--impute-covariates]
 
 SLIDES is a manifest (CSV, TSV or Parquet with slide_id, path, patient_id and, where files do not say it, mpp), or a folder
 of bags made by extract_archive.py or `pathoml extract`, each a patient of its own. OUT gets predictions.csv and the bags of
@@ -34,10 +34,14 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--table", type=Path, help="covariates of the patients")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--impute", action="store_true", help="fill covariates that no table gives")
+    parser.add_argument("--impute-covariates", action="store_true", help="fill covariates that no table gives")
     options = parser.parse_args()
     request = PredictRequest(
-        options.package, inputs_of(options.slides), options.out, table=options.table, impute_covariates=options.impute
+        options.package,
+        inputs_of(options.slides),
+        options.out,
+        table=options.table,
+        impute_covariates=options.impute_covariates,
     )
     try:
         predictions, outcomes = predict(request, StageContext(resolve_device(options.device)))

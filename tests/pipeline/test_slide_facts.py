@@ -27,7 +27,7 @@ def test_a_slide_without_resolution_is_described_and_told_what_to_fill_in(data_d
     path = data_dir / "slides/TCGA-CR-7395-01A-01-TS1.svs"
     facts = dict(slide_facts(path))
     assert "manifest's column mpp" in facts["microns per pixel"]
-    assert facts["reading speed"] == "unknown without a resolution"
+    assert facts["usable"].startswith("no, NO_MPP")
     assert "tiles/s" in dict(slide_facts(path, mpp=0.25))["reading speed"]
 
 
