@@ -9,11 +9,11 @@ import torch
 
 from pathoml.bags import Bag, check_same_features
 from pathoml.errors import PackageError
-from pathoml.mil.packed import BagOutput, Packed, pack
-from pathoml.mil.patients import Patients
+from pathoml.mil.packed import BagOutput, pack
+from pathoml.mil.patients import Patients, places_of
 from pathoml.packages import Member, Package
 from pathoml.predictions import Predictions
-from pathoml.units import AnyArray, FloatArray
+from pathoml.units import AnyArray, FloatArray, IntArray
 
 GROUPS = ("low", "high")
 
@@ -55,7 +55,11 @@ def predict_logits(member: Member, patients: Patients, *, device: str = "cpu") -
     """
     covariates = member.covariates.apply(patients.covariates)
     tiles = patients.features if patients.features is not None else [None] * len(patients.patient_id)
-    rows = [_forward(member, one, covariates[[index]], device).logits for index, one in enumerate(tiles)]
+    places = patients.places or [None] * len(tiles)
+    rows = [
+        _forward(member, one, covariates[[index]], device, place).logits
+        for index, (one, place) in enumerate(zip(tiles, places, strict=True))
+    ]
     return np.concatenate([row.cpu().numpy().astype(np.float64) for row in rows])
 
 
@@ -172,7 +176,7 @@ def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device
     check_same_features(bag.header, package.feature_spec, "the model")
     attentions, contributions = [], []
     for member in members:
-        output = _forward(member, bag.features, np.zeros((1, len(member.covariates.names))), device)
+        output = _forward(member, bag.features, np.zeros((1, len(member.covariates.names))), device, places_of(bag))
         attention = None if output.attention is None else output.attention.values[:, 0].cpu().numpy().astype(np.float64)
         contributions.append(_centred_contribution(member, output, attention))
         if attention is not None:
@@ -210,14 +214,16 @@ def _centred_contribution(member: Member, output: BagOutput, attention: FloatArr
     return mean
 
 
-def _forward(member: Member, features: AnyArray | None, covariates: FloatArray, device: str) -> BagOutput:
+def _forward(
+    member: Member, features: AnyArray | None, covariates: FloatArray, device: str, places: IntArray | None
+) -> BagOutput:  # fmt: skip
     model = member.model.to(device)
     columns = torch.zeros((0, 0))
     if features is not None and member.projection is not None:
         columns = torch.from_numpy(member.projection.apply(features))
     with torch.inference_mode():
         output: BagOutput = model(
-            Packed(*(part.to(device) for part in pack([columns]))),
+            pack([columns], None if places is None else [torch.from_numpy(places)]).to(device),
             torch.from_numpy(covariates.astype(np.float32)).to(device),
         )
     return output

@@ -23,7 +23,7 @@ from pathoml.files import write_bytes
 from pathoml.mil.objective import Objective, objective_from_json
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection
-from pathoml.mil.settings import Aggregator
+from pathoml.mil.settings import AggregatorSettings
 from pathoml.provenance import RESEARCH_USE_ONLY, digest_of
 from pathoml.units import AnyArray
 
@@ -40,7 +40,7 @@ class Member:
     ----------
     fold : str
         A digest that tells the fold; not its name, which may be a hospital's.
-    aggregator : AbmilSettings or MeanPoolSettings
+    aggregator : settings of an aggregator
         Its aggregator.
     model : PrognosisModel
         In evaluation mode.
@@ -59,7 +59,7 @@ class Member:
     """
 
     fold: str
-    aggregator: Aggregator
+    aggregator: AggregatorSettings
     model: PrognosisModel
     projection: TileProjection | None
     covariates: CovariateTransform
@@ -230,7 +230,9 @@ def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) ->
 
 
 def _member_from_json(values: Mapping[str, Any], prefix: str, arrays: Mapping[str, AnyArray]) -> Member:
-    aggregator: Aggregator = TypeAdapter[Aggregator](Aggregator).validate_python(values["aggregator"])
+    aggregator: AggregatorSettings = TypeAdapter[AggregatorSettings](AggregatorSettings).validate_python(
+        values["aggregator"]
+    )
     model = PrognosisModel(aggregator, ModelShape(**values["shape"]))
     start = f"{prefix}model."
     model.load_state_dict(

@@ -1,21 +1,24 @@
-"""Gated attention multiple-instance learning with an additive head."""
+"""Attention-based multiple-instance learning with an additive head."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero, weighed
+from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import AbmilSettings
 
 
-class GatedAbmil(nn.Module):
-    """Attention-weighted sum of tile embeddings, then a linear layer without bias.
+class Abmil(Aggregator):
+    """Attention-weighted sum of tile embeddings, gated or plain, of one head or several, then a linear layer without bias.
 
-    Because the layer is linear, each tile's share of the result is exact: attention times the tile's own logit.
+    Because the layer is linear, each tile's share of the result is exact: attention times the tile's own logit. Nothing of
+    a tile is kept but those, so that the largest bag takes little memory.
 
     Parameters
     ----------
     settings : AbmilSettings
-        Widths and dropout.
+        Widths, heads and dropout.
     tile_dim : int
         Columns of a tile.
     out : int
@@ -23,21 +26,20 @@ class GatedAbmil(nn.Module):
 
     References
     ----------
-    Ilse M, Tomczak J, Welling M. Attention-based deep multiple instance learning. ICML 2018, equation 9.
+    Ilse M, Tomczak J, Welling M. Attention-based deep multiple instance learning. ICML 2018, equations 7 to 9. Additive: Javed SA
+    et al. Additive MIL: intrinsically interpretable multiple instance learning for pathology. NeurIPS 2022.
     """
 
     def __init__(self, settings: AbmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(), nn.Dropout(settings.dropout))
-        self.attend = nn.Linear(settings.hidden_dim, settings.attention_dim)
-        self.gate = nn.Linear(settings.hidden_dim, settings.attention_dim)
-        self.score = nn.Linear(settings.attention_dim, 1)
-        self.head = nn.Linear(settings.hidden_dim, out, bias=False)
-        # Before training the slides say nothing: the model starts as the covariates' and maps start blank.
-        nn.init.zeros_(self.head.weight)
+        self.attention = TileAttention(
+            settings.hidden_dim, settings.attention_dim, heads=settings.heads, gated=settings.gated
+        )
+        self.head = start_at_zero(nn.Linear(settings.hidden_dim, settings.heads * out, bias=False))
 
     def forward(self, tiles: Packed) -> BagOutput:
-        """Score bags.
+        """Score bags; see `Aggregator.forward`.
 
         Parameters
         ----------
@@ -47,10 +49,13 @@ class GatedAbmil(nn.Module):
         Returns
         -------
         BagOutput
-            Logits (bags, out), attention with one column, contributions (tiles, out).
+            Logits (bags, out), attention with one column a head, contributions (tiles, out).
         """
-        embedded = self.embed(tiles.values)
-        score = self.score(torch.tanh(self.attend(embedded)) * torch.sigmoid(self.gate(embedded)))
-        attention = Packed(score, tiles.offsets).softmax()
-        contributions = Packed(attention.values * self.head(embedded), tiles.offsets)
+        score, parts = in_pieces(self._score, tiles.values, first_parameter_type(self))
+        attention = tiles.filled(score).softmax()
+        contributions = tiles.filled(weighed(attention.values, parts))
         return BagOutput(contributions.sums(), attention, contributions, {})
+
+    def _score(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        embedded = self.embed(values)
+        return self.attention(embedded), self.head(embedded)

@@ -2,11 +2,12 @@
 
 from torch import nn
 
+from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.settings import MeanPoolSettings
 
 
-class MeanPool(nn.Module):
+class MeanPool(Aggregator):
     """Linear layer on the mean tile.
 
     Parameters
@@ -22,11 +23,10 @@ class MeanPool(nn.Module):
     def __init__(self, settings: MeanPoolSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self.settings = settings
-        self.head = nn.Linear(tile_dim, out, bias=False)
-        nn.init.zeros_(self.head.weight)  # as in GatedAbmil: before training the slides say nothing
+        self.head = start_at_zero(nn.Linear(tile_dim, out, bias=False))
 
     def forward(self, tiles: Packed) -> BagOutput:
-        """Score bags.
+        """Score bags; see `Aggregator.forward`.
 
         Parameters
         ----------
@@ -38,6 +38,7 @@ class MeanPool(nn.Module):
         BagOutput
             Logits (bags, out), no attention, contributions (tiles, out).
         """
-        share = 1.0 / tiles.offsets.diff().clamp(min=1)[tiles.bag_of_row].to(tiles.values.dtype)
-        contributions = Packed(self.head(tiles.values) * share[:, None], tiles.offsets)
+        values = tiles.values.to(first_parameter_type(self))
+        share = 1.0 / tiles.lengths.clamp(min=1)[tiles.bag_of_row].to(values.dtype)
+        contributions = tiles.filled(self.head(values) * share[:, None])
         return BagOutput(contributions.sums(), None, contributions, {})

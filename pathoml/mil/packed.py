@@ -1,5 +1,6 @@
 """Bags of different lengths in one tensor: values one after another, offsets where each begins."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,69 @@ class Packed(NamedTuple):
         The rows.
     offsets : Tensor of int64, shape (bags + 1,)
         Bag b holds rows offsets[b] to offsets[b + 1].
+    places : Tensor of int64, shape (tiles, 3), or None
+        Slide, row and column of each tile, for models that look at where tiles lie; slides are counted within a bag.
     """
 
     values: Float[Tensor, "tiles columns"]
     offsets: Int[Tensor, " bags_plus_one"]
+    places: Int[Tensor, "tiles 3"] | None = None
+
+    @property
+    def lengths(self) -> Int[Tensor, " bags"]:
+        """Tiles of each bag."""
+        return self.offsets.diff()
+
+    @property
+    def spans(self) -> list[slice]:
+        """Rows of each bag."""
+        return [slice(start, stop) for start, stop in pairwise(self.offsets.tolist())]
+
+    def to(self, device: str | torch.device) -> "Packed":
+        """Return the same on a device.
+
+        Parameters
+        ----------
+        device : str or torch.device
+            Where to.
+
+        Returns
+        -------
+        Packed
+            With all its tensors there.
+        """
+        places = None if self.places is None else self.places.to(device)
+        return Packed(self.values.to(device), self.offsets.to(device), places)
+
+    def filled(self, values: Float[Tensor, "tiles columns"]) -> "Packed":
+        """Return other values of the same tiles.
+
+        Parameters
+        ----------
+        values : Tensor, shape (tiles, columns)
+            One row a tile.
+
+        Returns
+        -------
+        Packed
+            With the same offsets and places.
+        """
+        return self._replace(values=values)
+
+    def unless_empty(self, logits: Float[Tensor, "bags out"]) -> Float[Tensor, "bags out"]:
+        """Return logits that are 0 for bags without tiles, of which slides say nothing.
+
+        Parameters
+        ----------
+        logits : Tensor, shape (bags, out)
+            One row a bag.
+
+        Returns
+        -------
+        Tensor, shape (bags, out)
+            The same for bags with tiles.
+        """
+        return torch.where((self.lengths > 0)[:, None], logits, 0.0)
 
     @property
     def bag_of_row(self) -> Int[Tensor, " tiles"]:
@@ -67,7 +127,8 @@ class BagOutput(NamedTuple):
     contributions : Packed or None
         One column an output, what each tile adds: sums over a bag to the slides' share of its logits.
     auxiliary : dict of str to Tensor
-        Extra loss terms for heads that train with one.
+        For heads that train with more than their logits, in training only: a tensor of shape () is a term of the loss; one of
+        shape (views, bags, out) are further logits of the same bags, to which the objective is applied view by view and averaged.
     """
 
     logits: Float[Tensor, "bags out"]
@@ -76,13 +137,15 @@ class BagOutput(NamedTuple):
     auxiliary: dict[str, Tensor]
 
 
-def pack(bags: list[Float[Tensor, "_ columns"]]) -> Packed:
+def pack(bags: list[Float[Tensor, "_ columns"]], places: list[Int[Tensor, "_ 3"]] | None = None) -> Packed:
     """Put bags one after another.
 
     Parameters
     ----------
     bags : list of Tensor, each of shape (tiles, columns)
         At least one; lengths may differ and be 0.
+    places : list of Tensor, each of shape (tiles, 3), optional
+        Slide, row and column of their tiles.
 
     Returns
     -------
@@ -90,4 +153,4 @@ def pack(bags: list[Float[Tensor, "_ columns"]]) -> Packed:
         Their rows and offsets.
     """
     lengths = torch.tensor([0, *(len(bag) for bag in bags)], device=bags[0].device)
-    return Packed(torch.cat(bags), lengths.cumsum(0))
+    return Packed(torch.cat(bags), lengths.cumsum(0), None if places is None else torch.cat(places))

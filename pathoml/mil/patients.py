@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pathoml.bags import FeatureSpec, check_same_features, read_bag
+from pathoml.bags import Bag, FeatureSpec, check_same_features, read_bag
 from pathoml.cohort import Cohort
 from pathoml.errors import BagFormatError
 from pathoml.provenance import array_digest, digest_of
-from pathoml.units import AnyArray
+from pathoml.units import AnyArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,14 @@ class PatientFeatures:
         What the features of all bags mean.
     digest : str
         SHA-256 over all features.
+    places : mapping of str to ndarray of int64, each of shape (tiles, 3), optional
+        Slide (counted within the patient), row and column of each tile.
     """
 
     of_patient: Mapping[str, AnyArray]
     spec: FeatureSpec
     digest: str
+    places: Mapping[str, IntArray] | None = None
 
     @property
     def dim(self) -> int:
@@ -50,11 +53,14 @@ class Patients:
         Tiles of each, float16 or float32; None for a model without slides.
     covariates : DataFrame
         One row each.
+    places : tuple of ndarray of int64, optional
+        Slide, row and column of their tiles.
     """
 
     patient_id: tuple[str, ...]
     features: tuple[AnyArray, ...] | None
     covariates: pd.DataFrame
+    places: tuple[IntArray, ...] | None = None
 
 
 def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> PatientFeatures:
@@ -83,23 +89,45 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
     """
     present = set(slide_ids)
     of_patient: dict[str, AnyArray] = {}
+    places: dict[str, IntArray] = {}
     digests: list[list[str]] = []
     spec: FeatureSpec | None = None
     for patient in cohort.patient_id.tolist():
-        parts = []
+        parts: list[AnyArray] = []
+        places_of_parts: list[IntArray] = []
         for entry in cohort.slides.get(patient, ()):
             if entry.slide_id not in present:
                 continue
             bag = read_bag(folder / f"{entry.slide_id}.h5")
             spec = spec or bag.header.feature_spec
             check_same_features(bag.header, spec, "the cohort's first bag")
+            places_of_parts.append(places_of(bag, slide=len(parts)))
             parts.append(bag.features)
             digests.append([patient, entry.slide_id, array_digest(bag.features)])
         if parts:
             of_patient[patient] = np.concatenate(parts)
+            places[patient] = np.concatenate(places_of_parts)
     if spec is None:
         raise BagFormatError(f"{folder}: holds no bag of this cohort; run 'pathoml extract' first")
-    return PatientFeatures(of_patient, spec, digest_of(digests))
+    return PatientFeatures(of_patient, spec, digest_of(digests), places)
+
+
+def places_of(bag: Bag, *, slide: int = 0) -> IntArray:
+    """Return where the tiles of a bag lie.
+
+    Parameters
+    ----------
+    bag : Bag
+        Of one slide.
+    slide : int, optional
+        Its number among the patient's.
+
+    Returns
+    -------
+    ndarray of int64, shape (tiles, 3)
+        Slide, row and column.
+    """
+    return np.column_stack([np.full(len(bag.grid), slide), bag.grid]).astype(np.int64)
 
 
 def select_patients(cohort: Cohort, features: PatientFeatures | None, patient_ids: Sequence[str]) -> Patients:
@@ -121,4 +149,7 @@ def select_patients(cohort: Cohort, features: PatientFeatures | None, patient_id
     """
     rows = cohort.rows_of(patient_ids)
     tiles = None if features is None else tuple(features.of_patient[patient] for patient in patient_ids)
-    return Patients(tuple(patient_ids), tiles, cohort.covariates.iloc[rows].reset_index(drop=True))
+    places = None
+    if features is not None and features.places is not None:
+        places = tuple(features.places[patient] for patient in patient_ids)
+    return Patients(tuple(patient_ids), tiles, cohort.covariates.iloc[rows].reset_index(drop=True), places)

@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pathoml.mil.abmil import GatedAbmil
-from pathoml.mil.mean_pool import MeanPool
+from pathoml.mil.aggregators import build_aggregator
 from pathoml.mil.packed import BagOutput, Packed
-from pathoml.mil.settings import AbmilSettings, Aggregator
+from pathoml.mil.settings import AggregatorSettings
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,16 @@ class PrognosisModel(nn.Module):
 
     Parameters
     ----------
-    aggregator : AbmilSettings or MeanPoolSettings
+    aggregator : settings of an aggregator
         How tiles are joined; ignored without slides.
     shape : ModelShape
         Which parts there are, and their widths.
     """
 
-    def __init__(self, aggregator: Aggregator, shape: ModelShape) -> None:
+    def __init__(self, aggregator: AggregatorSettings, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        self.slides = _build_aggregator(aggregator, shape) if shape.tile_dim else None
+        self.slides = build_aggregator(aggregator, shape.tile_dim, shape.out) if shape.tile_dim else None
         self.covariate_weight = nn.Parameter(torch.zeros(shape.covariate_dim))
         # Whether there is a level to learn is for the objective to say, and for training to switch on.
         self.bias = nn.Parameter(torch.zeros(shape.out), requires_grad=False)
@@ -69,10 +68,5 @@ class PrognosisModel(nn.Module):
         if self.slides is None:
             return BagOutput(shift, None, None, {})
         output: BagOutput = self.slides(tiles)
-        return output._replace(logits=output.logits + shift)
-
-
-def _build_aggregator(settings: Aggregator, shape: ModelShape) -> nn.Module:
-    if isinstance(settings, AbmilSettings):
-        return GatedAbmil(settings, shape.tile_dim, shape.out)
-    return MeanPool(settings, shape.tile_dim, shape.out)
+        further = {name: value + shift if value.ndim else value for name, value in output.auxiliary.items()}
+        return output._replace(logits=output.logits + shift, auxiliary=further)

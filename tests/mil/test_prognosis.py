@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pathoml.mil.packed import Packed, pack
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
-from pathoml.mil.settings import AbmilSettings, Aggregator, MeanPoolSettings
+from pathoml.mil.settings import AbmilSettings, AggregatorSettings, MeanPoolSettings
 from tests.trained import as_if_trained
 
 AGGREGATORS = [MeanPoolSettings(), AbmilSettings(hidden_dim=4, attention_dim=4)]
@@ -20,7 +20,7 @@ def tiles() -> Packed:
     return pack([torch.randn(count, 3, generator=generator) for count in (4, 6)])
 
 
-def build(aggregator: Aggregator, out: int, tile_dim: int = 3) -> PrognosisModel:
+def build(aggregator: AggregatorSettings, out: int, tile_dim: int = 3) -> PrognosisModel:
     torch.manual_seed(0)
     return as_if_trained(PrognosisModel(aggregator, ModelShape(tile_dim, 2, out))).eval()
 
@@ -31,7 +31,7 @@ def shift(model: PrognosisModel) -> Tensor:
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS, ids=lambda one: one.kind)
 @pytest.mark.parametrize("out", [1, 3])
-def test_logits_are_the_slides_share_plus_the_covariates_shift(aggregator: Aggregator, out: int) -> None:
+def test_logits_are_the_slides_share_plus_the_covariates_shift(aggregator: AggregatorSettings, out: int) -> None:
     model = build(aggregator, out)
     with torch.no_grad():
         model.bias.fill_(0.3)

@@ -1,0 +1,96 @@
+"""What every aggregator is: tiles of bags in, logits of bags out."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pathoml.mil.packed import BagOutput, Packed
+
+
+class Aggregator(nn.Module, ABC):
+    """Joins the tiles of each bag.
+
+    A bag's result depends on no other bag of a batch. A bag without tiles has logits 0. The last layer starts at zero:
+    before training the slides say nothing, the model is that of the covariates, and maps are blank.
+
+    Attributes
+    ----------
+    order_matters : bool
+        Whether the result depends on the order in which tiles are given.
+    needs_places : bool
+        Whether it looks at where tiles lie.
+    """
+
+    order_matters: ClassVar[bool] = False
+    needs_places: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, tiles: Packed) -> BagOutput:
+        """Score bags.
+
+        Parameters
+        ----------
+        tiles : Packed
+            Rows of shape (tiles, tile_dim).
+
+        Returns
+        -------
+        BagOutput
+            With as many rows of logits as bags.
+        """
+
+
+def start_at_zero(layer: nn.Linear) -> nn.Linear:
+    """Return a linear layer that gives 0 until it is trained.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+        Changed in place.
+
+    Returns
+    -------
+    nn.Linear
+        The same.
+    """
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def weighed(attention: Tensor, scores: Tensor) -> Tensor:
+    """Return what each tile adds to the logits: its scores, weighted by its attention in each head and summed over heads.
+
+    Parameters
+    ----------
+    attention : Tensor, shape (tiles, heads)
+        Sums to 1 over each bag.
+    scores : Tensor, shape (tiles, heads x out)
+        Of a linear layer without bias, on the tile alone.
+
+    Returns
+    -------
+    Tensor, shape (tiles, out)
+        Contributions.
+    """
+    tiles, heads = attention.shape
+    return (attention[:, :, None] * scores.reshape(tiles, heads, scores.shape[1] // heads)).sum(dim=1)
+
+
+def first_parameter_type(module: nn.Module) -> torch.dtype:
+    """Return the number format of a module's parameters.
+
+    Parameters
+    ----------
+    module : nn.Module
+        With parameters.
+
+    Returns
+    -------
+    torch.dtype
+        Of the first.
+    """
+    return next(module.parameters()).dtype

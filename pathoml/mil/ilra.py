@@ -1,0 +1,100 @@
+"""ILRA-MIL: tiles exchange what they know through a few latent vectors."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.settings import IlraSettings
+
+
+class Ilra(Aggregator):
+    """Gated attention blocks from tiles to latent vectors and back, then attention of one seed over all tiles.
+
+    Parameters
+    ----------
+    settings : IlraSettings
+        Width, heads, latent vectors, layers and dropout.
+    tile_dim : int
+        Columns of a tile.
+    out : int
+        Columns of the logits.
+
+    References
+    ----------
+    Xiang J, Zhang J. Exploring low-rank property in multiple instance learning for whole slide image classification. ICLR 2023,
+    equations 13 to 17.
+    """
+
+    def __init__(self, settings: IlraSettings, tile_dim: int, out: int) -> None:
+        super().__init__()
+        width, heads = settings.hidden_dim, settings.heads
+        dims = [tile_dim] + [width] * (settings.layers - 1)
+        self.latents = nn.ParameterList(
+            nn.Parameter(nn.init.xavier_uniform_(torch.empty(settings.latents, width))) for _ in dims
+        )
+        self.gather = nn.ModuleList(_CrossAttention(width, dim, width, heads, gated=True) for dim in dims)
+        self.spread = nn.ModuleList(_CrossAttention(dim, width, width, heads, gated=True) for dim in dims)
+        self.seed = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, width)))
+        self.pool = _CrossAttention(width, width, width, heads, gated=False)
+        self.drop = nn.Dropout(settings.dropout)
+        self.head = start_at_zero(nn.Linear(width, out, bias=False))
+
+    def forward(self, tiles: Packed) -> BagOutput:
+        """Score bags; see `Aggregator.forward`.
+
+        Parameters
+        ----------
+        tiles : Packed
+            Rows of shape (tiles, tile_dim).
+
+        Returns
+        -------
+        BagOutput
+            Logits (bags, out), attention of the seed (mean over heads); no contributions, since tiles act together.
+        """
+        values = tiles.values.to(first_parameter_type(self))
+        pooled, attention = [], []
+        for span in tiles.spans:
+            if span.stop == span.start:
+                pooled.append(self.seed.new_zeros(1, self.seed.shape[1]))
+                continue
+            bag = values[span]
+            for latent, gather, spread in zip(self.latents, self.gather, self.spread, strict=True):
+                bag = spread(bag, gather(latent, bag))
+            pooled.append(self.pool(self.seed, bag))
+            attention.append(self.pool.weights(self.seed, bag).T)
+        logits = self.head(self.drop(torch.cat(pooled)))
+        weights = torch.cat(attention) if attention else values.new_zeros(0, 1)
+        return BagOutput(tiles.unless_empty(logits), tiles.filled(weights.float()), None, {})
+
+
+class _CrossAttention(nn.Module):
+    """Queries take from keys, add it to themselves, and go through a layer; gated by what they were, if asked for."""
+
+    def __init__(self, query_dim: int, key_dim: int, dim: int, heads: int, *, gated: bool) -> None:
+        super().__init__()
+        self._heads = heads
+        self.query, self.key, self.value = nn.Linear(query_dim, dim), nn.Linear(key_dim, dim), nn.Linear(key_dim, dim)
+        self.joined, self.after = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.gate = nn.Sequential(nn.Linear(query_dim, dim), nn.SiLU()) if gated else None
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        query = self.query(queries)
+        attended = scaled_dot_product_attention(
+            self._split(query), self._split(self.key(keys)), self._split(self.value(keys))
+        )
+        taken = attended.transpose(0, 1).flatten(1)
+        result = query + self.joined(taken)
+        result = result + torch.relu(self.after(result))
+        gated: Tensor = result if self.gate is None else result * self.gate(queries)
+        return gated
+
+    def weights(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Return attention, mean over heads, shape (queries, keys)."""
+        query, key = self._split(self.query(queries)), self._split(self.key(keys))
+        return torch.softmax((query @ key.transpose(1, 2)).float() / query.shape[2] ** 0.5, dim=2).mean(dim=0)
+
+    def _split(self, rows: Tensor) -> Tensor:
+        return rows.reshape(len(rows), self._heads, rows.shape[1] // self._heads).transpose(0, 1)

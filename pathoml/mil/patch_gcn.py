@@ -1,0 +1,124 @@
+"""A graph of neighbouring tiles, then attention over what each has learnt from around it."""
+
+import torch
+from torch import Tensor, nn
+
+from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.attention import TileAttention
+from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.settings import PatchGcnSettings
+
+_AROUND = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
+_LEAST = 1e-7
+
+
+class PatchGcn(Aggregator):
+    """Residual layers in which a tile takes from its eight neighbours, then gated attention over all layers' results.
+
+    Parameters
+    ----------
+    settings : PatchGcnSettings
+        Widths, layers and dropout.
+    tile_dim : int
+        Columns of a tile.
+    out : int
+        Columns of the logits.
+
+    References
+    ----------
+    Chen RJ et al. Whole slide images are 2D point clouds: context-aware survival prediction using patch-based graph
+    convolutional networks. MICCAI 2021; messages as in Li G et al. DeeperGCN: all you need to train deeper GCNs.
+    arXiv:2006.07739 (2020), softmax aggregation.
+    """
+
+    needs_places = True
+
+    def __init__(self, settings: PatchGcnSettings, tile_dim: int, out: int) -> None:
+        super().__init__()
+        width, wide = settings.hidden_dim, settings.hidden_dim * (settings.layers + 1)
+        self.embed = nn.Sequential(nn.Linear(tile_dim, width), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.layers = nn.ModuleList(_Exchange(width) for _ in range(settings.layers))
+        self.join = nn.Sequential(nn.Linear(wide, width), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.attention = TileAttention(width, settings.attention_dim)
+        self.head = start_at_zero(nn.Linear(width, out, bias=False))
+
+    def forward(self, tiles: Packed) -> BagOutput:
+        """Score bags; see `Aggregator.forward`.
+
+        Parameters
+        ----------
+        tiles : Packed
+            Rows of shape (tiles, tile_dim), with places.
+
+        Returns
+        -------
+        BagOutput
+            Logits (bags, out), attention, and contributions (tiles, out) of each tile with what it took from around it.
+        """
+        if tiles.places is None:
+            raise ValueError("this model looks at where tiles lie; give their places")
+        neighbours = find_neighbours(torch.cat([tiles.bag_of_row[:, None], tiles.places], dim=1))
+        states = [self.embed(tiles.values.to(first_parameter_type(self)))]
+        for layer in self.layers:
+            states.append(states[-1] + layer(states[-1], neighbours))
+        joined = self.join(torch.cat(states, dim=1))
+        attention = tiles.filled(self.attention(joined)).softmax()
+        contributions = tiles.filled(attention.values * self.head(joined))
+        return BagOutput(contributions.sums(), attention, contributions, {})
+
+
+class _Exchange(nn.Module):
+    """Each tile's neighbours weighed by a softmax in every column, added to the tile, through a small network."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.sharpness = nn.Parameter(torch.ones(()))
+        self.after = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.LayerNorm(2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, tiles: Tensor, neighbours: Tensor) -> Tensor:
+        own = torch.relu(self.norm(tiles))
+        messages = torch.cat([own + _LEAST, torch.zeros_like(own[:1])])[neighbours]
+        score = (self.sharpness * messages).masked_fill((neighbours == len(own))[:, :, None], -torch.inf)
+        alone = (neighbours == len(own)).all(dim=1)[:, None, None]
+        weights = torch.softmax(torch.where(alone, 0.0, score), dim=1)
+        result: Tensor = self.after(own + (weights * messages).sum(dim=1))
+        return result
+
+
+def find_neighbours(places: Tensor) -> Tensor:
+    """Return the rows of each tile's eight neighbours.
+
+    Parameters
+    ----------
+    places : Tensor of int64, shape (tiles, 4)
+        Bag, slide, row and column.
+
+    Returns
+    -------
+    Tensor of int64, shape (tiles, 8)
+        Row numbers; the number of tiles where there is no such neighbour.
+    """
+    count = len(places)
+    if count == 0:
+        return torch.zeros((0, len(_AROUND)), dtype=torch.int64, device=places.device)
+    low = places.amin(dim=0) - torch.tensor([0, 0, 1, 1], device=places.device)
+    extent = places.amax(dim=0) - low + 2
+    keys = _key(places - low, extent)
+    order = keys.argsort()
+    found = []
+    for row, column in _AROUND:
+        wanted = _key(places - low + torch.tensor([0, 0, row, column], device=places.device), extent)
+        at = torch.searchsorted(keys[order], wanted).clamp(max=count - 1)
+        found.append(torch.where(keys[order][at] == wanted, order[at], count))
+    return torch.stack(found, dim=1)
+
+
+def _key(places: Tensor, extent: Tensor) -> Tensor:
+    """Return one number for each place, different for different ones."""
+    key = places[:, 0]
+    for axis in range(1, places.shape[1]):
+        key = key * extent[axis] + places[:, axis]
+    return key

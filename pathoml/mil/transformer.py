@@ -1,0 +1,113 @@
+"""A transformer that knows how far apart tiles lie."""
+
+import torch
+from torch import Tensor, nn
+
+from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.self_attention import Bias, SelfAttention
+from pathoml.mil.settings import TransformerSettings
+
+_NEAREST, _FARTHEST = 2.0, 64.0
+_APART = 4096.0
+"""Places that slides of one patient lie apart: none of a head with a range sees the other slide."""
+
+
+class PlacedTransformer(Aggregator):
+    """Pre-norm transformer layers; each head but the last has a range, beyond which attention falls off like a Gaussian.
+
+    The fall-off, minus the squared distance over twice the squared range, is a product of a few columns appended to queries
+    and keys, so that it is exact and takes no square of memory. The class token has no place.
+
+    Parameters
+    ----------
+    settings : TransformerSettings
+        Width, heads, layers and dropout.
+    tile_dim : int
+        Columns of a tile.
+    out : int
+        Columns of the logits.
+
+    References
+    ----------
+    Attention with a linear bias by distance: Press O, Smith N, Lewis M. Train short, test long. ICLR 2022; over tiles of slides,
+    Mieling and others with STAMP: El Nahhas OSM et al. From whole-slide image to biomarker prediction. Nat Protoc 20 (2025)
+    293-316. The Gaussian form and its factorisation are pathoml's own.
+    """
+
+    needs_places = True
+    slopes: Tensor
+
+    def __init__(self, settings: TransformerSettings, tile_dim: int, out: int) -> None:
+        super().__init__()
+        width = settings.hidden_dim
+        self.embed = nn.Linear(tile_dim, width)
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, width))
+        self.layers = nn.ModuleList(_Layer(width, settings) for _ in range(settings.layers - 1))
+        self.last = _Layer(width, settings)
+        self.norm = nn.LayerNorm(width)
+        self.head = start_at_zero(nn.Linear(width, out, bias=False))
+        ranges = _NEAREST * (_FARTHEST / _NEAREST) ** torch.linspace(0, 1, max(1, settings.heads - 1))
+        slopes = torch.cat([1 / (2 * ranges**2), torch.zeros(1)])[-settings.heads :]
+        self.register_buffer("slopes", slopes, persistent=False)
+
+    def forward(self, tiles: Packed) -> BagOutput:
+        """Score bags; see `Aggregator.forward`.
+
+        Parameters
+        ----------
+        tiles : Packed
+            Rows of shape (tiles, tile_dim), with places.
+
+        Returns
+        -------
+        BagOutput
+            Logits (bags, out), attention of the class token in the last layer; no contributions.
+        """
+        if tiles.places is None:
+            raise ValueError("this model looks at where tiles lie; give their places")
+        embedded = self.embed(tiles.values.to(first_parameter_type(self)))
+        classes, attention = [], []
+        for span in tiles.spans:
+            if span.stop == span.start:
+                classes.append(torch.zeros_like(self.class_token))
+                continue
+            bias = self._bias(tiles.places[span])
+            tokens = torch.cat([self.class_token.to(embedded.dtype), embedded[span]])
+            for layer in self.layers:
+                tokens = layer(tokens, bias)
+            attention.append(self.last.of_class(tokens, bias))
+            tokens = self.last(tokens, bias)
+            classes.append(self.norm(tokens[:1]))
+        logits = self.head(torch.cat(classes))
+        weights = torch.cat(attention)[:, None] if attention else embedded.new_zeros(0, 1)
+        return BagOutput(tiles.unless_empty(logits), tiles.filled(weights), None, {})
+
+    def _bias(self, places: Tensor) -> Bias:
+        """Return columns whose product is minus slope times squared distance, up to what is the same for all keys of a query."""
+        place = places.to(torch.float32) * torch.tensor([_APART, 1.0, 1.0], device=places.device)
+        place = place - place.mean(dim=0)  # smaller numbers, less rounding
+        slopes = self.slopes[:, None, None]
+        query = torch.cat([place, torch.ones_like(place[:, :1])], dim=1).expand(len(slopes), -1, -1)
+        key = torch.cat([2 * slopes * place, -slopes * (place**2).sum(dim=1, keepdim=True)], dim=2)
+        without = (torch.zeros(len(slopes), 1, 4, device=places.device),)
+        return torch.cat([*without, query], dim=1), torch.cat([*without, key], dim=1)
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, settings: TransformerSettings) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = SelfAttention(width, settings.heads)
+        self.drop = nn.Dropout(settings.dropout)
+        self.after = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, tokens: Tensor, bias: Bias) -> Tensor:
+        tokens = tokens + self.drop(self.attention(self.norms[0](tokens), bias))
+        result: Tensor = tokens + self.after(self.norms[1](tokens))
+        return result
+
+    def of_class(self, tokens: Tensor, bias: Bias) -> Tensor:
+        return self.attention.of_first(self.norms[0](tokens), bias)
