@@ -12,8 +12,8 @@ import pandas as pd
 from pathoml.cohort import BlockCovariate, Cohort
 from pathoml.covariates import CovariateTransform, FittedCategorical, fit_covariates
 from pathoml.errors import PackageError
-from pathoml.files import write_text
-from pathoml.infer import predict_member, risk_groups
+from pathoml.files import make_folder, write_text
+from pathoml.infer import predict_members, risk_groups
 from pathoml.mil.objective import CoxObjective
 from pathoml.mil.patients import select_patients
 from pathoml.mil.settings import ModelSettings
@@ -26,6 +26,7 @@ from pathoml.splits import ROLES, Fold
 from pathoml.survival.baselines import fit_cox
 from pathoml.train import TrainingData, fit_member, follow_up
 from pathoml.train_settings import TrainSettings
+from pathoml.train_state import ResumeFile
 from pathoml.units import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     Returns
     -------
     Package
-        With one member.
+        With a member for each seed.
     """
     folder = plan.folder / fold.folder_name
     groups = [fold.key, fold.train, fold.validation]
@@ -85,15 +86,25 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     saved = _saved_fold(folder, digest)
     if saved is not None:
         return saved
-    member, history = fit_member(data, fold, plan.model, plan.train, device=plan.device)
-    # Times at which single patients had their event stay here: curves are given on the package's grid only.
-    member = replace(member, objective=member.objective.on_grid(np.asarray(plan.template.curve_days, dtype=np.float64)))
-    package = replace(plan.template, members=(member,), summary={**plan.template.summary, "training_digest": digest})
-    write_text(
-        folder.with_name(f"{folder.name}.jsonl"),
-        "".join(json.dumps({"fold": fold.key, **row}) + "\n" for row in history),
+    members, rows = [], []
+    days = np.asarray(plan.template.curve_days, dtype=np.float64)
+    make_folder(plan.folder)
+    for number in range(plan.train.members):
+        seeded = plan.train.model_copy(update={"seed": plan.train.seed + number})
+        record = ResumeFile(
+            folder.with_name(f"{folder.name}-{number}.resume"), digest_of([digest, number]), seeded.checkpoint_s
+        )
+        member, history = fit_member(data, fold, plan.model, seeded, device=plan.device, resume=record)
+        # Times at which single patients had their event stay here: curves are given on the package's grid only.
+        members.append(replace(member, objective=member.objective.on_grid(days)))
+        rows += [{"fold": fold.key, "seed": seeded.seed, **row} for row in history]
+    package = replace(
+        plan.template, members=tuple(members), summary={**plan.template.summary, "training_digest": digest}
     )
+    write_text(folder.with_name(f"{folder.name}.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
     save_package(folder, package)
+    for number in range(plan.train.members):
+        folder.with_name(f"{folder.name}-{number}.resume").unlink(missing_ok=True)
     return package
 
 
@@ -129,7 +140,7 @@ def cross_validate(
         _warn_of_unseen_words(data.cohort, fold, packages[fold.key].members[0].covariates)
         for role in ROLES:
             patients = select_patients(data.cohort, data.features, getattr(fold, role))
-            table, survival = predict_member(packages[fold.key].members[0], patients, days)
+            table, survival = predict_members(packages[fold.key].members, patients, days)
             parts.append(_with_outcome(table, survival, days, data.cohort, (MODEL, fold, role, plan.train.seed)))
         parts += fit_clinical(data, fold, plan.train, days)
         progress("train", done, len(folds))

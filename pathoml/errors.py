@@ -118,6 +118,10 @@ class EncoderError(InputError):
     """An encoder is unknown, cannot be had, or does not fit the tiles it was given."""
 
 
+class TrainingError(PathomlError, ArithmeticError):
+    """A model's loss is not a finite number; the patients are named."""
+
+
 class PackageError(InputError):
     """A model package is missing, altered, or does not fit what it was asked to score."""
 

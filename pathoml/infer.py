@@ -92,6 +92,47 @@ def predict_member(
     return table, member.objective.survival(logits, curve_days)
 
 
+def predict_members(
+    members: Sequence[Member], patients: Patients, curve_days: FloatArray, *, device: str = "cpu"
+) -> tuple[pd.DataFrame, FloatArray]:
+    """Predict with one member, in its own unit, or with the mean of several, each centred and scaled by its own patients.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        Fitted on the same patients.
+    patients : Patients
+        Who.
+    curve_days : ndarray of float64, shape (times,)
+        When survival is wanted.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    tuple of DataFrame and ndarray
+        As of `predict_member`.
+    """
+    if len(members) == 1:
+        return predict_member(members[0], patients, curve_days, device=device)
+    risk, cutoff, survival = _mean_prediction(members, patients, curve_days, device)
+    table = pd.DataFrame({"patient_id": patients.patient_id, "risk": risk, "risk_group": risk_groups(risk, cutoff)})
+    return table, survival
+
+
+def _mean_prediction(
+    members: Sequence[Member], patients: Patients, curve_days: FloatArray, device: str
+) -> tuple[FloatArray, float, FloatArray]:  # fmt: skip
+    """Return the mean of members' centred and scaled risks, that of their cut-offs, and that of their curves."""
+    risks, cutoffs, curves = [], [], []
+    for member in members:
+        logits = predict_logits(member, patients, device=device)
+        risks.append((member.objective.risk(logits) - member.risk_centre) / member.risk_scale)
+        cutoffs.append((member.risk_cutoff - member.risk_centre) / member.risk_scale)
+        curves.append(member.objective.survival(logits, curve_days))
+    return np.mean(risks, axis=0), float(np.mean(cutoffs)), np.mean(curves, axis=0)
+
+
 def predict_package(package: Package, patients: Patients, *, device: str = "cpu") -> Predictions:
     """Predict patients that the package has never seen.
 
@@ -120,13 +161,7 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
             + ("without slides" if package.feature_spec is None else "with slides, none are given")
         )
     days = np.asarray(package.curve_days, dtype=np.float64)
-    risks, cutoffs, curves = [], [], []
-    for member in package.members:
-        logits = predict_logits(member, patients, device=device)
-        risks.append((member.objective.risk(logits) - member.risk_centre) / member.risk_scale)
-        cutoffs.append((member.risk_cutoff - member.risk_centre) / member.risk_scale)
-        curves.append(member.objective.survival(logits, days))
-    risk = np.mean(risks, axis=0)
+    risk, cutoff, curves = _mean_prediction(package.members, patients, days, device)
     if not np.isfinite(risk).all():
         unknown = [name for name, value in zip(patients.patient_id, risk, strict=True) if not np.isfinite(value)]
         raise PackageError(
@@ -139,10 +174,10 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
             "patient_id": patients.patient_id, "site": "",
             "endpoint": package.summary.get("endpoint", ""), "repeat": 0, "seed": 0, "time_days": np.full(count, np.nan),
             "event": pd.array([pd.NA] * count, dtype="Int64"), "risk": risk,
-            "risk_group": risk_groups(risk, float(np.mean(cutoffs))),
+            "risk_group": risk_groups(risk, cutoff),
         }
     )  # fmt: skip
-    return Predictions(table, days, np.mean(curves, axis=0))
+    return Predictions(table, days, curves)
 
 
 def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device: str = "cpu") -> TileScores:

@@ -215,7 +215,13 @@ def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) ->
     for name, tensor in member.model.state_dict().items():
         arrays[f"{prefix}model.{name}"] = tensor.detach().cpu().numpy()
     if member.projection is not None:
-        arrays.update({f"{prefix}projection.{name}": array for name, array in vars(member.projection).items()})
+        arrays.update(
+            {
+                f"{prefix}projection.{name}": array
+                for name, array in vars(member.projection).items()
+                if array is not None
+            }
+        )
     return {
         "fold": member.fold,
         "aggregator": member.aggregator.model_dump(mode="json"),

@@ -1,8 +1,8 @@
 """Fitting: one local update, and one loop with early stopping around it."""
 
 import copy
+import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch import Tensor
 from pathoml.cohort import Cohort, Covariate
 from pathoml.covariates import CovariateTransform, fit_covariates
 from pathoml.infer import predict_logits
+from pathoml.mil.batches import TrainingPatients
+from pathoml.mil.gradients import forward, step_gradient
 from pathoml.mil.objective import Objective, Outcome, fit_objective
-from pathoml.mil.packed import Packed, pack
-from pathoml.mil.patients import PatientFeatures, Patients, select_patients
+from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection, fit_projection
 from pathoml.mil.settings import ModelSettings
@@ -22,8 +23,10 @@ from pathoml.packages import Member
 from pathoml.provenance import array_digest, digest_of
 from pathoml.settings import result_settings
 from pathoml.splits import Fold
+from pathoml.survival import harrell_metric
 from pathoml.survival.baselines import fit_cox
 from pathoml.train_settings import TrainSettings
+from pathoml.train_state import ResumeFile, TrainProgress, TrainState, start_state
 from pathoml.units import FloatArray, IntArray
 
 
@@ -54,92 +57,83 @@ class TrainingData:
         return digest_of([table, outcome, tiles, [result_settings(one) for one in self.covariates]])
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Patients on a device, ready for the model.
-
-    Parameters
-    ----------
-    tiles : Packed
-        Projected tiles.
-    covariates : Tensor, shape (patients, columns)
-        Transformed covariates.
-    outcome : Outcome
-        Follow-up.
-    """
-
-    tiles: Packed
-    covariates: Tensor
-    outcome: Outcome
-
-
 def local_update(
-    model: PrognosisModel,
-    optimizer: torch.optim.Optimizer,
-    batches: Sequence[Batch],
-    objective: Objective,
-    settings: TrainSettings,
-) -> float:
-    """Take one pass over the batches: all that training, alone or in a federation, does to a model.
+    state: TrainState, patients: TrainingPatients, objective: Objective, settings: TrainSettings
+) -> float:  # fmt: skip
+    """Take one pass over the patients: all that training, alone or in a federation, does to a model.
 
     Parameters
     ----------
-    model : PrognosisModel
-        Changed in place.
-    optimizer : torch.optim.Optimizer
-        Of the model's parameters.
-    batches : sequence of Batch
-        Training patients.
+    state : TrainState
+        Changed in place. The same state, patients and settings give the same result, bit for bit on one CPU.
+    patients : TrainingPatients
+        Who.
     objective : Objective
         What is minimised.
     settings : TrainSettings
-        Precision.
+        How.
 
     Returns
     -------
     float
-        Mean loss over the batches.
+        Mean loss over the steps.
+
+    Raises
+    ------
+    TrainingError
+        If a loss is not finite.
     """
-    model.train()
-    losses = []
-    for batch in batches:
-        optimizer.zero_grad()
-        loss = batch_loss(model, batch, objective, settings)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.detach())
+    outside = torch.get_rng_state()
+    torch.set_rng_state(state.random)
+    try:
+        state.model.train()
+        for group in state.optimizer.param_groups:
+            group["lr"] = step_size(state.epoch, settings)
+        losses = []
+        for parts in patients.steps(state.dealer):
+            state.optimizer.zero_grad()
+            losses.append(step_gradient(state.model, parts, objective, settings))
+            if settings.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
+            state.optimizer.step()
+        state.epoch += 1
+        state.random = torch.get_rng_state()
+    finally:
+        torch.set_rng_state(outside)
     return float(torch.stack(losses).mean())
 
 
-def batch_loss(model: PrognosisModel, batch: Batch, objective: Objective, settings: TrainSettings) -> Tensor:
-    """Return the loss of one batch, with the head's own terms added.
+def step_size(epoch: int, settings: TrainSettings) -> float:
+    """Return the step size of an epoch.
 
     Parameters
     ----------
-    model : PrognosisModel
-        In training or evaluation mode.
-    batch : Batch
-        Patients.
-    objective : Objective
-        What is minimised.
+    epoch : int
+        Epochs done before it.
     settings : TrainSettings
-        Precision.
+        Full size, warm-up and schedule.
 
     Returns
     -------
-    Tensor, shape ()
-        Connected to the graph.
+    float
+        For all steps of the epoch.
     """
-    device_type = batch.covariates.device.type
-    mixed = torch.autocast(device_type, dtype=torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
-    with mixed:
-        output = model(batch.tiles, batch.covariates)
-    loss = objective.loss(output.logits.float(), batch.outcome)
-    return loss + sum(output.auxiliary.values(), start=torch.zeros((), device=loss.device))
+    if epoch < settings.warmup_epochs:
+        return settings.learning_rate * (epoch + 1) / (settings.warmup_epochs + 1)
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    left = max(settings.max_epochs - settings.warmup_epochs, 1)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - settings.warmup_epochs) / left))
 
 
 def fit_member(
-    data: TrainingData, fold: Fold, model_settings: ModelSettings, settings: TrainSettings, *, device: str = "cpu"
+    data: TrainingData,
+    fold: Fold,
+    model_settings: ModelSettings,
+    settings: TrainSettings,
+    *,
+    device: str = "cpu",
+    resume: ResumeFile | None = None,
 ) -> tuple[Member, list[dict[str, float]]]:
     """Fit one model on a fold's training patients, stopping early on its validation patients.
 
@@ -158,6 +152,8 @@ def fit_member(
         How it is fitted.
     device : str, optional
         ``cpu`` or ``cuda``.
+    resume : ResumeFile, optional
+        From which a killed training goes on.
 
     Returns
     -------
@@ -172,88 +168,74 @@ def fit_member(
     torch.manual_seed(settings.seed)
     model = _start_model(projection, transform, objective, model_settings)
     _start_covariates(model, transform.apply(train.covariates), time_days, event, objective, settings)
-    batch_of = _BatchMaker(data.cohort, projection, transform, device)
-    validation = batch_of(select_patients(data.cohort, data.features, fold.validation))
-    history = _fit_until_no_better(model.to(device), batch_of(train), validation, objective, settings)
+
+    def patients_of(names: Sequence[str]) -> TrainingPatients:
+        chosen = select_patients(data.cohort, data.features, names)
+        return TrainingPatients(chosen, data.cohort, projection, transform, settings, device)
+
+    state = start_state(model.to(device), settings)
+    history = _fit_until_no_better(
+        state, patients_of(fold.train), patients_of(fold.validation), objective, settings, resume
+    )
     fitted = model.to("cpu").eval()
-    name = digest_of(fold.key)[:8]
+    name = digest_of(fold.key if settings.seed == 0 else [fold.key, settings.seed])[:8]
     draft = Member(name, model_settings.aggregator, fitted, projection, transform, objective, 0.0, 1.0, 0.0, ())
     return _calibrate(draft, data, fold), history
 
 
-class _BatchMaker:
-    """Turns patients into tensors with a fold's transforms."""
-
-    def __init__(
-        self, cohort: Cohort, projection: TileProjection | None, transform: CovariateTransform, device: str
-    ) -> None:
-        self._cohort, self._projection, self._transform, self._device = cohort, projection, transform, device
-
-    def __call__(self, patients: Patients) -> Batch:
-        bags = [torch.zeros((0, 0))] * len(patients.patient_id)
-        if patients.features is not None and self._projection is not None:
-            bags = [torch.from_numpy(self._projection.apply(features)) for features in patients.features]
-        time_days, event = follow_up(self._cohort, patients.patient_id)
-        tiles = pack(bags)
-        return Batch(
-            Packed(tiles.values.to(self._device), tiles.offsets.to(self._device)),
-            torch.from_numpy(self._transform.apply(patients.covariates).astype(np.float32)).to(self._device),
-            Outcome(torch.from_numpy(event == 1).to(self._device), torch.from_numpy(time_days).to(self._device)),
-        )
-
-
 def _fit_until_no_better(
-    model: PrognosisModel, train: Batch, validation: Batch, objective: Objective, settings: TrainSettings
-) -> list[dict[str, float]]:
-    """Train until the validation loss has not improved for `patience` epochs, and go back to the best epoch."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    generator = torch.Generator().manual_seed(settings.seed)
-    best_loss, best_epoch, best_state = (
-        _validation_loss(model, validation, objective, settings),
-        0,
-        copy.deepcopy(model.state_dict()),
-    )
-    history = [{"epoch": 0, "validation_loss": best_loss}]
-    for epoch in range(1, settings.max_epochs + 1):
-        train_loss = local_update(
-            model, optimizer, _split_batch(train, settings.batch_patients, generator), objective, settings
+    state: TrainState, train: TrainingPatients, validation: TrainingPatients, objective: Objective, settings: TrainSettings,
+    resume: ResumeFile | None,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Train until the validation patients have not been better for `patience` epochs, and go back to the best epoch."""
+    progress = resume.read(state) if resume is not None else None
+    if progress is None:
+        loss, concordance = _validate(state.model, validation, objective, settings)
+        history = [{"epoch": 0.0, "validation_loss": loss, "validation_concordance": concordance}]
+        progress = TrainProgress(
+            history, _badness(loss, concordance, settings), 0, copy.deepcopy(state.model.state_dict())
         )
-        loss = _validation_loss(model, validation, objective, settings)
-        history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
-        if loss < best_loss:
-            best_loss, best_epoch, best_state = loss, epoch, copy.deepcopy(model.state_dict())
-        if epoch - best_epoch >= settings.patience:
-            break
-    model.load_state_dict(best_state)
-    return history
+    while state.epoch < settings.max_epochs and state.epoch - progress.best_epoch < settings.patience:
+        train_loss = local_update(state, train, objective, settings)
+        loss, concordance = _validate(state.model, validation, objective, settings)
+        progress.history.append(
+            {
+                "epoch": float(state.epoch), "train_loss": train_loss, "validation_loss": loss,
+                "validation_concordance": concordance,
+            }
+        )  # fmt: skip
+        badness = _badness(loss, concordance, settings)
+        if badness < progress.best:
+            progress.best, progress.best_epoch = badness, state.epoch
+            progress.best_state = copy.deepcopy(state.model.state_dict())
+        if resume is not None:
+            resume.write_in_time(state, progress)
+    state.model.load_state_dict(progress.best_state)
+    return progress.history
 
 
-def _validation_loss(model: PrognosisModel, validation: Batch, objective: Objective, settings: TrainSettings) -> float:
+def _badness(loss: float, concordance: float, settings: TrainSettings) -> float:
+    return loss if settings.stop_on == "loss" else -concordance
+
+
+def _validate(
+    model: PrognosisModel, patients: TrainingPatients, objective: Objective, settings: TrainSettings
+) -> tuple[float, float]:  # fmt: skip
+    """Return loss and concordance of patients as they are; 0.5 where no pair can be compared."""
     model.eval()
     with torch.no_grad():
-        return float(batch_loss(model, validation, objective, settings))
-
-
-def _split_batch(batch: Batch, patients: int | None, generator: torch.Generator) -> list[Batch]:
-    """Deal the patients at random into batches of a size; None leaves them together."""
-    count = len(batch.covariates)
-    if patients is None or patients >= count:
-        return [batch]
-    order = torch.randperm(count, generator=generator).split(patients)  # type: ignore[no-untyped-call]
-    return [_take(batch, rows) for rows in order]
-
-
-def _take(batch: Batch, rows: Tensor) -> Batch:
-    bounds = batch.tiles.offsets.tolist()
-    bags = [batch.tiles.values[bounds[row] : bounds[row + 1]] for row in rows.tolist()]
-    rows = rows.to(batch.covariates.device)
-    return Batch(pack(bags), batch.covariates[rows], Outcome(batch.outcome.event[rows], batch.outcome.time_days[rows]))
+        logits = torch.cat([forward(model, part, settings).logits for part in patients.parts()])
+        loss = float(objective.loss(logits, patients.outcome))
+    risk = objective.risk(logits.cpu().numpy().astype(np.float64))
+    time_days, event = patients.outcome.time_days.cpu().numpy(), patients.outcome.event.cpu().numpy().astype(np.int64)
+    value = float(harrell_metric(time_days, event, risk)(np.ones((1, len(risk))))[0])
+    return loss, value if math.isfinite(value) else 0.5
 
 
 def _start_model(
     projection: TileProjection | None, transform: CovariateTransform, objective: Objective, settings: ModelSettings
 ) -> PrognosisModel:
-    tile_dim = 0 if projection is None else len(projection.components)
+    tile_dim = 0 if projection is None else projection.out
     model = PrognosisModel(settings.aggregator, ModelShape(tile_dim, len(transform.names), objective.out))
     model.bias.requires_grad_(objective.has_level)
     return model

@@ -4,25 +4,54 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pathoml.settings import Settings
+from pathoml.settings import NOT_IN_HASH, Settings
 
 
 class CoxLossSettings(Settings):
     """Cox's partial likelihood: the model gives one log hazard."""
 
     kind: Literal["cox"] = "cox"
+    ties: Literal["breslow", "efron"] = Field("breslow", description="How events at the same time are taken.")
+    stratified: bool = Field(default=False, description="Whether patients are compared within their hospital only.")
+    ranking_weight: float = Field(
+        0.0, ge=0, le=100, description="Weight of a pairwise ranking loss that is added to the likelihood."
+    )
 
 
-class DiscreteLossSettings(Settings):
-    """Discrete-time hazards: the model gives one logit for each time bin."""
-
-    kind: Literal["discrete"] = "discrete"
+class _BinnedLossSettings(Settings):
     bins: int = Field(
         4, ge=2, le=100, description="Time bins, edges at quantiles of the training patients' event times."
     )
 
 
-Loss = Annotated[CoxLossSettings | DiscreteLossSettings, Field(discriminator="kind")]
+class DiscreteLossSettings(_BinnedLossSettings):
+    """Discrete-time hazards: the model gives one logit for each time bin."""
+
+    kind: Literal["discrete"] = "discrete"
+
+
+class PmfLossSettings(_BinnedLossSettings):
+    """A probability for each time bin."""
+
+    kind: Literal["pmf"] = "pmf"
+
+
+class MtlrLossSettings(_BinnedLossSettings):
+    """Multi-task logistic regression over time bins."""
+
+    kind: Literal["mtlr"] = "mtlr"
+
+
+class DeepHitLossSettings(_BinnedLossSettings):
+    """DeepHit: a probability for each time bin, and ranking of cumulative incidences."""
+
+    kind: Literal["deephit"] = "deephit"
+    likelihood_share: float = Field(0.2, ge=0, le=1, description="Weight of the likelihood; the ranking has the rest.")
+    scale: float = Field(0.1, gt=0, le=10, description="Difference of incidences that counts in the ranking.")
+
+
+BinnedLoss = DiscreteLossSettings | PmfLossSettings | MtlrLossSettings | DeepHitLossSettings
+Loss = Annotated[CoxLossSettings | BinnedLoss, Field(discriminator="kind")]
 
 
 class TrainSettings(Settings):
@@ -30,11 +59,30 @@ class TrainSettings(Settings):
 
     loss: Loss = Field(CoxLossSettings(), description="What is minimised.")
     learning_rate: float = Field(1e-2, gt=0, le=1, description="AdamW step size.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="Whether the step size falls along a cosine until max_epochs."
+    )
+    warmup_epochs: int = Field(0, ge=0, description="Epochs in which the step size rises to its full size.")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay.")
+    clip_norm: float | None = Field(None, gt=0, description="Gradients longer than this are shortened to it.")
     max_epochs: int = Field(200, ge=1, description="Passes over the training patients.")
-    patience: int = Field(40, ge=1, description="Epochs without a better validation loss before training stops.")
+    patience: int = Field(40, ge=1, description="Epochs without a better validation result before training stops.")
+    stop_on: Literal["loss", "concordance"] = Field(
+        "loss", description="What of the validation patients decides: their loss, or Harrell's concordance."
+    )
     batch_patients: int | None = Field(
         None, ge=2, description="Patients of one step; null takes all, so that Cox's risk sets are whole."
+    )
+    event_balanced: bool = Field(
+        default=False,
+        description="Whether half of a step's patients have had the event; baseline hazards are estimated on all as they are.",
+    )
+    max_tiles: int | None = Field(
+        None, ge=1, description="Tiles of a patient that an epoch sees, drawn anew each time; null takes all."
+    )
+    tile_dropout: float = Field(0.0, ge=0, lt=1, description="Share of tiles left out at random in training.")
+    feature_noise: float = Field(
+        0.0, ge=0, le=10, description="Standard deviation of noise added to tiles in training."
     )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 trains in mixed precision.")
     covariate_ridge: float = Field(
@@ -43,3 +91,24 @@ class TrainSettings(Settings):
         description="Ridge penalty of the Cox fits on covariates: the clinical model, and where the model's covariates start.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, dropout and batch order.")
+    members: int = Field(
+        1, ge=1, le=100, description="Models of a fold, with a seed each; their predictions are averaged."
+    )
+    tiles_at_once: int = Field(
+        500_000,
+        ge=1,
+        description="Tiles that go through the model together. A step with more takes each part twice, with the same gradient.",
+        json_schema_extra=NOT_IN_HASH,
+    )
+    resident_gb: float | None = Field(
+        None,
+        ge=0,
+        description="Memory for tiles that are kept ready for training; null: half of what is free. More are read each epoch.",
+        json_schema_extra=NOT_IN_HASH,
+    )
+    checkpoint_s: float = Field(
+        30.0,
+        ge=0,
+        description="Seconds between records from which a killed training goes on.",
+        json_schema_extra=NOT_IN_HASH,
+    )

@@ -12,6 +12,8 @@ from pathoml.mil.packed import BagOutput, Packed
 class Aggregator(nn.Module, ABC):
     """Joins the tiles of each bag.
 
+    Subclasses are built from their settings, the columns of a tile, and those of the logits.
+
     A bag's result depends on no other bag of a batch. A bag without tiles has logits 0. The last layer starts at zero:
     before training the slides say nothing, the model is that of the covariates, and maps are blank.
 

@@ -2,21 +2,24 @@
 
 import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from pathoml.losses import cox_loss, discrete_hazard_loss
+from pathoml.losses import cox_loss, deep_hit_loss, discrete_hazard_loss, mtlr_loss, pmf_loss, ranking_loss
 from pathoml.survival import StepFunction, breslow_hazard, cox_survival, discrete_risk, discrete_survival, event_bins
-from pathoml.survival.discrete import coarse_edges
-from pathoml.train_settings import DiscreteLossSettings, Loss
+from pathoml.survival.discrete import Form, coarse_edges
+from pathoml.train_settings import BinnedLoss, CoxLossSettings, DeepHitLossSettings, DiscreteLossSettings, Loss
 from pathoml.units import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
+
+_COX, _DISCRETE = CoxLossSettings(), DiscreteLossSettings()
 
 
 class Outcome(NamedTuple):
@@ -28,10 +31,28 @@ class Outcome(NamedTuple):
         True event, False censored.
     time_days : Tensor of float64, shape (n,)
         Follow-up.
+    stratum : Tensor of int64, shape (n,), optional
+        Their hospital, for losses that compare within hospitals only.
     """
 
     event: Bool[Tensor, " n"]
     time_days: Float[Tensor, " n"]
+    stratum: Int[Tensor, " n"] | None = None
+
+    def rows(self, rows: Tensor | slice) -> "Outcome":
+        """Return some of the patients.
+
+        Parameters
+        ----------
+        rows : Tensor of int64, or slice
+            Which.
+
+        Returns
+        -------
+        Outcome
+            In that order.
+        """
+        return Outcome(self.event[rows], self.time_days[rows], None if self.stratum is None else self.stratum[rows])
 
 
 class Objective(ABC):
@@ -154,9 +175,12 @@ class CoxObjective(Objective):
     ----------
     hazard : StepFunction or None
         Cumulative baseline hazard, once the model is fitted.
+    settings : CoxLossSettings
+        Ties, strata and ranking, for training.
     """
 
     hazard: StepFunction | None = None
+    settings: CoxLossSettings = _COX
 
     @property
     def out(self) -> int:
@@ -175,7 +199,11 @@ class CoxObjective(Objective):
 
     def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
         """Return the negative log partial likelihood per event."""
-        return cox_loss(logits[:, 0], outcome.event, outcome.time_days)
+        stratum = outcome.stratum if self.settings.stratified else None
+        loss = cox_loss(logits[:, 0], outcome.event, outcome.time_days, ties=self.settings.ties, stratum=stratum)
+        if self.settings.ranking_weight:
+            loss = loss + self.settings.ranking_weight * ranking_loss(logits[:, 0], outcome.event, outcome.time_days)
+        return loss
 
     def risk(self, logits: FloatArray) -> FloatArray:
         """Return the log hazard."""
@@ -189,33 +217,41 @@ class CoxObjective(Objective):
 
     def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "CoxObjective":
         """Return the objective with Breslow's baseline hazard of these patients."""
-        return CoxObjective(breslow_hazard(time_days, event, logits[:, 0]))
+        return replace(self, hazard=breslow_hazard(time_days, event, logits[:, 0]))
 
     def on_grid(self, curve_days: FloatArray) -> "CoxObjective":
         """Return the objective with the baseline hazard at those times only."""
         if self.hazard is None:
             return self
-        return CoxObjective(StepFunction(curve_days, self.hazard.at(curve_days), 0.0))
+        return replace(self, hazard=StepFunction(curve_days, self.hazard.at(curve_days), 0.0))
 
     def to_json(self) -> dict[str, Any]:
         """Return the baseline hazard's steps."""
         steps = (
             None if self.hazard is None else {"days": self.hazard.days.tolist(), "values": self.hazard.values.tolist()}
         )
-        return {"kind": "cox", "hazard": steps}
+        return {"kind": "cox", "hazard": steps, "settings": self.settings.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
 class DiscreteObjective(Objective):
-    """One hazard logit for each time bin.
+    """One logit for each time bin.
 
     Parameters
     ----------
     edges : ndarray of float64, shape (bins + 1,)
         From training patients.
+    settings : settings of a loss over time bins
+        What the logits mean, and how they are trained.
     """
 
     edges: FloatArray
+    settings: BinnedLoss = _DISCRETE
+
+    @property
+    def form(self) -> Form:
+        """What a bin's logit means."""
+        return _FORMS[self.settings.kind]
 
     @property
     def out(self) -> int:
@@ -235,15 +271,21 @@ class DiscreteObjective(Objective):
     def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
         """Return the negative log likelihood per patient."""
         inner = torch.as_tensor(self.edges[1:-1], device=logits.device, dtype=outcome.time_days.dtype)
-        return discrete_hazard_loss(logits, outcome.event, torch.searchsorted(inner, outcome.time_days))
+        time_bin = torch.searchsorted(inner, outcome.time_days)
+        if isinstance(self.settings, DeepHitLossSettings):
+            return deep_hit_loss(
+                logits[:, None, :], outcome.event.long(), time_bin,
+                likelihood_share=self.settings.likelihood_share, scale=self.settings.scale,
+            )  # fmt: skip
+        return _BINNED_LOSSES[self.form](logits, outcome.event, time_bin)
 
     def risk(self, logits: FloatArray) -> FloatArray:
         """Return minus the expected days without event."""
-        return discrete_risk(logits, self.edges)
+        return discrete_risk(logits, self.edges, form=self.form)
 
     def survival(self, logits: FloatArray, curve_days: FloatArray) -> FloatArray:
         """Return curves from the bins' hazards."""
-        return discrete_survival(logits, self.edges, curve_days)
+        return discrete_survival(logits, self.edges, curve_days, form=self.form)
 
     def calibrated(self, logits: FloatArray, time_days: FloatArray, event: IntArray) -> "DiscreteObjective":
         """Return itself: the bins' hazards are the survival curves already."""
@@ -255,7 +297,11 @@ class DiscreteObjective(Objective):
 
     def to_json(self) -> dict[str, Any]:
         """Return the edges."""
-        return {"kind": "discrete", "edges": self.edges.tolist()}
+        return {"kind": "discrete", "edges": self.edges.tolist(), "settings": self.settings.model_dump(mode="json")}
+
+
+_FORMS: dict[str, Form] = {"discrete": "hazard", "pmf": "pmf", "mtlr": "mtlr", "deephit": "pmf"}
+_BINNED_LOSSES = {"hazard": discrete_hazard_loss, "pmf": pmf_loss, "mtlr": mtlr_loss}
 
 
 def fit_objective(loss: Loss, time_days: FloatArray, event: IntArray) -> Objective:
@@ -263,8 +309,8 @@ def fit_objective(loss: Loss, time_days: FloatArray, event: IntArray) -> Objecti
 
     Parameters
     ----------
-    loss : CoxLossSettings or DiscreteLossSettings
-        Which loss.
+    loss : settings of a loss
+        Which.
     time_days : ndarray of float64, shape (patients,)
         Training patients' follow-up.
     event : ndarray of int, shape (patients,)
@@ -275,7 +321,7 @@ def fit_objective(loss: Loss, time_days: FloatArray, event: IntArray) -> Objecti
     Objective
         Ready for training.
     """
-    if isinstance(loss, DiscreteLossSettings):
+    if not isinstance(loss, CoxLossSettings):
         # The edges travel with the model: coarse ones tell of no single patient.
         edges = coarse_edges(event_bins(time_days, event, loss.bins), time_days)
         if len(edges) - 1 < loss.bins:
@@ -285,8 +331,8 @@ def fit_objective(loss: Loss, time_days: FloatArray, event: IntArray) -> Objecti
                 len(edges) - 1,
                 loss.bins,
             )
-        return DiscreteObjective(edges)
-    return CoxObjective()
+        return DiscreteObjective(edges, loss)
+    return CoxObjective(settings=loss)
 
 
 def objective_from_json(values: dict[str, Any]) -> Objective:
@@ -302,11 +348,13 @@ def objective_from_json(values: dict[str, Any]) -> Objective:
     Objective
         Equal to the one that was written.
     """
-    if values["kind"] == "discrete":
-        return DiscreteObjective(np.asarray(values["edges"], dtype=np.float64))
+    loss = TypeAdapter[Loss](Loss).validate_python(values["settings"])
+    if not isinstance(loss, CoxLossSettings):
+        return DiscreteObjective(np.asarray(values["edges"], dtype=np.float64), loss)
     steps = values["hazard"]
     if steps is None:
-        return CoxObjective()
-    return CoxObjective(
-        StepFunction(np.asarray(steps["days"], dtype=np.float64), np.asarray(steps["values"], dtype=np.float64), 0.0)
+        return CoxObjective(settings=loss)
+    hazard = StepFunction(
+        np.asarray(steps["days"], dtype=np.float64), np.asarray(steps["values"], dtype=np.float64), 0.0
     )
+    return CoxObjective(hazard, loss)

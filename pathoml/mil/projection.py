@@ -17,13 +17,18 @@ class TileProjection:
     ----------
     mean, scale : ndarray of float64, shape (dim,)
         Training tiles' mean and standard deviation (1 where that is 0).
-    components : ndarray of float64, shape (components, dim)
-        Principal axes of the standardised features, scaled so that the first score has unit variance.
+    components : ndarray of float64, shape (components, dim), or None
+        Principal axes of the standardised features, scaled so that the first score has unit variance; None keeps all columns.
     """
 
     mean: FloatArray
     scale: FloatArray
-    components: FloatArray
+    components: FloatArray | None
+
+    @property
+    def out(self) -> int:
+        """Columns that the model takes."""
+        return len(self.mean) if self.components is None else len(self.components)
 
     def apply(self, features: AnyArray) -> AnyArray:
         """Project tiles.
@@ -47,12 +52,16 @@ class TileProjection:
             raise BagMismatchError(
                 f"features have {features.shape[1]} columns, the model was trained on {len(self.mean)}"
             )
-        standard = (features.astype(np.float32) - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
+        standard: AnyArray = features.astype(np.float32)
+        standard -= self.mean.astype(np.float32)
+        standard /= self.scale.astype(np.float32)
+        if self.components is None:
+            return standard
         projected: AnyArray = standard @ self.components.astype(np.float32).T
         return projected
 
 
-def fit_projection(bags: Iterable[AnyArray], components: int) -> TileProjection:
+def fit_projection(bags: Iterable[AnyArray], components: int | None) -> TileProjection:
     """Fit on the tiles of training patients; every tile counts alike.
 
     Only sums over tiles are kept, so memory does not grow with the cohort.
@@ -61,8 +70,8 @@ def fit_projection(bags: Iterable[AnyArray], components: int) -> TileProjection:
     ----------
     bags : iterable of ndarray, each of shape (tiles, dim)
         Features of training slides; at least two tiles in all.
-    components : int
-        Principal components kept; fewer if the features have fewer.
+    components : int or None
+        Principal components kept; fewer if the features have fewer. None keeps the standardised columns as they are.
 
     Returns
     -------
@@ -86,6 +95,8 @@ def fit_projection(bags: Iterable[AnyArray], components: int) -> TileProjection:
     covariance = products / count - np.outer(mean, mean)
     deviation = np.sqrt(np.clip(np.diag(covariance), 0, None))
     scale = np.where(deviation > 1e-6 * np.maximum(1.0, np.abs(mean)), deviation, 1.0)
+    if components is None:
+        return TileProjection(mean, scale, None)
     variances, axes = np.linalg.eigh(covariance / np.outer(scale, scale))
     kept = np.argsort(variances)[::-1][: min(components, int((variances > 1e-9).sum()))]
     if len(kept) == 0:

@@ -146,9 +146,9 @@ class ModelSettings(Settings):
     """What the prognostic model is made of."""
 
     aggregator: AggregatorSettings = Field(AbmilSettings(), description="How tiles become one log hazard.")
-    tile_components: int = Field(
+    tile_components: int | None = Field(
         32,
         ge=1,
         le=4096,
-        description="Principal components kept of the tile features, fitted on training patients only.",
+        description="Principal components kept of the tile features, fitted on training patients only; null keeps all columns.",
     )

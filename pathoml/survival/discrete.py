@@ -2,10 +2,14 @@
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
 from pathoml.units import FloatArray, IntArray
+
+Form = Literal["hazard", "pmf", "mtlr"]
+"""What a bin's logit means: of its hazard, of its probability, or one that is summed with those of later bins to the latter."""
 
 _FINER = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _PATIENTS_A_STEP = 3
@@ -103,24 +107,29 @@ def _step(days: float) -> float:
     return 10.0 ** (math.floor(math.log10(days)) - 1)
 
 
-def discrete_survival(logits: FloatArray, edges: FloatArray, curve_days: FloatArray) -> FloatArray:
-    """Turn hazard logits into survival curves; within a bin the hazard is constant in time.
+def discrete_survival(
+    logits: FloatArray, edges: FloatArray, curve_days: FloatArray, *, form: Form = "hazard"
+) -> FloatArray:  # fmt: skip
+    """Turn logits of time bins into survival curves; within a bin the hazard is constant in time.
 
     Parameters
     ----------
     logits : ndarray of float64, shape (patients, bins)
-        Logit of the probability of the event in a bin, given none before.
+        One a bin.
     edges : ndarray of float64, shape (bins + 1,)
         As `event_bins` gives them.
     curve_days : ndarray of float64, shape (times,)
         When.
+    form : str, optional
+        ``hazard``: logits of the probability of the event in a bin, given none before; ``pmf``: before a softmax with a zero
+        for none; ``mtlr``: summed with those of later bins before it.
 
     Returns
     -------
     ndarray of float64, shape (patients, times)
         Probability of no event until then; constant after the last edge.
     """
-    log_survival = np.concatenate([np.zeros((len(logits), 1)), np.cumsum(-np.logaddexp(0, logits), axis=1)], axis=1)
+    log_survival = np.concatenate([np.zeros((len(logits), 1)), _log_survival(logits, form)], axis=1)
     position = np.clip(np.searchsorted(edges, curve_days, side="right") - 1, 0, len(edges) - 2)
     part = np.clip((curve_days - edges[position]) / (edges[position + 1] - edges[position]), 0, 1)
     log_curve = log_survival[:, position] * (1 - part) + log_survival[:, position + 1] * part
@@ -128,15 +137,28 @@ def discrete_survival(logits: FloatArray, edges: FloatArray, curve_days: FloatAr
     return curve
 
 
-def discrete_risk(logits: FloatArray, edges: FloatArray) -> FloatArray:
+def _log_survival(logits: FloatArray, form: Form) -> FloatArray:
+    """Return the log probability of no event through each bin."""
+    if form == "hazard":
+        return np.cumsum(-np.logaddexp(0, logits), axis=1)
+    scores = logits if form == "pmf" else np.cumsum(logits[:, ::-1], axis=1)[:, ::-1]
+    scores = np.concatenate([scores, np.zeros((len(scores), 1))], axis=1)
+    from_here_on = np.logaddexp.accumulate(scores[:, ::-1], axis=1)[:, ::-1]
+    log_survival: FloatArray = from_here_on[:, 1:] - from_here_on[:, :1]
+    return log_survival
+
+
+def discrete_risk(logits: FloatArray, edges: FloatArray, *, form: Form = "hazard") -> FloatArray:
     """Return one number a patient: minus the expected days without event until the last edge.
 
     Parameters
     ----------
     logits : ndarray of float64, shape (patients, bins)
-        Hazard logits.
+        One a bin.
     edges : ndarray of float64, shape (bins + 1,)
         Bin edges.
+    form : str, optional
+        As in `discrete_survival`.
 
     Returns
     -------
@@ -148,5 +170,5 @@ def discrete_risk(logits: FloatArray, edges: FloatArray) -> FloatArray:
     Royston P, Parmar MKB. Restricted mean survival time. BMC Med Res Methodol 13 (2013) 152.
     """
     grid = np.linspace(0, edges[-1], 201)
-    expected_days = np.trapezoid(discrete_survival(logits, edges, grid), grid, axis=1)
+    expected_days = np.trapezoid(discrete_survival(logits, edges, grid, form=form), grid, axis=1)
     return -np.asarray(expected_days, dtype=np.float64)

@@ -1,0 +1,280 @@
+"""Patients on a device, ready for a model; and how a training epoch deals them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pathoml.cohort import Cohort
+from pathoml.covariates import CovariateTransform
+from pathoml.mil.objective import Outcome
+from pathoml.mil.packed import Packed, pack
+from pathoml.mil.patients import Patients
+from pathoml.mil.projection import TileProjection
+from pathoml.train_settings import TrainSettings
+from pathoml.units import AnyArray, IntArray
+
+logger = logging.getLogger(__name__)
+
+BLOCK_TILES = 64
+"""Neighbouring tiles that are drawn together, since they lie together on disk."""
+_BYTES = 4
+_GB = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patients on a device, ready for the model.
+
+    Parameters
+    ----------
+    tiles : Packed
+        Projected tiles.
+    covariates : Tensor, shape (patients, columns)
+        Transformed covariates.
+    outcome : Outcome
+        Follow-up.
+    patient_id : tuple of str
+        Who, for messages.
+    """
+
+    tiles: Packed
+    covariates: Tensor
+    outcome: Outcome
+    patient_id: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.patient_id)
+
+
+class TrainingPatients:
+    """Patients of a fold with what their transforms make of them, dealt into steps.
+
+    Tiles are projected once and kept on the device if they fit into memory; otherwise they are read and projected again
+    in each epoch, one part ahead of the model.
+
+    Parameters
+    ----------
+    patients : Patients
+        Who.
+    cohort : Cohort
+        Their follow-up and hospital.
+    projection : TileProjection or None
+        Of tiles; None without slides.
+    transform : CovariateTransform
+        Of covariates.
+    settings : TrainSettings
+        Batches, parts, memory.
+    device : str
+        ``cpu`` or ``cuda``.
+    """
+
+    def __init__(
+        self, patients: Patients, cohort: Cohort, projection: TileProjection | None, transform: CovariateTransform,
+        settings: TrainSettings, device: str,
+    ) -> None:  # fmt: skip
+        self._patients, self._projection, self._settings, self._device = patients, projection, settings, device
+        rows = cohort.rows_of(patients.patient_id)
+        _, stratum = np.unique(cohort.site[rows], return_inverse=True)
+        self._outcome = Outcome(
+            torch.from_numpy(cohort.event[rows] == 1).to(device),
+            torch.from_numpy(cohort.time_days[rows]).to(device),
+            torch.from_numpy(stratum.astype(np.int64)).to(device),
+        )
+        covariates = transform.apply(patients.covariates).astype(np.float32)
+        self._covariates = torch.from_numpy(covariates).to(device)
+        self._counts = [
+            0 if projection is None or patients.features is None else len(one) for one in patients.features or ()
+        ]
+        self._counts = self._counts or [0] * len(patients.patient_id)
+        self._whole = self._packed(range(len(self._counts))) if self._fits() else None
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Follow-up of all, in order."""
+        return self._outcome
+
+    def parts(self) -> Iterator[Batch]:
+        """Give all patients, in order, in parts that go through the model together.
+
+        Yields
+        ------
+        Batch
+            Some of them.
+        """
+        yield from self._ahead(self._groups(list(range(len(self)))), None)
+
+    def steps(self, dealer: torch.Generator) -> Iterator[list[Batch]]:
+        """Deal the patients of one epoch.
+
+        Parameters
+        ----------
+        dealer : torch.Generator
+            Decides who comes when, and which tiles are drawn.
+
+        Yields
+        ------
+        list of Batch
+            The parts of one step.
+        """
+        for rows in self._dealt(dealer):
+            yield list(self._ahead(self._groups(rows), dealer))
+
+    def _dealt(self, dealer: torch.Generator) -> list[list[int]]:
+        """Return whose turn it is in each step."""
+        count, size = len(self), self._settings.batch_patients
+        if size is None or size >= count:
+            return [list(range(count))]
+        if self._settings.event_balanced:
+            return self._balanced(size, dealer)
+        order = torch.randperm(count, generator=dealer)
+        return [rows.tolist() for rows in order.split(size)]  # type: ignore[no-untyped-call]
+
+    def _balanced(self, size: int, dealer: torch.Generator) -> list[list[int]]:
+        """Return steps that are half events: everyone of the more frequent kind once, the others as often as it takes."""
+        event = self._outcome.event.cpu()
+        kinds = [torch.nonzero(event == value)[:, 0] for value in (True, False)]
+        longest = max(map(len, kinds))
+        if min(map(len, kinds)) == 0:
+            return [rows.tolist() for rows in torch.randperm(len(event), generator=dealer).split(size)]  # type: ignore[no-untyped-call]
+        drawn = []
+        for kind in kinds:
+            rounds = [kind[torch.randperm(len(kind), generator=dealer)] for _ in range(-(-longest // len(kind)))]
+            drawn.append(torch.cat(rounds)[:longest])
+        half = size // 2
+        return [torch.cat([one[at : at + half] for one in drawn]).tolist() for at in range(0, longest, half)]
+
+    def _groups(self, rows: Sequence[int]) -> list[list[int]]:
+        """Cut rows into parts of at most so many tiles, of one patient at least."""
+        groups: list[list[int]] = [[]]
+        tiles = 0
+        for row in rows:
+            count = min(self._counts[row], self._settings.max_tiles or self._counts[row])
+            if groups[-1] and tiles + count > self._settings.tiles_at_once:
+                groups.append([])
+                tiles = 0
+            groups[-1].append(row)
+            tiles += count
+        return groups
+
+    def _ahead(self, groups: Sequence[Sequence[int]], dealer: torch.Generator | None) -> Iterator[Batch]:
+        """Give batches; where they are read, the next one while the last one is used."""
+        chosen = [(rows, self._drawn(rows, dealer)) for rows in groups]
+        if self._whole is not None:
+            yield from (self._batch(rows, drawn) for rows, drawn in chosen)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="bags") as reader:
+            coming = reader.submit(self._batch, *chosen[0])
+            for following in chosen[1:]:
+                batch, coming = coming.result(), reader.submit(self._batch, *following)
+                yield batch
+            yield coming.result()
+
+    def _drawn(self, rows: Sequence[int], dealer: torch.Generator | None) -> list[IntArray | None]:
+        most = self._settings.max_tiles
+        if dealer is None or most is None:
+            return [None] * len(rows)
+        return [draw_tiles(self._counts[row], most, dealer) if self._counts[row] > most else None for row in rows]
+
+    def _batch(self, rows: Sequence[int], drawn: Sequence[IntArray | None]) -> Batch:
+        index = torch.tensor(rows, dtype=torch.int64, device=self._device)
+        tiles = self._taken(rows, drawn) if self._whole is not None else self._packed(rows, drawn)
+        names = tuple(self._patients.patient_id[row] for row in rows)
+        if len(rows) == len(self) and list(rows) == list(range(len(self))):
+            return Batch(tiles, self._covariates, self._outcome, names)
+        return Batch(tiles, self._covariates[index], self._outcome.rows(index), names)
+
+    def _taken(self, rows: Sequence[int], drawn: Sequence[IntArray | None]) -> Packed:
+        """Take patients out of those that are kept."""
+        assert self._whole is not None  # the caller has looked
+        whole, spans = self._whole, self._whole.spans
+        if list(rows) == list(range(len(self))) and not any(one is not None for one in drawn):
+            return whole
+        picked = [
+            torch.arange(spans[row].start, spans[row].stop) if one is None else spans[row].start + torch.from_numpy(one)
+            for row, one in zip(rows, drawn, strict=True)
+        ]
+        index = torch.cat(picked).to(whole.values.device)
+        lengths = torch.tensor([0, *map(len, picked)], device=whole.values.device)
+        places = None if whole.places is None else whole.places[index]
+        return Packed(whole.values[index], lengths.cumsum(0), places)
+
+    def _packed(self, rows: Sequence[int], drawn: Sequence[IntArray | None] | None = None) -> Packed:
+        """Read and project patients."""
+        features, places = self._patients.features, self._patients.places
+        if features is None or self._projection is None:
+            return pack([torch.zeros((0, 0))] * len(rows)).to(self._device)
+        chosen = drawn or [None] * len(rows)
+        bags = [
+            torch.from_numpy(self._projection.apply(_rows_of(features[row], one)))
+            for row, one in zip(rows, chosen, strict=True)
+        ]
+        where = None
+        if places is not None:
+            where = [torch.from_numpy(_rows_of(places[row], one)) for row, one in zip(rows, chosen, strict=True)]
+        return pack(bags, where).to(self._device)
+
+    def _fits(self) -> bool:
+        if self._projection is None or sum(self._counts) == 0:
+            return True
+        needed = sum(self._counts) * self._projection.out * _BYTES
+        given = self._settings.resident_gb
+        allowed = given * _GB if given is not None else _free_bytes(self._device) / 2
+        logger.info(
+            "%d patients, %d tiles: %.2f GB of tiles are %s (%.2f GB may be used)",
+            len(self), sum(self._counts), needed / _GB,
+            f"kept on {self._device}" if needed <= allowed else "read anew in every epoch", allowed / _GB,
+        )  # fmt: skip
+        return needed <= allowed
+
+
+def draw_tiles(count: int, wanted: int, dealer: torch.Generator) -> IntArray:
+    """Draw tiles in blocks of neighbours, none twice.
+
+    Parameters
+    ----------
+    count : int
+        Tiles there are.
+    wanted : int
+        Fewer than that.
+    dealer : torch.Generator
+        Decides.
+
+    Returns
+    -------
+    ndarray of int64, shape (wanted,)
+        Ascending row numbers.
+    """
+    first = int(torch.randint(BLOCK_TILES, (1,), generator=dealer))
+    starts = np.arange(first - BLOCK_TILES, count, BLOCK_TILES)
+    order = torch.randperm(len(starts), generator=dealer).numpy()
+    rows = (starts[order][:, None] + np.arange(BLOCK_TILES)[None, :]).ravel()
+    return np.sort(rows[(rows >= 0) & (rows < count)][:wanted])
+
+
+def _rows_of(rows: AnyArray, chosen: IntArray | None) -> AnyArray:
+    """Copy rows; runs of neighbours at once, since an index into a mapped file reads row by row."""
+    if chosen is None:
+        return np.asarray(rows)
+    breaks = np.flatnonzero(np.diff(chosen) != 1) + 1
+    taken: AnyArray = np.concatenate([rows[run[0] : run[-1] + 1] for run in np.split(chosen, breaks)])
+    return taken
+
+
+def _free_bytes(device: str) -> float:
+    if device.startswith("cuda"):
+        return float(torch.cuda.mem_get_info(device)[0])
+    for line in (
+        Path("/proc/meminfo").read_text(encoding="ascii").splitlines() if Path("/proc/meminfo").exists() else []
+    ):
+        if line.startswith("MemAvailable:"):
+            return float(line.split()[1]) * 1024
+    return 8.0 * _GB
