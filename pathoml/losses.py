@@ -107,22 +107,21 @@ def _cox_sum(log_hazard: Tensor, event: Tensor, time_days: Tensor, ties: Ties) -
 
 def _log_share_left(log_hazard: Tensor, event: Tensor, last_of_time: Tensor, at_risk: Tensor) -> Tensor:
     """Return the log of what is left of each event's risk set after Efron took a part of those tied with it away."""
-    _, group = torch.unique_consecutive(last_of_time, return_inverse=True)
-    groups = int(group[-1]) + 1 if len(group) else 0
-    at_event = torch.where(event, log_hazard, -torch.inf)
-    highest = at_event.detach().new_full((groups,), -torch.inf).scatter_reduce(0, group, at_event.detach(), "amax")
-    highest = torch.where(torch.isfinite(highest), highest, 0.0)
-    scaled = torch.where(event, torch.exp(torch.where(event, log_hazard, highest[group]) - highest[group]), 0.0)
-    tied = scaled.new_zeros(groups).index_add(0, group, scaled)
-    count = torch.zeros(groups, dtype=scaled.dtype, device=scaled.device).index_add(0, group, event.to(scaled.dtype))
-    number = event.to(scaled.dtype).cumsum(0)
-    first = torch.zeros(groups, dtype=scaled.dtype, device=scaled.device)
-    first = first.index_add(0, group, event.to(scaled.dtype)).cumsum(0) - count
-    share = (number - 1 - first[group]) / count[group].clamp(min=1)
-    several = event & (count[group] > 1)
-    log_tied = torch.log(torch.where(several, tied[group], 1.0)) + highest[group]
-    taken = torch.where(several, share * torch.exp(torch.where(several, log_tied - at_risk, 0.0)), 0.0)
-    return torch.log1p(-taken)
+    rows = torch.nonzero(event)[:, 0]
+    _, group, count = torch.unique_consecutive(last_of_time[rows], return_inverse=True, return_counts=True)
+    tied = count[group] > 1
+    rows, group = rows[tied], group[tied]
+    left = torch.zeros_like(log_hazard)
+    if len(rows) == 0:
+        return left
+    _, group, count = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
+    own = log_hazard[rows]
+    highest = own.detach().new_full((len(count),), -torch.inf).scatter_reduce(0, group, own.detach(), "amax")
+    summed = own.new_zeros(len(count)).index_add(0, group, torch.exp(own - highest[group]))
+    log_tied = (torch.log(summed) + highest)[group]
+    number = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[group]
+    share = number.to(own.dtype) / count[group].to(own.dtype)
+    return left.index_copy(0, rows, torch.log1p(-share * torch.exp(log_tied - at_risk[rows])))
 
 
 def discrete_hazard_loss(

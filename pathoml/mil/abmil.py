@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero, weighed
+from pathoml.mil.aggregator import Aggregator, start_at_zero, weighed
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
@@ -30,9 +30,13 @@ class Abmil(Aggregator):
     et al. Additive MIL: intrinsically interpretable multiple instance learning for pathology. NeurIPS 2022.
     """
 
+    is_lean = True
+
     def __init__(self, settings: AbmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.embed = nn.Sequential(
+            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
+        )
         self.attention = TileAttention(
             settings.hidden_dim, settings.attention_dim, heads=settings.heads, gated=settings.gated
         )
@@ -51,7 +55,7 @@ class Abmil(Aggregator):
         BagOutput
             Logits (bags, out), attention with one column a head, contributions (tiles, out).
         """
-        score, parts = in_pieces(self._score, tiles.values, first_parameter_type(self))
+        score, parts = in_pieces(self._score, tiles.values, self)
         attention = tiles.filled(score).softmax()
         contributions = tiles.filled(weighed(attention.values, parts))
         return BagOutput(contributions.sums(), attention, contributions, {})

@@ -5,7 +5,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
@@ -32,10 +32,14 @@ class Acmil(Aggregator):
     Zhang Y et al. Attention-challenging multiple instance learning for whole slide image classification. ECCV 2024.
     """
 
+    is_lean = True
+
     def __init__(self, settings: AcmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._branches, self._most, self._hidden = settings.branches, settings.most_attended, settings.hidden_share
-        self.embed = nn.Sequential(nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.embed = nn.Sequential(
+            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
+        )
         self.attention = TileAttention(settings.hidden_dim, settings.attention_dim, heads=settings.branches)
         self.branch_heads = start_at_zero(nn.Linear(settings.hidden_dim, settings.branches * out, bias=False))
         self.head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
@@ -53,7 +57,7 @@ class Acmil(Aggregator):
         BagOutput
             Logits (bags, out), the mean attention, contributions (tiles, out); in training with ``branches`` and ``likeness``.
         """
-        score, of_branches, parts = in_pieces(self._score, tiles.values, first_parameter_type(self))
+        score, of_branches, parts = in_pieces(self._score, tiles.values, self)
         if self.training:
             score = self._some_hidden(tiles, score)
         branches = tiles.filled(score).softmax()

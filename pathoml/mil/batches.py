@@ -1,7 +1,7 @@
 """Patients on a device, ready for a model; and how a training epoch deals them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,43 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.patient_id)
+
+
+Chosen = tuple[Sequence[int], Sequence[IntArray | None]]
+"""Patients of a part, and which of their tiles were drawn; None for all."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one step, which can be gone through more than once; what is not kept is read each time, one part ahead.
+
+    Parameters
+    ----------
+    batch : callable
+        Patients and drawn tiles -> Batch.
+    chosen : sequence of tuple
+        Those of each part.
+    is_kept : bool
+        Whether tiles lie in memory already.
+    """
+
+    batch: Callable[[Sequence[int], Sequence[IntArray | None]], Batch]
+    chosen: Sequence[Chosen]
+    is_kept: bool
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.is_kept:
+            yield from (self.batch(*one) for one in self.chosen)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="bags") as reader:
+            coming = reader.submit(self.batch, *self.chosen[0])
+            for following in self.chosen[1:]:
+                batch, coming = coming.result(), reader.submit(self.batch, *following)
+                yield batch
+            yield coming.result()
 
 
 class TrainingPatients:
@@ -102,17 +139,17 @@ class TrainingPatients:
         """Follow-up of all, in order."""
         return self._outcome
 
-    def parts(self) -> Iterator[Batch]:
-        """Give all patients, in order, in parts that go through the model together.
+    def parts(self) -> "Parts":
+        """Return all patients, in order, in parts that go through the model together.
 
-        Yields
-        ------
-        Batch
-            Some of them.
+        Returns
+        -------
+        Parts
+            Of all.
         """
-        yield from self._ahead(self._groups(list(range(len(self)))), None)
+        return self._parts(list(range(len(self))), None)
 
-    def steps(self, dealer: torch.Generator) -> Iterator[list[Batch]]:
+    def steps(self, dealer: torch.Generator) -> Iterator["Parts"]:
         """Deal the patients of one epoch.
 
         Parameters
@@ -122,11 +159,15 @@ class TrainingPatients:
 
         Yields
         ------
-        list of Batch
-            The parts of one step.
+        Parts
+            Of one step.
         """
         for rows in self._dealt(dealer):
-            yield list(self._ahead(self._groups(rows), dealer))
+            yield self._parts(rows, dealer)
+
+    def _parts(self, rows: Sequence[int], dealer: torch.Generator | None) -> "Parts":
+        chosen = [(group, self._drawn(group, dealer)) for group in self._groups(rows)]
+        return Parts(self._batch, chosen, is_kept=self._whole is not None)
 
     def _dealt(self, dealer: torch.Generator) -> list[list[int]]:
         """Return whose turn it is in each step."""
@@ -165,19 +206,6 @@ class TrainingPatients:
             tiles += count
         return groups
 
-    def _ahead(self, groups: Sequence[Sequence[int]], dealer: torch.Generator | None) -> Iterator[Batch]:
-        """Give batches; where they are read, the next one while the last one is used."""
-        chosen = [(rows, self._drawn(rows, dealer)) for rows in groups]
-        if self._whole is not None:
-            yield from (self._batch(rows, drawn) for rows, drawn in chosen)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="bags") as reader:
-            coming = reader.submit(self._batch, *chosen[0])
-            for following in chosen[1:]:
-                batch, coming = coming.result(), reader.submit(self._batch, *following)
-                yield batch
-            yield coming.result()
-
     def _drawn(self, rows: Sequence[int], dealer: torch.Generator | None) -> list[IntArray | None]:
         most = self._settings.max_tiles
         if dealer is None or most is None:
@@ -214,12 +242,12 @@ class TrainingPatients:
             return pack([torch.zeros((0, 0))] * len(rows)).to(self._device)
         chosen = drawn or [None] * len(rows)
         bags = [
-            torch.from_numpy(self._projection.apply(_rows_of(features[row], one)))
+            torch.from_numpy(self._projection.apply(take_rows_of(features[row], one)))
             for row, one in zip(rows, chosen, strict=True)
         ]
         where = None
         if places is not None:
-            where = [torch.from_numpy(_rows_of(places[row], one)) for row, one in zip(rows, chosen, strict=True)]
+            where = [torch.from_numpy(take_rows_of(places[row], one)) for row, one in zip(rows, chosen, strict=True)]
         return pack(bags, where).to(self._device)
 
     def _fits(self) -> bool:
@@ -260,7 +288,7 @@ def draw_tiles(count: int, wanted: int, dealer: torch.Generator) -> IntArray:
     return np.sort(rows[(rows >= 0) & (rows < count)][:wanted])
 
 
-def _rows_of(rows: AnyArray, chosen: IntArray | None) -> AnyArray:
+def take_rows_of(rows: AnyArray, chosen: IntArray | None) -> AnyArray:
     """Copy rows; runs of neighbours at once, since an index into a mapped file reads row by row."""
     if chosen is None:
         return np.asarray(rows)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import ChowderSettings
@@ -30,6 +30,8 @@ class Chowder(Aggregator):
     classification of mesothelioma improves prediction of patient outcome. Nat Med 25 (2019) 1519-1525.
     """
 
+    is_lean = True
+
     def __init__(self, settings: ChowderSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._extremes = settings.extremes
@@ -55,7 +57,7 @@ class Chowder(Aggregator):
         BagOutput
             Logits (bags, out); no attention and no contributions, since extremes act together.
         """
-        (scores,) = in_pieces(lambda values: (self.score(values),), tiles.values, first_parameter_type(self))
+        (scores,) = in_pieces(lambda values: (self.score(values),), tiles.values, self)
         extremes = torch.stack([self._extremes_of(scores[span]) for span in tiles.spans])
         return BagOutput(tiles.unless_empty(self.judge(extremes)[..., 0]), None, None, {})
 

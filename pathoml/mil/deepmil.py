@@ -1,6 +1,5 @@
 """DeepMIL: gated attention over embedded tiles, then a network instead of a linear layer."""
 
-import torch
 from torch import nn
 
 from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
@@ -55,4 +54,4 @@ class DeepMil(Aggregator):
         embedded = self.embed(tiles.values.to(first_parameter_type(self)))
         attention = tiles.filled(self.attention(embedded)).softmax()
         mean = tiles.filled(attention.values * embedded).sums()
-        return BagOutput(tiles.unless_empty(self.judge(mean.to(torch.float32))), attention, None, {})
+        return BagOutput(tiles.unless_empty(self.judge(mean)), attention, None, {})

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero, weighed
+from pathoml.mil.aggregator import Aggregator, start_at_zero, weighed
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import DsmilSettings
@@ -29,6 +29,8 @@ class Dsmil(Aggregator):
     self-supervised contrastive learning. CVPR 2021, equations 2 to 5.
     """
 
+    is_lean = True
+
     def __init__(self, settings: DsmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         width = settings.query_dim
@@ -51,7 +53,7 @@ class Dsmil(Aggregator):
         BagOutput
             Logits (bags, out), attention with one column an output, contributions (tiles, out).
         """
-        instance, query, parts = in_pieces(self._score, tiles.values, first_parameter_type(self))
+        instance, query, parts = in_pieces(self._score, tiles.values, self)
         chosen, likeness = torch.zeros_like(instance), []
         for span in tiles.spans:
             if span.stop > span.start:

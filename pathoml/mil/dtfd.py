@@ -35,7 +35,9 @@ class Dtfd(Aggregator):
     def __init__(self, settings: DtfdSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._groups = settings.pseudo_bags
-        self.embed = nn.Sequential(nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.embed = nn.Sequential(
+            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
+        )
         self.first = TileAttention(settings.hidden_dim, settings.attention_dim)
         self.first_head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
         self.second = TileAttention(settings.hidden_dim, settings.attention_dim)

@@ -7,27 +7,29 @@ import torch
 from torch import Tensor
 
 from pathoml.errors import TrainingError
-from pathoml.mil.batches import Batch
+from pathoml.mil.batches import Batch, Parts
 from pathoml.mil.objective import Objective, Outcome
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import always_in_pieces, random_state, set_random_state
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.train_settings import TrainSettings
 
 
 def step_gradient(
-    model: PrognosisModel, parts: Sequence[Batch], objective: Objective, settings: TrainSettings
+    model: PrognosisModel, parts: Parts | Sequence[Batch], objective: Objective, settings: TrainSettings
 ) -> Tensor:  # fmt: skip
     """Add the gradient of one step's loss to a model's.
 
-    Losses of survival compare patients with each other, so that a step cannot be cut into smaller ones. With several parts
-    each goes through the model twice: first without a graph, for the logits; then, with the gradient of the loss with
-    respect to them, with a graph of its own and the same dropout. The gradient is that of all parts at once.
+    Losses of survival compare patients with each other, so that a step cannot be cut into smaller ones. Where an
+    aggregator's graph is small, all parts share one. Otherwise each part goes through the model twice: first without a graph,
+    for the logits; then, with the gradient of the loss with respect to them, with a graph of its own and the same dropout.
+    The gradient is that of all parts at once either way.
 
     Parameters
     ----------
     model : PrognosisModel
         In training mode.
-    parts : sequence of Batch
+    parts : Parts, or sequence of Batch
         Together the patients of the step.
     objective : Objective
         What is minimised.
@@ -44,29 +46,52 @@ def step_gradient(
     TrainingError
         If it is not finite; the patients with such logits are named.
     """
-    outcome = join_outcomes([part.outcome for part in parts])
     if len(parts) == 1:
-        output = forward(model, parts[0], settings)
-        loss = _finite(total_loss(output, outcome, objective), output.logits, parts)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-    states, outputs = [], []
-    for part in parts:
-        states.append(_random_state(part))
-        with torch.no_grad():
-            outputs.append(forward(model, part, settings))
-    after = _random_state(parts[-1])
-    joined, leaves = _joined(outputs, parts)
-    loss = _finite(total_loss(joined, outcome, objective), joined.logits, parts)
+        return _with_one_graph(model, parts, objective, settings)
+    is_kept = parts.is_kept if isinstance(parts, Parts) else True
+    if is_kept and (model.slides is None or model.slides.is_lean) and not _disturbs(settings):
+        with always_in_pieces():
+            return _with_one_graph(model, parts, objective, settings)
+    return _in_two_passes(model, parts, objective, settings)
+
+
+def _disturbs(settings: TrainSettings) -> bool:
+    """Say whether a graph would hold tiles of its own."""
+    return settings.tile_dropout > 0 or settings.feature_noise > 0
+
+
+def _with_one_graph(
+    model: PrognosisModel, parts: Parts | Sequence[Batch], objective: Objective, settings: TrainSettings
+) -> Tensor:  # fmt: skip
+    seen = _Seen()
+    outputs = [seen.note(part, forward(model, part, settings)) for part in parts]
+    loss = _finite(total_loss(_joined(outputs, seen), seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
-    gradients = {name: leaf.grad for name, leaf in leaves.items()}
+    return loss.detach()
+
+
+def _in_two_passes(
+    model: PrognosisModel, parts: Parts | Sequence[Batch], objective: Objective, settings: TrainSettings
+) -> Tensor:  # fmt: skip
+    seen, states, outputs = _Seen(), [], []
+    device = model.bias.device
+    for part in parts:
+        states.append(random_state(device))
+        with torch.no_grad():
+            outputs.append(seen.note(part, forward(model, part, settings)))
+    after = random_state(device)
+    joined = _joined(outputs, seen)
+    leaves = {"logits": joined.logits.requires_grad_()}
+    leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items() if value.ndim}
+    loss = _finite(total_loss(joined, seen.outcome, objective), outputs, seen)
+    loss.backward()  # type: ignore[no-untyped-call]
     start = 0
     for part, state in zip(parts, states, strict=True):
-        _set_random_state(state)
-        rows, share = slice(start, start + len(part)), len(part) / len(outcome.event)
-        _backward_part(forward(model, part, settings), gradients, rows, share)
+        set_random_state(device, state)
+        rows = slice(start, start + len(part))
+        _backward_part(forward(model, part, settings), leaves, rows, len(part) / len(seen.outcome.event))
         start += len(part)
-    _set_random_state(after)
+    set_random_state(device, after)
     return loss.detach()
 
 
@@ -142,42 +167,59 @@ def join_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
     )  # fmt: skip
 
 
-def _joined(outputs: Sequence[BagOutput], parts: Sequence[Batch]) -> tuple[BagOutput, dict[str, Tensor]]:
-    """Put the outputs of parts together, as leaves of a new graph."""
-    logits = torch.cat([one.logits for one in outputs]).requires_grad_()
-    leaves, auxiliary = {"logits": logits}, {}
-    count = sum(map(len, parts))
+class _Seen:
+    """Who went through the model, part by part."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.counts: list[int] = []
+        self._outcomes: list[Outcome] = []
+
+    def note(self, part: Batch, output: BagOutput) -> BagOutput:
+        """Remember a part's patients; return its output."""
+        self.names += part.patient_id
+        self.counts.append(len(part))
+        self._outcomes.append(part.outcome)
+        return output
+
+    @property
+    def outcome(self) -> Outcome:
+        """Follow-up of all."""
+        return join_outcomes(self._outcomes)
+
+
+def _joined(outputs: Sequence[BagOutput], seen: _Seen) -> BagOutput:
+    """Put the outputs of parts together; terms that are means over bags by how many each part has."""
+    if len(outputs) == 1:
+        return outputs[0]
+    shares = [count / sum(seen.counts) for count in seen.counts]
+    auxiliary = {}
     for name, first in outputs[0].auxiliary.items():
         values = [one.auxiliary[name] for one in outputs]
-        if first.ndim == 0:  # a mean over bags, by how many each part has
-            weights = [len(part) / count for part in parts]
-            auxiliary[name] = torch.stack([value * weight for value, weight in zip(values, weights, strict=True)]).sum()
+        if first.ndim == 0:
+            auxiliary[name] = torch.stack([value * share for value, share in zip(values, shares, strict=True)]).sum()
         else:
-            auxiliary[name] = leaves[f"auxiliary.{name}"] = torch.cat(values, dim=1).requires_grad_()
-    return BagOutput(logits, None, None, auxiliary), leaves
+            auxiliary[name] = torch.cat(values, dim=1)
+    return BagOutput(torch.cat([one.logits for one in outputs]), None, None, auxiliary)
 
 
-def _backward_part(output: BagOutput, gradients: dict[str, Tensor | None], rows: slice, share: float) -> None:
-    tensors, given = [output.logits], [_given(gradients, "logits", output.logits)[rows]]
+def _backward_part(output: BagOutput, leaves: dict[str, Tensor], rows: slice, share: float) -> None:
+    tensors, given = [output.logits], [_gradient(leaves["logits"])[rows]]
     for name, value in output.auxiliary.items():
         tensors.append(value)
-        if value.ndim == 0:
-            given.append(torch.full_like(value, share))
-        else:
-            given.append(_given(gradients, f"auxiliary.{name}", value)[:, rows])
+        given.append(_gradient(leaves[name])[:, rows] if value.ndim else torch.full_like(value, share))
     torch.autograd.backward(tensors, given)
 
 
-def _given(gradients: dict[str, Tensor | None], name: str, like: Tensor) -> Tensor:
-    gradient = gradients[name]
-    return torch.zeros_like(like) if gradient is None else gradient
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
-def _finite(loss: Tensor, logits: Tensor, parts: Sequence[Batch]) -> Tensor:
+def _finite(loss: Tensor, outputs: Sequence[BagOutput], seen: _Seen) -> Tensor:
     if bool(torch.isfinite(loss)):
         return loss
-    names = [name for part in parts for name in part.patient_id]
-    bad = [name for name, row in zip(names, torch.isfinite(logits).all(dim=1).tolist(), strict=True) if not row]
+    fine = torch.cat([torch.isfinite(one.logits).all(dim=1) for one in outputs]).tolist()
+    bad = [name for name, one in zip(seen.names, fine, strict=True) if not one]
     who = f"patient(s) {', '.join(bad[:5])}" if bad else "all patients together"
     raise TrainingError(
         f"the loss is not a finite number; it comes from {who}; look at their bags and covariates, or set "
@@ -200,14 +242,3 @@ def _disturbed(tiles: Packed, settings: TrainSettings) -> Packed:
     if settings.feature_noise:
         tiles = tiles.filled(tiles.values + settings.feature_noise * torch.randn_like(tiles.values))
     return tiles
-
-
-def _random_state(batch: Batch) -> tuple[Tensor, Tensor | None]:
-    device = batch.covariates.device
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])

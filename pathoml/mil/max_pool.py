@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import MaxPoolSettings
@@ -27,9 +27,13 @@ class MaxPool(Aggregator):
     Med 25 (2019) 1301-1309, the aggregation by the top tile.
     """
 
+    is_lean = True
+
     def __init__(self, settings: MaxPoolSettings, tile_dim: int, out: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.embed = nn.Sequential(
+            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
+        )
         self.head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
 
     def forward(self, tiles: Packed) -> BagOutput:
@@ -45,7 +49,7 @@ class MaxPool(Aggregator):
         BagOutput
             Logits (bags, out), no attention, contributions (tiles, out): all of a logit comes from its tile.
         """
-        (scores,) = in_pieces(self._score, tiles.values, first_parameter_type(self))
+        (scores,) = in_pieces(self._score, tiles.values, self)
         chosen = torch.zeros_like(scores)
         for span in tiles.spans:
             if span.stop > span.start:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pathoml.mil.aggregator import Aggregator
 from pathoml.mil.aggregators import build_aggregator
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.settings import AggregatorSettings
@@ -44,7 +45,9 @@ class PrognosisModel(nn.Module):
     def __init__(self, aggregator: AggregatorSettings, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        self.slides = build_aggregator(aggregator, shape.tile_dim, shape.out) if shape.tile_dim else None
+        self.slides: Aggregator | None = (
+            build_aggregator(aggregator, shape.tile_dim, shape.out) if shape.tile_dim else None
+        )
         self.covariate_weight = nn.Parameter(torch.zeros(shape.covariate_dim))
         # Whether there is a level to learn is for the objective to say, and for training to switch on.
         self.bias = nn.Parameter(torch.zeros(shape.out), requires_grad=False)

@@ -1,0 +1,329 @@
+"""Memory and time of training: large bags, exact Cox over many bags, an epoch over its bare computation, drawn tiles.
+
+Each figure is measured in a process of its own, on one thread but for the epoch; memory is what the process holds above its
+bags. On a machine with a GPU the epoch is also run there, beside the usual loop; without one that is recorded as not run.
+
+Usage: python scripts/bench/train.py [--only bag,cox,epoch,rows,gpu]
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pathoml.cohort import Cohort
+from pathoml.covariates import fit_covariates
+from pathoml.losses import cox_loss
+from pathoml.mil import pieces
+from pathoml.mil.abmil import Abmil
+from pathoml.mil.batches import Batch, TrainingPatients, draw_tiles, take_rows_of
+from pathoml.mil.gradients import forward, join_outcomes, step_gradient, total_loss
+from pathoml.mil.objective import CoxObjective, Outcome
+from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.patients import Patients
+from pathoml.mil.prognosis import ModelShape, PrognosisModel
+from pathoml.mil.projection import TileProjection
+from pathoml.mil.settings import AbmilSettings
+from pathoml.train import local_update
+from pathoml.train_settings import TrainSettings
+from pathoml.train_state import start_state
+
+Figures = dict[str, dict[str, Any]]
+LARGE = AbmilSettings(hidden_dim=512, attention_dim=256, dropout=0.25)
+
+
+class Textbook(nn.Module):
+    """Gated attention as the papers' code has it: float32, everything kept."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(dim, 512), nn.ReLU(), nn.Dropout(0.25))
+        self.tanh = nn.Sequential(nn.Linear(512, 256), nn.Tanh(), nn.Dropout(0.25))
+        self.gate = nn.Sequential(nn.Linear(512, 256), nn.Sigmoid(), nn.Dropout(0.25))
+        self.score, self.head = nn.Linear(256, 1), nn.Linear(512, 1)
+
+    def forward(self, bag: Tensor) -> Tensor:
+        """Return the logit of a bag."""
+        hidden = self.embed(bag)
+        attention = torch.softmax(self.score(self.tanh(hidden) * self.gate(hidden)), dim=0)
+        return self.head(attention.T @ hidden)
+
+
+def resident_mb() -> float:
+    text = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    return int(text[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_above(work: Callable[[], object]) -> float:
+    """Return how much memory work took at its height."""
+    before, peak, stop = resident_mb(), 0.0, threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        while not stop.wait(0.002):
+            peak = max(peak, resident_mb())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    work()
+    stop.set()
+    sampler.join()
+    return peak - before
+
+
+def alone(work: Callable[..., Any], *arguments: object) -> Any:
+    """Run in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, work, arguments))
+    process.start()
+    value = receiver.recv()
+    process.join()
+    return value
+
+
+def _send(sender: Any, work: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+    torch.set_num_threads(1)
+    nn.Linear(1024, 512)(torch.randn(64, 1024)).sum().backward()  # what libraries set up once is not the model's
+    sender.send(work(*arguments))
+
+
+def judge(figures: Figures, name: str, value: float, target: float, *, at_least: bool = False) -> None:
+    ok = value >= target if at_least else value <= target
+    figures[name] = {"value": round(value, 4), "target": target, "ok": ok}
+    print(f"{name:<78} {value:>9.3f} (target {target}) {'ok' if ok else 'SHORT'}", flush=True)
+
+
+def one_bag(kind: str) -> tuple[float, float]:
+    """Return CPU seconds and memory of forward, backward and step over 60,000 tiles."""
+    generator = torch.Generator().manual_seed(0)
+    bag = torch.empty(60_000, 1024, dtype=torch.float16)
+    for start in range(0, 60_000, 10_000):
+        bag[start : start + 10_000] = torch.randn(10_000, 1024, generator=generator)
+    torch.manual_seed(0)
+    if kind == "textbook":
+        bag = bag.float()
+        model: nn.Module = Textbook(1024)
+        score = lambda rows: model(bag[:rows])[0, 0]  # noqa: E731
+    else:
+        if kind == "whole":
+            pieces.WHOLE_UP_TO = 10**9
+        model = Abmil(LARGE, 1024, 1)
+        nn.init.normal_(model.head.weight)
+        score = lambda rows: model(Packed(bag[:rows], torch.tensor([0, rows]))).logits[0, 0]  # noqa: E731
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step(rows: int = 60_000) -> None:
+        optimizer.zero_grad()
+        score(rows).backward()
+        optimizer.step()
+
+    with pieces.always_in_pieces():
+        step(2 * pieces.PIECE_TILES)  # what libraries load at their first use is not the bag's
+    memory = peak_above(step)
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        step()
+        times.append(time.process_time() - started)
+    return min(times), memory
+
+
+def large_bag(figures: Figures) -> None:
+    measured = {kind: alone(one_bag, kind) for kind in ("pieces", "whole", "textbook")}
+    for kind, (seconds, memory) in measured.items():
+        print(f"one bag of 60,000 x 1,024, {kind}: {seconds:.2f} CPU s, {memory:.0f} MB above the bag")
+    judge(figures, "60,000 x 1,024: MB above the bag", measured["pieces"][1], 130)
+    judge(figures, "60,000 x 1,024: time over keeping everything", measured["pieces"][0] / measured["whole"][0], 1.25)
+    judge(figures, "60,000 x 1,024: memory over the textbook's", measured["pieces"][1] / measured["textbook"][1], 0.25)
+
+
+def cox_parts() -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for number in range(16):
+        bag = torch.randn(10_000, 1024, generator=generator).half()
+        tiles = Packed(bag, torch.tensor([0, len(bag)]))
+        outcome = Outcome(torch.tensor([number % 2 == 0]), torch.tensor([float(1 + number * 7 % 16)]).double())
+        parts.append(Batch(tiles, torch.zeros(1, 0), outcome, (str(number),)))
+    return parts
+
+
+def exact_cox(kind: str) -> tuple[float, float, dict[str, np.ndarray]]:
+    parts, settings, objective = cox_parts(), TrainSettings(), CoxObjective()
+    torch.manual_seed(0)
+    model = PrognosisModel(LARGE, ModelShape(1024, 0, 1)).train()
+    nn.init.normal_(model.slides.head.weight)  # type: ignore[union-attr, arg-type]
+
+    def two_passes() -> None:
+        step_gradient(model, parts, objective, settings)
+
+    def all_graphs() -> None:
+        outputs = [forward(model, part, settings) for part in parts]
+        joined = BagOutput(torch.cat([one.logits for one in outputs]), None, None, {})
+        total_loss(joined, join_outcomes([part.outcome for part in parts]), objective).backward()
+
+    work = two_passes if kind == "two passes" else all_graphs
+    whole, parts[:] = parts[:], parts[:2]
+    work()  # what libraries load at their first use is not the bags'
+    model.zero_grad()
+    parts[:] = whole
+    torch.manual_seed(1)
+    memory = peak_above(work)
+    gradients = {name: one.grad.numpy().copy() for name, one in model.named_parameters() if one.grad is not None}
+    times = []
+    for _ in range(2):
+        model.zero_grad()
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times), memory, gradients
+
+
+def cox_over_bags(figures: Figures) -> None:
+    (passes_s, passes_mb, found), (graphs_s, graphs_mb, expected) = (
+        alone(exact_cox, kind) for kind in ("two passes", "all graphs")
+    )
+    print(
+        f"16 bags of 10,000: two passes {passes_s:.2f} CPU s, {passes_mb:.0f} MB; all graphs {graphs_s:.2f}, {graphs_mb:.0f}"
+    )
+    scale = max(float(np.abs(value).max()) for value in expected.values() if value.size)
+    difference = max(float(np.abs(found[name] - value).max()) for name, value in expected.items() if value.size) / scale
+    judge(figures, "Cox over 16 bags of 10,000: MB", passes_mb, 350)
+    judge(figures, "Cox over 16 bags of 10,000: time over keeping all graphs", passes_s / graphs_s, 1.35)
+    judge(figures, "Cox over 16 bags of 10,000: largest difference of gradients", difference, 1e-6)
+
+
+def cohort_of(folder: Path, patients: int, tiles: int, dim: int) -> tuple[Patients, Cohort]:
+    """Write float16 bags and, beside them, float32 ones in chunks of a row; return the first, mapped."""
+    rng = np.random.default_rng(0)
+    mapped = []
+    for number in range(patients):
+        bag = rng.normal(size=(tiles, dim)).astype(np.float16)
+        np.save(folder / f"{number}.npy", bag)
+        with h5py.File(folder / f"{number}.h5", "w") as file:
+            file.create_dataset("features", data=bag.astype(np.float32), chunks=(1, dim))
+        mapped.append(np.load(folder / f"{number}.npy", mmap_mode="r"))
+    names = tuple(map(str, range(patients)))
+    cohort = Cohort(
+        np.array(names), rng.exponential(900, patients), rng.integers(0, 2, patients), np.array(["a"] * patients),
+        pd.DataFrame(index=range(patients)), "overall survival",
+    )  # fmt: skip
+    return Patients(names, tuple(mapped), cohort.covariates), cohort
+
+
+def usual_epoch(folder: Path, patients: int, device: str) -> float:
+    """Take one bag a step from HDF5 in chunks of a row, as is usual; the loss is left to one number a bag."""
+    torch.manual_seed(0)
+    model = Textbook(512).to(device)
+    optimizer = torch.optim.AdamW(model.parameters())
+    started = time.perf_counter()
+    for number in range(patients):
+        with h5py.File(folder / f"{number}.h5") as file:
+            bag = torch.from_numpy(file["features"][()]).to(device)
+        optimizer.zero_grad()
+        model(bag).sum().backward()
+        optimizer.step()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def epoch(figures: Figures, device: str = "cpu") -> None:
+    patients, tiles, dim = 200, 2000, 512
+    aggregator = AbmilSettings(hidden_dim=512, attention_dim=256, dropout=0.25)
+    settings = TrainSettings(batch_patients=16, tiles_at_once=32_000)
+    with tempfile.TemporaryDirectory() as name:
+        who, cohort = cohort_of(Path(name), patients, tiles, dim)
+        projection = TileProjection(np.zeros(dim), np.ones(dim), None)
+        prepared = TrainingPatients(who, cohort, projection, fit_covariates((), who.covariates), settings, device)
+        torch.manual_seed(0)
+        state = start_state(PrognosisModel(aggregator, ModelShape(dim, 0, 1)).to(device), settings)
+        objective = CoxObjective()
+        in_memory = list(prepared.steps(torch.Generator().manual_seed(0)))
+
+        def bare() -> None:
+            for parts in in_memory:
+                state.optimizer.zero_grad()
+                logits = torch.cat([state.model(part.tiles, part.covariates).logits for part in parts])
+                outcome = join_outcomes([part.outcome for part in parts])
+                cox_loss(logits[:, 0], outcome.event, outcome.time_days).backward()
+                state.optimizer.step()
+
+        def timed(work: Callable[[], object]) -> float:
+            started = time.perf_counter()
+            work()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            return time.perf_counter() - started
+
+        trainer, computation = [], []
+        for _ in range(3):
+            computation.append(timed(bare))
+            trainer.append(timed(lambda: local_update(state, prepared, objective, settings)))
+        usual = usual_epoch(Path(name), patients, device)
+    ours, bare_s = statistics.median(trainer), statistics.median(computation)
+    print(f"{device}: epoch {ours:.2f} s, bare computation {bare_s:.2f} s, usual loop {usual:.2f} s")
+    if device == "cpu":
+        judge(figures, "epoch of 200 x 2,000 x 512 over its bare computation", ours / bare_s, 1.15)
+        print(f"the usual loop takes {usual / ours:.2f} times as long")
+        return
+    flops = 3 * 2 * patients * tiles * (dim * 512 + 2 * 512 * 256)
+    print(f"{flops / ours / 1e12:.1f} TFLOP/s of float32 arithmetic")
+    judge(figures, "GPU: usual loop over an epoch of the resident cohort", usual / ours, 20, at_least=True)
+
+
+def loader(figures: Figures) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "bag.npy"
+        np.save(path, np.random.default_rng(0).normal(size=(10_000, 1024)).astype(np.float16))
+        bag, dealer = np.load(path, mmap_mode="r"), torch.Generator().manual_seed(0)
+        times = []
+        for _ in range(41):
+            started = time.process_time()
+            take_rows_of(bag, draw_tiles(len(bag), 4096, dealer))
+            times.append((time.process_time() - started) * 1e3)
+    judge(figures, "4,096 drawn rows of 10,000 x 1,024: CPU ms", statistics.median(times), 2.5)
+
+
+def gpu(figures: Figures) -> None:
+    if not torch.cuda.is_available():
+        figures["GPU: usual loop over an epoch of the resident cohort"] = {
+            "value": None, "target": 20, "ok": None, "why": "not run: no GPU",
+        }  # fmt: skip
+        print("GPU: not run, there is none")
+        return
+    epoch(figures, "cuda")
+
+
+PARTS: dict[str, Callable[[Figures], None]] = {
+    "rows": loader, "bag": large_bag, "cox": cox_over_bags, "epoch": epoch, "gpu": gpu,
+}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    figures: Figures = {}
+    for name in parser.parse_args().only.split(","):
+        PARTS[name](figures)
+    print(json.dumps(figures))
+    return 1 if any(one["ok"] is False for one in figures.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

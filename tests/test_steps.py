@@ -1,0 +1,387 @@
+"""Steps of training: parts give the gradient of the whole; killed trainings go on; who comes when, and which tiles."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pathoml import train
+from pathoml.covariates import fit_covariates
+from pathoml.errors import TrainingError
+from pathoml.mil import pieces
+from pathoml.mil.aggregators import AGGREGATORS
+from pathoml.mil.batches import BLOCK_TILES, Batch, TrainingPatients, draw_tiles
+from pathoml.mil.gradients import forward, join_outcomes, step_gradient, total_loss
+from pathoml.mil.objective import Objective, fit_objective
+from pathoml.mil.packed import BagOutput
+from pathoml.mil.patients import PatientFeatures, select_patients
+from pathoml.mil.prognosis import ModelShape, PrognosisModel
+from pathoml.mil.projection import fit_projection
+from pathoml.mil.settings import AbmilSettings, AggregatorSettings, ModelSettings
+from pathoml.train import TrainingData, fit_member, local_update, step_size
+from pathoml.train_settings import (
+    CoxLossSettings,
+    DeepHitLossSettings,
+    DiscreteLossSettings,
+    Loss,
+    MtlrLossSettings,
+    PmfLossSettings,
+    TrainSettings,
+)
+from pathoml.train_state import ResumeFile, start_state
+from tests.mil.test_aggregators import AggregatorContract
+from tests.planted import data, one_fold, saved
+from tests.trained import as_if_trained
+
+LOSSES: dict[str, Loss] = {
+    "breslow": CoxLossSettings(), "efron": CoxLossSettings(ties="efron"), "strata": CoxLossSettings(stratified=True),
+    "ranking": CoxLossSettings(ranking_weight=0.5), "discrete": DiscreteLossSettings(), "pmf": PmfLossSettings(),
+    "mtlr": MtlrLossSettings(), "deephit": DeepHitLossSettings(),
+}  # fmt: skip
+QUICK = TrainSettings(max_epochs=12, patience=12, checkpoint_s=0)
+SMALL = ModelSettings(aggregator=AbmilSettings(hidden_dim=8, attention_dim=4), tile_components=4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tiny matrices are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def with_places(everything: TrainingData) -> TrainingData:
+    features = everything.features
+    places = {
+        name: np.column_stack([np.zeros(len(bag)), np.arange(len(bag)) // 6, np.arange(len(bag)) % 6]).astype(np.int64)
+        for name, bag in features.of_patient.items()
+    }
+    return replace(everything, features=replace(features, places=places))
+
+
+def training_patients(settings: TrainSettings, count: int = 40) -> TrainingPatients:
+    everything = with_places(data())
+    names = everything.cohort.patient_id[:count].tolist()
+    chosen = select_patients(everything.cohort, everything.features, names)
+    transform = fit_covariates(everything.covariates, chosen.covariates)
+    return TrainingPatients(chosen, everything.cohort, fit_projection(chosen.features, 4), transform, settings, "cpu")
+
+
+def objective_for(loss: Loss) -> Objective:
+    everything = data()
+    return fit_objective(loss, everything.cohort.time_days, everything.cohort.event)
+
+
+def model_of(aggregator: AggregatorSettings, out: int) -> PrognosisModel:
+    torch.manual_seed(3)
+    model = as_if_trained(PrognosisModel(aggregator, ModelShape(4, 1, out))).double().train()
+    with torch.no_grad():
+        model.covariate_weight.fill_(0.3)
+    return model
+
+
+def in_double(part: Batch) -> Batch:
+    return replace(part, tiles=part.tiles.filled(part.tiles.values.double()), covariates=part.covariates.double())
+
+
+def gradients(model: PrognosisModel) -> dict[str, Tensor]:
+    return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+
+def with_all_graphs_kept(model, parts, objective, settings) -> tuple[Tensor, dict[str, Tensor]]:
+    """What two passes have to equal: every part's graph in memory at once."""
+    outputs = [forward(model, part, settings) for part in parts]
+    shares = [len(part) / sum(map(len, parts)) for part in parts]
+    auxiliary = {
+        name: sum(one.auxiliary[name] * share for one, share in zip(outputs, shares, strict=True))
+        if value.ndim == 0
+        else torch.cat([one.auxiliary[name] for one in outputs], dim=1)
+        for name, value in outputs[0].auxiliary.items()
+    }
+    joined = BagOutput(torch.cat([one.logits for one in outputs]), None, None, auxiliary)
+    loss = total_loss(joined, join_outcomes([part.outcome for part in parts]), objective)
+    loss.backward()
+    return loss.detach(), gradients(model)
+
+
+@pytest.mark.parametrize("aggregator", AggregatorContract.__subclasses__(), ids=lambda one: one.__name__)
+def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout_and_disturbed_tiles(aggregator: type) -> None:
+    settings = TrainSettings(tiles_at_once=100, tile_dropout=0.2, feature_noise=0.1)
+    parts = [in_double(part) for part in training_patients(settings).parts()]
+    assert len(parts) > 5
+    model, objective = model_of(aggregator.settings, 1), objective_for(CoxLossSettings())
+    torch.manual_seed(7)
+    expected_loss, expected = with_all_graphs_kept(model, parts, objective, settings)
+    after = torch.get_rng_state()
+    model.zero_grad()
+    torch.manual_seed(7)
+    loss = step_gradient(model, parts, objective, settings)  # tiles are disturbed: in two passes
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-6, atol=1e-9)
+    assert torch.equal(torch.get_rng_state(), after)
+    found = gradients(model)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("aggregator", AggregatorContract.__subclasses__(), ids=lambda one: one.__name__)
+def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout(
+    aggregator: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainSettings(tiles_at_once=100)
+    parts = [in_double(part) for part in training_patients(settings).parts()]
+    model, objective = model_of(aggregator.settings, 1), objective_for(CoxLossSettings())
+    torch.manual_seed(7)
+    _, expected = with_all_graphs_kept(model, parts, objective, settings)
+    model.zero_grad()
+    torch.manual_seed(7)
+    monkeypatch.setattr(pieces, "PIECE_TILES", 10**6)  # dropout draws piece by piece
+    step_gradient(model, parts, objective, settings)
+    for name, value in expected.items():
+        torch.testing.assert_close(gradients(model)[name], value, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_parts_give_the_gradient_of_one_batch_for_every_loss(loss: str) -> None:
+    objective = objective_for(LOSSES[loss])
+    model = model_of(AbmilSettings(hidden_dim=8, dropout=0.0), objective.out)
+    whole = [in_double(part) for part in training_patients(TrainSettings()).parts()]
+    parts = [in_double(part) for part in training_patients(TrainSettings(tiles_at_once=1)).parts()]
+    assert (len(whole), len(parts)) == (1, 40)
+    results = []
+    for batches in (whole, parts):
+        model.zero_grad()
+        results.append((step_gradient(model, batches, objective, TrainSettings()), gradients(model)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", AGGREGATORS)
+@pytest.mark.filterwarnings("ignore:The operator:UserWarning")
+def test_every_aggregator_trains_in_parts_from_read_tiles(kind: str, tmp_path: Path) -> None:
+    everything = with_places(data(60))
+    settings = TrainSettings(max_epochs=2, tiles_at_once=200, resident_gb=0)
+    model = ModelSettings.model_validate({"aggregator": {"kind": kind}, "tile_components": 4})
+    member, history = fit_member(everything, one_fold(everything), model, settings)
+    assert len(history) == 3
+    assert np.isfinite([row["validation_loss"] for row in history]).all()
+    saved(member, tmp_path)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_and_ranks(loss: str) -> None:
+    everything = data()
+    settings = TrainSettings(loss=LOSSES[loss], max_epochs=40, patience=40)
+    _, history = fit_member(everything, one_fold(everything), SMALL, settings)
+    assert max(row["validation_concordance"] for row in history) > 0.7
+
+
+def fitted(settings: TrainSettings, folder: Path, resume: ResumeFile | None = None) -> dict[str, bytes]:
+    everything = data()
+    return saved(fit_member(everything, one_fold(everything), SMALL, settings, resume=resume)[0], folder)
+
+
+@pytest.mark.parametrize("changes", [{"batch_patients": 16}, {"max_tiles": 10}, {"tile_dropout": 0.3}, {}])
+def test_kept_and_read_tiles_give_the_same_bytes(changes: dict, tmp_path: Path) -> None:
+    kept = fitted(QUICK.model_copy(update=changes), tmp_path / "kept")
+    read = fitted(QUICK.model_copy(update={**changes, "resident_gb": 0.0}), tmp_path / "read")
+    assert kept == read
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 11])
+@pytest.mark.parametrize("changes", [{"batch_patients": 16, "event_balanced": True, "schedule": "cosine"}, {}])
+def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
+    stop_at: int, changes: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = QUICK.model_copy(update=changes)
+    undisturbed = fitted(settings, tmp_path / "undisturbed")
+    record = ResumeFile(tmp_path / "fold.resume", "digest", 0.0)
+
+    def dying(state, *rest):
+        if state.epoch == stop_at:
+            raise Killed
+        return local_update(state, *rest)
+
+    monkeypatch.setattr(train, "local_update", dying)
+    with pytest.raises(Killed):
+        fitted(settings, tmp_path / "never", record)
+    epochs = []
+
+    def counting(state, *rest):
+        epochs.append(state.epoch)
+        return local_update(state, *rest)
+
+    monkeypatch.setattr(train, "local_update", counting)
+    torch.manual_seed(12345)  # what happens outside does not matter
+    assert fitted(settings, tmp_path / "resumed", record) == undisturbed
+    assert epochs[0] == stop_at
+
+
+@pytest.mark.parametrize("content", [b"", b"not a record", None])
+def test_a_record_of_another_training_or_a_broken_one_is_not_taken(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "fold.resume"
+    if content is None:
+        model = model_of(AbmilSettings(), 1)
+        ResumeFile(path, "another", 0.0).write(start_state(model, QUICK), train.TrainProgress([], 0.0, 0, {}))
+    else:
+        path.write_bytes(content)
+    assert fitted(QUICK, tmp_path / "new", ResumeFile(path, "digest", 1e9)) == fitted(QUICK, tmp_path / "plain")
+
+
+TRAINING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import torch
+torch.set_num_threads(1)
+from pathoml.train_settings import TrainSettings
+from pathoml.train_state import ResumeFile
+from tests.test_steps import fitted
+settings = TrainSettings(max_epochs=400, patience=400, checkpoint_s=0, batch_patients=16)
+fitted(settings, Path(sys.argv[1]) / "saved", ResumeFile(Path(sys.argv[1]) / "fold.resume", "digest", 0.0))
+"""
+
+
+def test_row_28_a_killed_training_goes_on_exactly(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRAINING.format(root=str(Path(__file__).parents[1]))]
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    subprocess.run([*command, tmp_path / "undisturbed"], check=True)
+    process = subprocess.Popen([*command, tmp_path / "killed"])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "fold.resume").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "saved").exists()
+    subprocess.run([*command, tmp_path / "killed"], check=True)
+    found, expected = (
+        (tmp_path / name / "saved" / "model.safetensors").read_bytes() for name in ("killed", "undisturbed")
+    )
+    assert found == expected
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_patient_named() -> None:
+    everything = data()
+    fold = one_fold(everything)
+    bad = fold.train[4]
+    bags = dict(everything.features.of_patient)
+    bags[bad] = np.where(np.arange(6) == 0, np.nan, bags[bad]).astype(np.float32)
+    clean = fit_projection([bag for name, bag in bags.items() if name != bad], 4)
+    settings = TrainSettings(max_epochs=3)
+    chosen = select_patients(everything.cohort, PatientFeatures(bags, everything.features.spec, "x"), fold.train)
+    transform = fit_covariates(everything.covariates, chosen.covariates)
+    patients = TrainingPatients(chosen, everything.cohort, clean, transform, settings, "cpu")
+    model = as_if_trained(PrognosisModel(SMALL.aggregator, ModelShape(4, 1, 1)))
+    with pytest.raises(TrainingError, match=bad):
+        local_update(start_state(model, settings), patients, objective_for(CoxLossSettings()), settings)
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(100, 99), (1000, 1), (1000, 64), (5000, 1234), (65, 64), (3, 2)])
+def test_drawn_tiles_are_so_many_none_twice_and_mostly_neighbours(count: int, wanted: int) -> None:
+    dealer = torch.Generator().manual_seed(0)
+    rows = draw_tiles(count, wanted, dealer)
+    assert len(np.unique(rows)) == len(rows) == wanted
+    assert rows.min() >= 0
+    assert rows.max() < count
+    assert (np.diff(rows) > 0).all()
+    assert (np.diff(rows) != 1).sum() <= wanted // BLOCK_TILES + 2
+
+
+def test_every_tile_is_drawn_about_as_often() -> None:
+    dealer = torch.Generator().manual_seed(1)
+    times = np.zeros(700)
+    for _ in range(4000):
+        times[draw_tiles(700, 128, dealer)] += 1
+    share = times / times.mean()
+    assert share.min() > 0.75
+    assert share.max() < 1.25
+
+
+def test_balanced_steps_are_half_events_and_everyone_comes() -> None:
+    settings = TrainSettings(batch_patients=10, event_balanced=True)
+    patients = training_patients(settings, count=37)
+    event = patients.outcome.event
+    steps = list(patients.steps(torch.Generator().manual_seed(0)))
+    names = [name for parts in steps for part in parts for name in part.patient_id]
+    assert len(set(names)) == 37
+    for parts in steps[:-1]:
+        assert int(join_outcomes([part.outcome for part in parts]).event.sum()) == 5
+    assert 0 < int(event.sum()) < 37
+
+
+def test_an_epoch_sees_everyone_once_in_another_order_each_time() -> None:
+    patients = training_patients(TrainSettings(batch_patients=7))
+    dealer = torch.Generator().manual_seed(0)
+    orders = [
+        [name for parts in patients.steps(dealer) for part in parts for name in part.patient_id] for _ in range(2)
+    ]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(set(orders[0]))
+    assert orders[0] != orders[1]
+
+
+def test_the_step_size_rises_and_falls() -> None:
+    settings = TrainSettings(learning_rate=0.1, warmup_epochs=3, max_epochs=13, schedule="cosine")
+    sizes = [step_size(epoch, settings) for epoch in range(13)]
+    assert sizes[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    assert all(later < earlier for earlier, later in pairwise(sizes[3:]))
+    assert sizes[-1] < 0.01
+    assert {step_size(epoch, TrainSettings()) for epoch in (0, 5, 100)} == {0.01}
+
+
+def test_gradients_are_shortened_to_the_norm_asked_for() -> None:
+    settings = TrainSettings(clip_norm=1e-3)
+    patients = training_patients(settings)
+    model = as_if_trained(PrognosisModel(SMALL.aggregator, ModelShape(4, 1, 1)))
+    state = start_state(model, settings)
+    local_update(state, patients, objective_for(CoxLossSettings()), settings)
+    norm = torch.sqrt(sum(one.grad.square().sum() for one in model.parameters() if one.grad is not None))
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_several_members_differ_by_seed_and_average(tmp_path: Path) -> None:
+    from pathoml.cross_validation import FitPlan, fit_fold
+    from pathoml.infer import predict_members
+    from tests.planted import DAYS, TEMPLATE
+
+    everything = data()
+    fold = one_fold(everything)
+    plan = FitPlan(SMALL, QUICK.model_copy(update={"members": 3}), TEMPLATE, tmp_path)
+    package = fit_fold(everything, fold, plan)
+    assert len({member.fold for member in package.members}) == len(package.members) == 3
+    patients = select_patients(everything.cohort, everything.features, fold.test)
+    table, survival = predict_members(package.members, patients, np.array(DAYS))
+    alone = [predict_members([member], patients, np.array(DAYS)) for member in package.members]
+    standard = [
+        (own["risk"] - member.risk_centre) / member.risk_scale
+        for member, (own, _) in zip(package.members, alone, strict=True)
+    ]
+    np.testing.assert_allclose(table["risk"], np.mean(standard, axis=0))
+    np.testing.assert_allclose(survival, np.mean([one for _, one in alone], axis=0))
+    assert not list(tmp_path.glob("*.resume"))
+
+
+def test_stopping_on_concordance_keeps_its_best_epoch() -> None:
+    everything = data()
+    settings = TrainSettings(max_epochs=30, patience=30, stop_on="concordance")
+    member, history = fit_member(everything, one_fold(everything), SMALL, settings)
+    best = max(row["validation_concordance"] for row in history)
+    patients = select_patients(everything.cohort, everything.features, one_fold(everything).validation)
+    from tests.planted import concordance
+
+    assert concordance(member, everything, patients.patient_id) == pytest.approx(best, abs=1e-9)
