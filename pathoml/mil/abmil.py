@@ -30,8 +30,6 @@ class Abmil(Aggregator):
     et al. Additive MIL: intrinsically interpretable multiple instance learning for pathology. NeurIPS 2022.
     """
 
-    is_lean = True
-
     def __init__(self, settings: AbmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self.embed = nn.Sequential(

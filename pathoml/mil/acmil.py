@@ -32,8 +32,6 @@ class Acmil(Aggregator):
     Zhang Y et al. Attention-challenging multiple instance learning for whole slide image classification. ECCV 2024.
     """
 
-    is_lean = True
-
     def __init__(self, settings: AcmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._branches, self._most, self._hidden = settings.branches, settings.most_attended, settings.hidden_share

@@ -23,13 +23,10 @@ class Aggregator(nn.Module, ABC):
         Whether the result depends on the order in which tiles are given.
     needs_places : bool
         Whether it looks at where tiles lie.
-    is_lean : bool
-        Whether all that is wide goes through `in_pieces`, so that the graphs of many bags take little memory.
     """
 
     order_matters: ClassVar[bool] = False
     needs_places: ClassVar[bool] = False
-    is_lean: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, tiles: Packed) -> BagOutput:

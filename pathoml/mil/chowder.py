@@ -30,8 +30,6 @@ class Chowder(Aggregator):
     classification of mesothelioma improves prediction of patient outcome. Nat Med 25 (2019) 1519-1525.
     """
 
-    is_lean = True
-
     def __init__(self, settings: ChowderSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._extremes = settings.extremes

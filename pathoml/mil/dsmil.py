@@ -29,8 +29,6 @@ class Dsmil(Aggregator):
     self-supervised contrastive learning. CVPR 2021, equations 2 to 5.
     """
 
-    is_lean = True
-
     def __init__(self, settings: DsmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         width = settings.query_dim

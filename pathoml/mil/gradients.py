@@ -10,7 +10,7 @@ from pathoml.errors import TrainingError
 from pathoml.mil.batches import Batch, Parts
 from pathoml.mil.objective import Objective, Outcome
 from pathoml.mil.packed import BagOutput, Packed
-from pathoml.mil.pieces import always_in_pieces, random_state, set_random_state
+from pathoml.mil.pieces import random_state, set_random_state
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.train_settings import TrainSettings
 
@@ -20,10 +20,9 @@ def step_gradient(
 ) -> Tensor:  # fmt: skip
     """Add the gradient of one step's loss to a model's.
 
-    Losses of survival compare patients with each other, so that a step cannot be cut into smaller ones. Where an
-    aggregator's graph is small, all parts share one. Otherwise each part goes through the model twice: first without a graph,
-    for the logits; then, with the gradient of the loss with respect to them, with a graph of its own and the same dropout.
-    The gradient is that of all parts at once either way.
+    Losses of survival compare patients with each other, so that a step cannot be cut into smaller ones. With several parts
+    each goes through the model twice: first without a graph, for the logits; then, with the gradient of the loss with
+    respect to them, with a graph of its own and the same dropout. The gradient is that of all parts at once.
 
     Parameters
     ----------
@@ -46,26 +45,11 @@ def step_gradient(
     TrainingError
         If it is not finite; the patients with such logits are named.
     """
-    if len(parts) == 1:
-        return _with_one_graph(model, parts, objective, settings)
-    is_kept = parts.is_kept if isinstance(parts, Parts) else True
-    if is_kept and (model.slides is None or model.slides.is_lean) and not _disturbs(settings):
-        with always_in_pieces():
-            return _with_one_graph(model, parts, objective, settings)
-    return _in_two_passes(model, parts, objective, settings)
-
-
-def _disturbs(settings: TrainSettings) -> bool:
-    """Say whether a graph would hold tiles of its own."""
-    return settings.tile_dropout > 0 or settings.feature_noise > 0
-
-
-def _with_one_graph(
-    model: PrognosisModel, parts: Parts | Sequence[Batch], objective: Objective, settings: TrainSettings
-) -> Tensor:  # fmt: skip
+    if len(parts) > 1:
+        return _in_two_passes(model, parts, objective, settings)
     seen = _Seen()
     outputs = [seen.note(part, forward(model, part, settings)) for part in parts]
-    loss = _finite(total_loss(_joined(outputs, seen), seen.outcome, objective), outputs, seen)
+    loss = _finite(total_loss(outputs[0], seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
@@ -190,8 +174,6 @@ class _Seen:
 
 def _joined(outputs: Sequence[BagOutput], seen: _Seen) -> BagOutput:
     """Put the outputs of parts together; terms that are means over bags by how many each part has."""
-    if len(outputs) == 1:
-        return outputs[0]
     shares = [count / sum(seen.counts) for count in seen.counts]
     auxiliary = {}
     for name, first in outputs[0].auxiliary.items():

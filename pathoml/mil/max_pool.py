@@ -27,8 +27,6 @@ class MaxPool(Aggregator):
     Med 25 (2019) 1301-1309, the aggregation by the top tile.
     """
 
-    is_lean = True
-
     def __init__(self, settings: MaxPoolSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self.embed = nn.Sequential(

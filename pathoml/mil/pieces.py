@@ -1,8 +1,6 @@
 """Large bags piece by piece: what lies between is computed again on the way back, so that memory does not grow with the bag."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,17 +12,6 @@ WHOLE_UP_TO = 32_768
 """Tiles up to which everything is kept, since that is faster."""
 
 TileFunction = Callable[[Tensor], tuple[Tensor, ...]]
-_ALWAYS = ContextVar("_ALWAYS", default=False)
-
-
-@contextmanager
-def always_in_pieces() -> Iterator[None]:
-    """Take small bags piece by piece too, for the memory of many of them."""
-    token = _ALWAYS.set(True)
-    try:
-        yield
-    finally:
-        _ALWAYS.reset(token)
 
 
 def in_pieces(function: TileFunction, values: Tensor, module: torch.nn.Module) -> tuple[Tensor, ...]:
@@ -55,7 +42,7 @@ def in_pieces(function: TileFunction, values: Tensor, module: torch.nn.Module) -
     def converted(piece: Tensor) -> tuple[Tensor, ...]:
         return function(piece.to(parameters[0].dtype))
 
-    if len(values) <= PIECE_TILES or (len(values) <= WHOLE_UP_TO and not _ALWAYS.get() and torch.is_grad_enabled()):
+    if len(values) <= PIECE_TILES or (len(values) <= WHOLE_UP_TO and torch.is_grad_enabled()):
         return converted(values)
     if torch.is_grad_enabled():
         outputs: tuple[Tensor, ...] = _Recomputed.apply(converted, values, *parameters)
