@@ -205,7 +205,7 @@ def write_bag(path: Path, bag: Bag) -> None:
     write_bytes(path, image.getvalue())
 
 
-def read_bag(path: Path, *, verify: bool = True) -> Bag:
+def read_bag(path: Path, *, verify: bool = True, mapped: bool = False) -> Bag:
     """Read a bag and check it.
 
     Parameters
@@ -214,11 +214,13 @@ def read_bag(path: Path, *, verify: bool = True) -> Bag:
         The bag's file.
     verify : bool, optional
         Whether to recompute the checksums; without, only shapes and finiteness are checked.
+    mapped : bool, optional
+        Whether features stay on disk and are read where they are used.
 
     Returns
     -------
     Bag
-        Its arrays in memory.
+        Its arrays in memory, or features mapped.
 
     Raises
     ------
@@ -227,7 +229,9 @@ def read_bag(path: Path, *, verify: bool = True) -> Bag:
     """
     with open_audited(path, "bag", _REMEDY) as audited:
         header, digests = _read_attributes(path, audited.file)
-        arrays = {name: audited.array(name) for name in _DATASETS}
+        arrays = {
+            name: audited.mapped(name) if mapped and name == "features" else audited.array(name) for name in _DATASETS
+        }
     _check_arrays(path.name, arrays)
     if verify:
         altered = [name for name, array in arrays.items() if array_digest(array) != digests.get(name)]
@@ -349,14 +353,21 @@ def _check_arrays(name: str, arrays: dict[str, AnyArray]) -> None:
         raise BagFormatError(f"{name}: features hold NaN or infinity; {remedy}")
 
 
-_EXPONENTS = {2: (np.uint16, 0x7C00), 4: (np.uint32, 0x7F800000)}
-"""By bytes of a number: how its bits are read, and the exponent that NaN and infinity have and no other number."""
-_PIECE = 1 << 17
+_INFINITY = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000)}
+"""By bytes of a number: the bits of infinity, above which, without a sign, is only NaN."""
+_PIECE = 1 << 16
 
 
 def _all_finite(features: AnyArray) -> bool:
-    """Say whether all numbers are finite: by their exponents, in pieces that stay in cache, many times faster than isfinite."""
-    kind, exponent = _EXPONENTS[features.itemsize]
-    bits = np.ascontiguousarray(features).reshape(-1).view(kind)
-    mask = kind(exponent)
-    return not any(bool(((bits[start : start + _PIECE] & mask) == mask).any()) for start in range(0, len(bits), _PIECE))
+    """Say whether all numbers are finite: by their bits, in pieces that stay in cache, many times faster than isfinite."""
+    infinity = _INFINITY[features.itemsize]
+    bits = np.ascontiguousarray(features).reshape(-1).view(infinity.dtype)
+    without_sign, buffer = (
+        ~(infinity.dtype.type(1) << infinity.dtype.type(8 * features.itemsize - 1)),
+        np.empty(_PIECE, bits.dtype),
+    )
+    for start in range(0, len(bits), _PIECE):
+        piece = bits[start : start + _PIECE]
+        if np.bitwise_and(piece, without_sign, out=buffer[: len(piece)]).max() >= infinity:
+            return False
+    return True

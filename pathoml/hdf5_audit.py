@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from pathoml.errors import BagFormatError, PathomlError
 from pathoml.units import AnyArray
@@ -61,6 +62,32 @@ class AuditedFile:
         dataset = self._inside(name)
         self._judge_claim(name, dataset)
         array: AnyArray = dataset[()]
+        return array
+
+    def mapped(self, name: str) -> AnyArray:
+        """Map a dataset into memory, so that only what is used is read; see `array`.
+
+        Parameters
+        ----------
+        name : str
+            Of the dataset, at the root.
+
+        Returns
+        -------
+        ndarray
+            Read-only and backed by the file, which must not be shortened meanwhile; a copy where it is not stored in one piece.
+
+        Raises
+        ------
+        BagFormatError
+            As `array`.
+        """
+        dataset = self._inside(name)
+        self._judge_claim(name, dataset)
+        offset = dataset.id.get_offset()
+        if offset is None or dataset.size == 0:
+            return self.array(name)
+        array: AnyArray = np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
         return array
 
     def number(self, attribute: str, of: str = "/") -> float | None:

@@ -11,6 +11,7 @@ from pathoml.bags import Bag, check_same_features
 from pathoml.errors import PackageError
 from pathoml.mil.packed import BagOutput, pack
 from pathoml.mil.patients import Patients, places_of
+from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member, Package
 from pathoml.predictions import Predictions
 from pathoml.units import AnyArray, FloatArray, IntArray
@@ -250,7 +251,7 @@ def _centred_contribution(member: Member, output: BagOutput, attention: FloatArr
 
 
 def _forward(
-    member: Member, features: AnyArray | None, covariates: FloatArray, device: str, places: IntArray | None
+    member: Member, features: AnyArray | TileRows | None, covariates: FloatArray, device: str, places: IntArray | None
 ) -> BagOutput:  # fmt: skip
     model = member.model.to(device)
     columns = torch.zeros((0, 0))

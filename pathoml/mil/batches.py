@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from pathoml.mil.objective import Outcome
 from pathoml.mil.packed import Packed, pack
 from pathoml.mil.patients import Patients
 from pathoml.mil.projection import TileProjection
+from pathoml.mil.tile_rows import TileRows, free_bytes
 from pathoml.train_settings import TrainSettings
 from pathoml.units import AnyArray, IntArray
 
@@ -288,8 +288,21 @@ def draw_tiles(count: int, wanted: int, dealer: torch.Generator) -> IntArray:
     return np.sort(rows[(rows >= 0) & (rows < count)][:wanted])
 
 
-def take_rows_of(rows: AnyArray, chosen: IntArray | None) -> AnyArray:
-    """Copy rows; runs of neighbours at once, since an index into a mapped file reads row by row."""
+def take_rows_of(rows: AnyArray | TileRows, chosen: IntArray | None) -> AnyArray:
+    """Copy rows; runs of neighbours at once, since an index into a mapped file reads row by row.
+
+    Parameters
+    ----------
+    rows : ndarray or TileRows, shape (tiles, dim)
+        In memory or mapped.
+    chosen : ndarray of int64, or None
+        Ascending row numbers; None for all.
+
+    Returns
+    -------
+    ndarray, shape (chosen, dim)
+        In memory, if some were chosen.
+    """
     if chosen is None:
         return np.asarray(rows)
     breaks = np.flatnonzero(np.diff(chosen) != 1) + 1
@@ -298,11 +311,4 @@ def take_rows_of(rows: AnyArray, chosen: IntArray | None) -> AnyArray:
 
 
 def _free_bytes(device: str) -> float:
-    if device.startswith("cuda"):
-        return float(torch.cuda.mem_get_info(device)[0])
-    for line in (
-        Path("/proc/meminfo").read_text(encoding="ascii").splitlines() if Path("/proc/meminfo").exists() else []
-    ):
-        if line.startswith("MemAvailable:"):
-            return float(line.split()[1]) * 1024
-    return 8.0 * _GB
+    return float(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else free_bytes()

@@ -1,5 +1,6 @@
 """Patients as a model sees them: all tiles of all their slides, and their covariates."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ import pandas as pd
 from pathoml.bags import Bag, FeatureSpec, check_same_features, read_bag
 from pathoml.cohort import Cohort
 from pathoml.errors import BagFormatError
+from pathoml.mil.tile_rows import TileRows, free_bytes
 from pathoml.provenance import array_digest, digest_of
 from pathoml.units import AnyArray, IntArray
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class PatientFeatures:
 
     Parameters
     ----------
-    of_patient : mapping of str to ndarray, each of shape (tiles, dim)
+    of_patient : mapping of str to ndarray or TileRows, each of shape (tiles, dim)
         All slides of a patient, one after another in manifest order.
     spec : FeatureSpec
         What the features of all bags mean.
@@ -30,7 +34,7 @@ class PatientFeatures:
         Slide (counted within the patient), row and column of each tile.
     """
 
-    of_patient: Mapping[str, AnyArray]
+    of_patient: Mapping[str, AnyArray | TileRows]
     spec: FeatureSpec
     digest: str
     places: Mapping[str, IntArray] | None = None
@@ -49,7 +53,7 @@ class Patients:
     ----------
     patient_id : tuple of str
         Who.
-    features : tuple of ndarray, or None
+    features : tuple of ndarray or TileRows, or None
         Tiles of each, float16 or float32; None for a model without slides.
     covariates : DataFrame
         One row each.
@@ -58,13 +62,13 @@ class Patients:
     """
 
     patient_id: tuple[str, ...]
-    features: tuple[AnyArray, ...] | None
+    features: tuple[AnyArray | TileRows, ...] | None
     covariates: pd.DataFrame
     places: tuple[IntArray, ...] | None = None
 
 
 def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> PatientFeatures:
-    """Read the bags of a cohort into memory.
+    """Read the bags of a cohort: into memory where half of what is free holds them, else mapped, so that disks are read as needed.
 
     Parameters
     ----------
@@ -88,7 +92,10 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
         If two bags were made differently.
     """
     present = set(slide_ids)
-    of_patient: dict[str, AnyArray] = {}
+    size = sum((folder / f"{name}.h5").stat().st_size for name in present if (folder / f"{name}.h5").is_file())
+    mapped = size > free_bytes() / 2
+    logger.info("bags of %.2f GB are %s", size / 1e9, "read where they are used" if mapped else "kept in memory")
+    of_patient: dict[str, AnyArray | TileRows] = {}
     places: dict[str, IntArray] = {}
     digests: list[list[str]] = []
     spec: FeatureSpec | None = None
@@ -98,14 +105,14 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
         for entry in cohort.slides.get(patient, ()):
             if entry.slide_id not in present:
                 continue
-            bag = read_bag(folder / f"{entry.slide_id}.h5")
+            bag = read_bag(folder / f"{entry.slide_id}.h5", mapped=mapped)
             spec = spec or bag.header.feature_spec
             check_same_features(bag.header, spec, "the cohort's first bag")
             places_of_parts.append(places_of(bag, slide=len(parts)))
             parts.append(bag.features)
             digests.append([patient, entry.slide_id, array_digest(bag.features)])
         if parts:
-            of_patient[patient] = np.concatenate(parts)
+            of_patient[patient] = parts[0] if len(parts) == 1 else TileRows(parts)
             places[patient] = np.concatenate(places_of_parts)
     if spec is None:
         raise BagFormatError(f"{folder}: holds no bag of this cohort; run 'pathoml extract' first")

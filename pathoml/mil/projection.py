@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathoml.errors import BagFormatError, BagMismatchError
+from pathoml.mil.tile_rows import TileRows
 from pathoml.units import AnyArray, FloatArray
 
 
@@ -30,7 +31,7 @@ class TileProjection:
         """Columns that the model takes."""
         return len(self.mean) if self.components is None else len(self.components)
 
-    def apply(self, features: AnyArray) -> AnyArray:
+    def apply(self, features: AnyArray | TileRows) -> AnyArray:
         """Project tiles.
 
         Parameters
@@ -52,7 +53,7 @@ class TileProjection:
             raise BagMismatchError(
                 f"features have {features.shape[1]} columns, the model was trained on {len(self.mean)}"
             )
-        standard: AnyArray = features.astype(np.float32)
+        standard: AnyArray = np.array(features, dtype=np.float32)
         standard -= self.mean.astype(np.float32)
         standard /= self.scale.astype(np.float32)
         if self.components is None:
@@ -61,7 +62,7 @@ class TileProjection:
         return projected
 
 
-def fit_projection(bags: Iterable[AnyArray], components: int | None) -> TileProjection:
+def fit_projection(bags: Iterable[AnyArray | TileRows], components: int | None) -> TileProjection:
     """Fit on the tiles of training patients; every tile counts alike.
 
     Only sums over tiles are kept, so memory does not grow with the cohort.
@@ -85,7 +86,7 @@ def fit_projection(bags: Iterable[AnyArray], components: int | None) -> TileProj
     """
     count, total, products = 0, np.zeros(0), np.zeros((0, 0))
     for features in bags:
-        block = features.astype(np.float64)
+        block = np.asarray(features, dtype=np.float64)
         if count == 0:
             total, products = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
         count += len(block)
