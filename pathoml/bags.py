@@ -353,7 +353,7 @@ def _check_arrays(name: str, arrays: dict[str, AnyArray]) -> None:
         raise BagFormatError(f"{name}: features hold NaN or infinity; {remedy}")
 
 
-_INFINITY = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000)}
+_INFINITY: dict[int, np.unsignedinteger[Any]] = {2: np.uint16(0x7C00), 4: np.uint32(0x7F800000)}
 """By bytes of a number: the bits of infinity, above which, without a sign, is only NaN."""
 _PIECE = 1 << 16
 

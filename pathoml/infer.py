@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pathoml.bags import Bag, check_same_features
 from pathoml.errors import PackageError
+from pathoml.mil.attribution import integrated_gradients
 from pathoml.mil.packed import BagOutput, pack
 from pathoml.mil.patients import Patients, places_of
 from pathoml.mil.tile_rows import TileRows
@@ -31,10 +33,13 @@ class TileScores:
         What each tile adds to the slide's share of the risk, counted from the average training patient: positive
         raises it. In standard deviations of the training patients' risk, which is the log hazard; for time bins, hazard
         logits averaged over the bins.
+    is_exact : bool
+        Whether the model is a sum over tiles, so that contributions are its terms; otherwise they are integrated gradients.
     """
 
     attention: FloatArray | None
     contribution: FloatArray
+    is_exact: bool = True
 
 
 def predict_logits(member: Member, patients: Patients, *, device: str = "cpu") -> FloatArray:
@@ -210,14 +215,19 @@ def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device
     if package.feature_spec is None:
         raise PackageError("the model was trained without slides, so there is no map to draw")
     check_same_features(bag.header, package.feature_spec, "the model")
-    attentions, contributions = [], []
+    attentions, contributions, is_exact = [], [], True
     for member in members:
         output = _forward(member, bag.features, np.zeros((1, len(member.covariates.names))), device, places_of(bag))
-        attention = None if output.attention is None else output.attention.values[:, 0].cpu().numpy().astype(np.float64)
-        contributions.append(_centred_contribution(member, output, attention))
+        attention = None if output.attention is None else _array(output.attention.values.mean(dim=1))
+        if output.contributions is None:
+            contributions.append(_centred_gradients(member, bag, device))
+        else:
+            contributions.append(_centred_contribution(member, _array(output.contributions.values), attention))
+        is_exact &= output.contributions is not None
         if attention is not None:
             attentions.append(attention)
-    return TileScores(np.mean(attentions, axis=0) if attentions else None, np.mean(contributions, axis=0))
+    attention = np.mean(attentions, axis=0) if attentions else None
+    return TileScores(attention, np.mean(contributions, axis=0), is_exact)
 
 
 def risk_groups(risk: FloatArray, cutoff: float) -> list[str]:
@@ -238,11 +248,25 @@ def risk_groups(risk: FloatArray, cutoff: float) -> list[str]:
     return [GROUPS[int(value > cutoff)] for value in risk]
 
 
-def _centred_contribution(member: Member, output: BagOutput, attention: FloatArray | None) -> FloatArray:
+def _centred_gradients(member: Member, bag: Bag, device: str) -> FloatArray:
+    """Share a slide's part of the logits out by integrated gradients, and take the average training patient away evenly."""
+    assert member.projection is not None  # a model with slides has one
+    assert member.model.slides is not None
+    tiles = pack([torch.from_numpy(member.projection.apply(bag.features))], [torch.from_numpy(places_of(bag))]).to(
+        device
+    )
+    shares, start = integrated_gradients(member.model.slides, tiles)
+    scale = member.risk_scale if member.objective.risk_is_logit else 1.0
+    even = (float(start) - float(np.mean(member.slide_centre))) / len(bag.features)
+    return (_array(shares) + even) / scale
+
+
+def _array(values: Tensor) -> FloatArray:
+    return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
+
+
+def _centred_contribution(member: Member, raw: FloatArray, attention: FloatArray | None) -> FloatArray:
     """Take each tile's share of the average training patient away, so that zero means neither better nor worse."""
-    if output.contributions is None:
-        raise PackageError("the model's aggregator gives no contributions of tiles")
-    raw = output.contributions.values.cpu().numpy().astype(np.float64)
     weight = attention if attention is not None else np.full(len(raw), 1 / len(raw))
     centred = raw - weight[:, None] * np.asarray(member.slide_centre)[None, :]
     scale = member.risk_scale if member.objective.risk_is_logit else 1.0

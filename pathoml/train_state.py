@@ -103,7 +103,7 @@ class ResumeFile:
     path: Path
     digest: str
     every_s: float
-    _written: float = field(default_factory=time.monotonic)
+    _written: float = field(default_factory=time.monotonic, init=False)
 
     def write_in_time(self, state: TrainState, progress: TrainProgress) -> None:
         """Write the state if the last record is old enough.

@@ -13,12 +13,13 @@ from pathoml.cohort import NumericCovariate
 from pathoml.covariates import fit_covariates
 from pathoml.errors import BagMismatchError, PackageError
 from pathoml.infer import predict_logits, predict_member, predict_package, risk_groups, score_tiles
+from pathoml.mil.attribution import integrated_gradients
 from pathoml.mil.objective import CoxObjective, DiscreteObjective
 from pathoml.mil.packed import Packed, pack
-from pathoml.mil.patients import Patients
+from pathoml.mil.patients import Patients, places_of
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection
-from pathoml.mil.settings import AbmilSettings, MeanPoolSettings
+from pathoml.mil.settings import AbmilSettings, MeanPoolSettings, ModelSettings
 from pathoml.packages import Member, Package
 from tests.trained import as_if_trained
 
@@ -33,9 +34,13 @@ DAYS = np.linspace(10, 1000, 7)
 def patients(*, slides: bool = True) -> Patients:
     rng = np.random.default_rng(0)
     features = tuple(rng.normal(size=(count, 5)).astype(np.float16) for count in range(1, 13))
-    return Patients(
-        tuple(f"p{i}" for i in range(12)), features if slides else None, pd.DataFrame({"age": rng.normal(size=12)})
+    places = tuple(
+        np.stack([np.zeros(n), np.arange(n) // 4, np.arange(n) % 4], axis=1).astype(np.int64) for n in range(1, 13)
     )
+    return Patients(
+        tuple(f"p{i}" for i in range(12)), features if slides else None, pd.DataFrame({"age": rng.normal(size=12)}),
+        places if slides else None,
+    )  # fmt: skip
 
 
 def member(aggregator: Any = None, *, bins: int = 1, seed: int = 0) -> Member:
@@ -210,3 +215,39 @@ def test_several_members_are_averaged() -> None:
     both = score_tiles(members, package(*members), one)
     np.testing.assert_allclose(both.contribution, np.mean([each.contribution for each in alone], axis=0), rtol=1e-12)
     np.testing.assert_allclose(both.attention, np.mean([each.attention for each in alone], axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["chowder", "deepmil", "transmil", "transformer", "ilra"])
+@pytest.mark.parametrize("bins", [1, 4])
+def test_integrated_gradients_sum_to_what_the_slide_adds_to_the_average_patient(kind: str, bins: int) -> None:
+    settings = ModelSettings.model_validate({"aggregator": {"kind": kind}}).aggregator
+    one = member(settings, bins=bins)
+    rng = np.random.default_rng(5)
+    grid = np.column_stack([np.arange(20) // 5, np.arange(20) % 5]).astype(np.int32)
+    bag = Bag(
+        HEADER,
+        rng.normal(size=(20, 5)).astype(np.float16),
+        grid * 224,
+        grid,
+        np.ones(20, np.float32),
+        np.zeros(20, np.uint8),
+    )
+    package = Package((one,), HEADER.feature_spec, None, tuple(DAYS), {})
+    scores = score_tiles([one], package, bag)
+    assert not scores.is_exact
+    tiles = pack([torch.from_numpy(one.projection.apply(bag.features))], [torch.from_numpy(places_of(bag))])
+    with torch.no_grad():
+        logit = one.model.slides(tiles).logits.mean().item()
+    scale = one.risk_scale if bins == 1 else 1.0
+    expected = (logit - np.mean(one.slide_centre)) / scale
+    assert scores.contribution.sum() == pytest.approx(expected, abs=0.02 * max(1.0, abs(expected)))
+
+
+def test_integrated_gradients_of_an_additive_linear_model_are_its_terms() -> None:
+    one = member(MeanPoolSettings())
+    tiles = pack([torch.randn(9, 4)])
+    shares, start = integrated_gradients(one.model.slides, tiles)
+    torch.testing.assert_close(
+        shares, one.model.slides(tiles).contributions.values[:, 0].detach(), rtol=1e-5, atol=1e-6
+    )
+    assert start.item() == 0

@@ -28,6 +28,9 @@ class Aggregator(nn.Module, ABC):
     order_matters: ClassVar[bool] = False
     needs_places: ClassVar[bool] = False
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @abstractmethod
     def forward(self, tiles: Packed) -> BagOutput:
         """Score bags.

@@ -77,6 +77,9 @@ def draw_maps_of_slide(
             continue
         raster = tile_raster(header, bag.grid, relative_to_average(values), picture.shape[:2])
         path = request.folder / f"{entry.slide_id}_{kind}.png"
-        draw_heatmap(path, picture, raster, kind=kind, caption=request.caption, settings=settings)
+        caption = request.caption
+        if kind == "contribution" and not scores.is_exact:
+            caption += "; contributions are integrated gradients"
+        draw_heatmap(path, picture, raster, kind=kind, caption=caption, settings=settings)
         drawn.append((kind, path))
     return drawn
