@@ -186,7 +186,7 @@ def remote_slides(entries: Sequence[SlideEntry], manifest_name: str) -> list[Pro
     problems = [
         Problem(
             f"{manifest_name}: row {entry.row}, column path",
-            f"slide {entry.slide_id}: {entry.url} does not lie on this machine; set extract.staging.folder to a local "
+            f"slide {entry.slide_id}: {entry.url.partition('?')[0]} does not lie on this machine; set extract.staging.folder to a local "
             "folder for copies",
         )
         for entry in entries
@@ -208,7 +208,7 @@ def _entry(
         )
     mpp = _mpp(where, row.get("mpp", ""), problems)
     url = row["path"] if "://" in row["path"] else None
-    path = folder / (row["path"] if url is None else PurePosixPath(row["path"]).name)
+    path = folder / (row["path"] if url is None else PurePosixPath(row["path"].partition("?")[0]).name)
     return SlideEntry(row["slide_id"], path, row["patient_id"], mpp, row_number, url)
 
 

@@ -8,13 +8,15 @@ that the same command goes on after an interruption; several machines may share 
 """
 
 import argparse
+import signal
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pathoml.cohort import SlideEntry
 from pathoml.config import load_config
 from pathoml.encoders.settings import Lite0Settings
-from pathoml.errors import PathomlError
+from pathoml.errors import OutputError, PathomlError
 from pathoml.extract import ExtractStatus, extract_archive, parse_shard
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.pipeline.doctor import resolve_device
@@ -26,7 +28,11 @@ SUFFIXES = ("*.svs", "*.tif", "*.tiff", "*.ndpi", "*.mrxs", "*.scn", "*.bif", "*
 
 def slides_in(folder: Path, patterns: list[str], mpp: float | None) -> list[SlideEntry]:
     """Return the slides below a folder, in the order of their names."""
-    paths = sorted({path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()})
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and any(fnmatchcase(path.name.lower(), pattern.lower()) for pattern in patterns)
+    )
     names = ["--".join(path.relative_to(folder).with_suffix("").parts) for path in paths]
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
@@ -43,6 +49,11 @@ def say(status: ExtractStatus) -> None:
     )
 
 
+def interrupt(number: int, frame: object) -> None:
+    """Let SIGTERM end the work as Ctrl-C does: orderly."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slides", type=Path)
@@ -53,6 +64,7 @@ def main() -> int:
     parser.add_argument("--shard", default="1/1", help="only the I-th of N parts, as I/N")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         shard = parse_shard(options.shard)
         recipe = Recipe(ClassicalTissueSettings(), TilingSettings(), Lite0Settings(), ExtractSettings())
@@ -64,9 +76,15 @@ def main() -> int:
             return 2
         device = resolve_device(options.device)
         outcomes = extract_archive(shard.of(found), recipe, options.bags, device=device, watch=say)
+    except OutputError as error:
+        print(f"{error}\nwhat was finished is kept; the same command goes on", file=sys.stderr)
+        return 3
     except PathomlError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 3
     lost = [one for one in outcomes if not one.has_bag]
     for one in lost:
         print(f"{one.slide_id}: {one.code}: {one.message}", file=sys.stderr)

@@ -157,17 +157,19 @@ class DecodingPool:
             yield page
             self._ring.free_page(one.lane)
 
-    def supervise(self, one: Decoding) -> None:
+    def supervise(self, one: Decoding, *, not_looking_s: float = 0.0) -> None:
         """Give up a slide whose process has worked on it for too long; waiting for its reader does not count.
 
         Parameters
         ----------
         one : Decoding
             The slide.
+        not_looking_s : float, optional
+            Since the last look, the time in which the reader was held up elsewhere and could not see who waits for whom.
         """
         now = time.monotonic()
         if not self._ring.is_waiting(one.lane):
-            one.busy_s += now - one.looked_at
+            one.busy_s += max(0.0, now - one.looked_at - not_looking_s)
         one.looked_at = now
         if one.busy_s > self._recipe.extract.slide_timeout_s:
             one.future.cancel()

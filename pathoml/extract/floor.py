@@ -36,7 +36,10 @@ def one_by_one(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideOutcome]:
     SlideOutcome
         One a slide.
     """
-    for entry in todo:
+    while todo:
+        entry = todo.popleft()
+        if not todo:
+            todo.extend(line.freed())
         claimed = line.claim(entry)
         if not claimed:
             continue
@@ -104,7 +107,9 @@ class _Floor:
         self._writing: deque[Future[SlideOutcome]] = deque()
 
     def is_busy(self) -> bool:
-        """Say whether anything is left to do."""
+        """Say whether anything is left to do; at the end, slides whose owner has died meanwhile are."""
+        if not (self._has_slides_left() or self._decoding or self._encoding or self._writing):
+            self._todo.extend(self._line.freed())
         return self._has_slides_left() or bool(self._decoding or self._encoding or self._writing)
 
     def _has_slides_left(self) -> bool:
@@ -155,15 +160,18 @@ class _Floor:
         return ended
 
     def _take_pages(self) -> bool:
-        moved = False
+        moved, encoding_s = False, 0.0
         for decoding, work in self._decoding:
             for tiles, rows in self._pool.pages(decoding):
+                started = time.monotonic()
                 for job, features in work.parts:
                     if features.tiles == 0:
                         features.change = stain_change(job.recipe.stain, self._pool.colours(decoding))
                     job.stream.add(features, tiles, rows)
+                encoding_s += time.monotonic() - started
                 moved = True
-            self._pool.supervise(decoding)
+        for decoding, _ in self._decoding:
+            self._pool.supervise(decoding, not_looking_s=encoding_s)
         return moved
 
     def _end_decoding(self) -> list[SlideOutcome]:

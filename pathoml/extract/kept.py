@@ -10,7 +10,7 @@ from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
 from pathoml.decoding.slide_tiles import regions_digest
 from pathoml.encoders.settings import EncoderSettings
-from pathoml.errors import BagError, UnreadableSlideError
+from pathoml.errors import BagError, SlideError
 from pathoml.extract.outcomes import SlideOutcome
 from pathoml.extract.staging import source_fingerprint
 from pathoml.extract_settings import Recipe
@@ -99,7 +99,7 @@ def kept_bag(entry: SlideEntry, folder: Path, recipe: Recipe) -> SlideOutcome | 
     try:
         bag = read_bag(path)
         fingerprint = source_fingerprint(entry)
-    except (BagError, OSError, UnreadableSlideError) as error:
+    except (BagError, OSError, SlideError) as error:
         logger.warning("extracting slide %s again: %s", entry.slide_id, error)
         return None
     header = bag.header

@@ -195,6 +195,22 @@ class Line:
         self._locks.release(entry.slide_id)
         return failed(entry.slide_id, error)
 
+    def freed(self) -> list[SlideEntry]:
+        """Return slides whose owner has died since they were passed over; they can be claimed.
+
+        Returns
+        -------
+        list of SlideEntry
+            Taken off those that are left to others.
+        """
+        freed = []
+        for entry in list(self._busy_elsewhere):
+            if all_kept(entry, self._recipes) is None and self._locks.acquire(entry.slide_id):
+                self._locks.release(entry.slide_id)
+                self._busy_elsewhere.remove(entry)
+                freed.append(entry)
+        return freed
+
     def left_to_others(self) -> Iterator[SlideOutcome]:
         """Say of slides that others own whether they are done by now.
 

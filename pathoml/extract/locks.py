@@ -112,7 +112,7 @@ class Locks:
         for path in self._folder.glob("*.lock"):
             self._take_over(path, replace=False)
         if not any(self._folder.glob("*.lock")):
-            for scrap in self._folder.glob("*"):
+            for scrap in (path for path in self._folder.glob("*") if path.suffix != ".lock"):
                 scrap.unlink(missing_ok=True)
         try:
             self._folder.rmdir()
@@ -137,12 +137,14 @@ class Locks:
 
     def _is_stale(self, path: Path) -> bool:
         try:
-            content = json.loads(path.read_text(encoding="ascii") or "{}")
             age = self._server_time() - path.stat().st_mtime
+            content = json.loads(path.read_text(encoding="ascii", errors="replace") or "{}")
         except FileNotFoundError:
             return True
         except ValueError:
-            return False  # being written at this moment, or foreign: its age will tell
+            content = {}  # being written at this moment, or what a failing disk left: its age will tell
+        if not isinstance(content, dict):
+            content = {}
         on_this_machine = content.get("host") == socket.gethostname()
         return age > STALE_S or (on_this_machine and not is_running(int(content.get("pid", 0))))
 

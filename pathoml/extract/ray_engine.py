@@ -8,7 +8,7 @@ from typing import Any
 from pathoml.cohort import SlideEntry
 from pathoml.errors import InputError, WorkerLostError
 from pathoml.extract.archive import extract_archive
-from pathoml.extract.outcomes import SlideOutcome, failed
+from pathoml.extract.outcomes import SlideOutcome, append_to_ledger, failed
 from pathoml.extract_settings import Recipe
 from pathoml.progress import Progress, silent
 
@@ -73,7 +73,8 @@ def _run(
     needs = {"num_gpus": 1} if device.startswith("cuda") else {"num_cpus": recipe.extract.threads_per_worker}
     remote: Any = ray.remote  # whose types cannot take options from a dict
     task = remote(max_retries=1, **needs)(extract_one)
-    running = {task.remote(entry, recipe, folder, device): entry for entry in entries}
+    where = "cuda" if device.startswith("cuda") else device  # Ray shows each task the one GPU that it was given
+    running = {task.remote(entry, recipe, folder, where): entry for entry in entries}
     outcomes: dict[str, SlideOutcome] = {}
     progress("extract", 0, len(entries))
     while running:
@@ -82,9 +83,12 @@ def _run(
             entry = running.pop(one)
             try:
                 outcomes[entry.slide_id] = ray.get(one)
-            except ray.exceptions.WorkerCrashedError as error:
+            except ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
+            except ray.exceptions.RayError as error:  # its process or machine died, or had no memory, twice
                 lost = WorkerLostError(f"{entry.path.name}: the process that read it died twice ({error})")
                 outcomes[entry.slide_id] = failed(entry.slide_id, lost)
+                append_to_ledger(folder, outcomes[entry.slide_id])
             progress("extract", len(outcomes), len(entries))
     return [outcomes[entry.slide_id] for entry in entries]
 

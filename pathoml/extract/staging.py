@@ -6,15 +6,16 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pathoml.cohort import SlideEntry
-from pathoml.errors import OutputError, SlideError, SlideNotFoundError, UnreadableSlideError
+from pathoml.errors import OutputError, PathomlError, SlideNotFoundError, UnreadableSlideError
 from pathoml.extract_settings import StagingSettings
 from pathoml.files import make_folder
 from pathoml.processes import is_running
@@ -23,6 +24,7 @@ from pathoml.slides.identity import sampled_digest, slide_fingerprint
 logger = logging.getLogger(__name__)
 
 _GB = 1_000_000_000
+_BLOCK_BYTES = 1 << 24
 
 
 class Source(Protocol):
@@ -157,37 +159,41 @@ class Staging:
 
     def _copy(self, entry: SlideEntry) -> SlideEntry:
         remote = _Remote(entry)
-        try:
-            files = remote.files()
-            size = sum(one.size for one in files)
-        except FileNotFoundError as error:
-            raise SlideNotFoundError(f"{entry.path.name}: no such file: {remote.shown}") from error
-        except OSError as error:
-            raise _unreachable(entry, remote, error) from error
+        files = remote.files()
+        size = sum(one.size for one in files)
         if size > self._quota:
             return self._too_large(entry, size)
-        self._reserve(entry.slide_id, size)
+        self._reserve(entry, size)
         try:
             folder = self._folder / entry.slide_id
             for one in files:
-                target = folder / one.name
-                make_folder(target.parent)
-                remote.copy(one, target)
+                make_folder((folder / one.name).parent)
+                self._fill(folder / one.name, remote, one)
             near = replace(entry, path=folder / files[0].name, url=None)
             if slide_fingerprint(near.path) != remote.fingerprint(files):
                 raise UnreadableSlideError(
                     f"{entry.path.name}: its copy differs from {remote.shown}; is it being written, or the share failing?"
                 )
-        except OutputError:
-            self.release(entry)
-            raise
-        except OSError as error:
-            self.release(entry)
-            raise _unreachable(entry, remote, error) from error
-        except SlideError:
+        except PathomlError:
             self.release(entry)
             raise
         return near
+
+    def _fill(self, target: Path, remote: "_Remote", one: "_RemoteFile") -> None:
+        """Copy a file block by block, until the end or until everything is given up."""
+        try:
+            with target.open("wb") as file:
+                for block in remote.blocks(one):
+                    if self._closed:
+                        raise UnreadableSlideError(f"{remote.name}: copying was given up")
+                    file.write(block)
+        except OSError as error:
+            if isinstance(error, PathomlError):
+                raise
+            raise OutputError(
+                f"{target.parent}: a slide of {one.size / _GB:.2f} GB cannot be copied there ({error}); free space, or set "
+                "extract.staging.quota_gb lower"
+            ) from error
 
     def _too_large(self, entry: SlideEntry, size: int) -> SlideEntry:
         said = f"{size / _GB:.1f} GB are more than extract.staging.quota_gb: {self._settings.quota_gb:g}"
@@ -196,11 +202,13 @@ class Staging:
         logger.warning("%s: read where it lies, since %s", entry.path.name, said)
         return entry
 
-    def _reserve(self, slide_id: str, size: int) -> None:
+    def _reserve(self, entry: SlideEntry, size: int) -> None:
         """Wait until a slide fits into the quota beside those that are there."""
         with self._room:
             self._room.wait_for(lambda: self._closed or sum(self._used.values()) + size <= self._quota)
-            self._used[slide_id] = size
+            if self._closed:
+                raise UnreadableSlideError(f"{entry.path.name}: copying was given up")
+            self._used[entry.slide_id] = size
 
     def _sweep(self) -> None:
         """Delete what killed processes of this machine left."""
@@ -219,49 +227,86 @@ class _RemoteFile:
 
 
 class _Remote:
-    """The files of a slide, wherever they lie."""
+    """The files of a slide, wherever they lie; whatever a store's package raises becomes an error of the slide."""
 
     def __init__(self, entry: SlideEntry) -> None:
         import fsspec  # loads its file systems only when one is asked for
 
-        self.shown = entry.url or str(entry.path)
-        try:
+        self.name = entry.path.name
+        self.shown = str(entry.path) if entry.url is None else without_query(entry.url)
+        with self._border():
             self._system: Any
-            self._system, self._path = fsspec.core.url_to_fs(self.shown)
-        except (ImportError, ValueError) as error:
-            raise UnreadableSlideError(
-                f"{entry.path.name}: {self.shown} cannot be reached ({error}); install what it asks for with pip"
-            ) from error
+            self._system, self._path = fsspec.core.url_to_fs(entry.url or str(entry.path))
 
     def files(self) -> Sequence[_RemoteFile]:
         """Return the slide's own file, then what belongs to it: an MRXS slide's folder, the DICOM files beside."""
-        own = PurePosixPath(self._path)
+        own = PurePosixPath(without_query(self._path))
         paths = [(self._path, own.name)]
-        if own.suffix.lower() == ".mrxs" and self._system.isdir(str(own.with_suffix(""))):
-            inside = sorted(self._system.find(str(own.with_suffix("")), maxdepth=1))
-            paths += [(path, f"{own.stem}/{PurePosixPath(path).name}") for path in inside]
-        if own.suffix.lower() == ".dcm":
-            beside = sorted(self._system.find(str(own.parent), maxdepth=1))
-            paths += [
-                (path, PurePosixPath(path).name)
-                for path in beside
-                if PurePosixPath(path).suffix.lower() == ".dcm" and PurePosixPath(path).name != own.name
-            ]
-        return [_RemoteFile(path, name, int(self._system.size(path))) for path, name in paths]
+        with self._border():
+            if own.suffix.lower() == ".mrxs" and self._system.isdir(str(own.with_suffix(""))):
+                inside = sorted(self._system.find(str(own.with_suffix("")), maxdepth=1))
+                paths += [(path, f"{own.stem}/{PurePosixPath(path).name}") for path in inside]
+            if own.suffix.lower() == ".dcm":
+                beside = [PurePosixPath(path) for path in sorted(self._system.find(str(own.parent), maxdepth=1))]
+                paths += [
+                    (str(one), one.name) for one in beside if one.suffix.lower() == ".dcm" and one.name != own.name
+                ]
+            return [_RemoteFile(path, name, int(self._system.size(path))) for path, name in paths]
 
-    def copy(self, one: _RemoteFile, target: Path) -> None:
-        """Copy one file."""
-        self._system.get_file(one.path, str(target))
+    def blocks(self, one: _RemoteFile) -> Iterator[bytes]:
+        """Read one file, block by block."""
+        with self._border():
+            stream = self._system.open(one.path, "rb")
+        with stream:
+            while True:
+                with self._border():
+                    block: bytes = stream.read(_BLOCK_BYTES)
+                if not block:
+                    return
+                yield block
 
     def fingerprint(self, files: Sequence[_RemoteFile]) -> str:
         """Return what `slide_fingerprint` says of the slide, without copying it."""
         digest = hashlib.sha256()
-        own = PurePosixPath(files[0].path)
+        own = PurePosixPath(without_query(files[0].path))
         counted = files if own.suffix.lower() == ".mrxs" else files[:1]
-        for one in counted:
-            with self._system.open(one.path, "rb") as stream:
-                digest.update(sampled_digest(stream, one.size))
+        with self._border():
+            for one in counted:
+                with self._system.open(one.path, "rb") as stream:
+                    digest.update(sampled_digest(stream, one.size))
         return digest.hexdigest()
+
+    @contextmanager
+    def _border(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise SlideNotFoundError(f"{self.name}: no such file: {self.shown}") from error
+        except (ImportError, ValueError) as error:
+            raise UnreadableSlideError(
+                f"{self.name}: {self.shown} cannot be reached ({error}); install what it asks for with pip"
+            ) from error
+        except Exception as error:
+            said = without_query(str(error)) or type(error).__name__
+            raise UnreadableSlideError(
+                f"{self.name}: {self.shown} cannot be read ({said}); is the store there, are you allowed to?"
+            ) from error
+
+
+def without_query(url: str) -> str:
+    """Return a URL without what stands behind its question mark, which may be a signature.
+
+    Parameters
+    ----------
+    url : str
+        Or a path, which is returned as it is.
+
+    Returns
+    -------
+    str
+        Fit to be shown.
+    """
+    return url.partition("?")[0]
 
 
 def source_fingerprint(entry: SlideEntry) -> str:
@@ -279,18 +324,10 @@ def source_fingerprint(entry: SlideEntry) -> str:
 
     Raises
     ------
-    OSError
+    OSError, SlideError
         If it cannot be read.
-    UnreadableSlideError
-        If its kind of store needs a package that is not installed.
     """
     if entry.url is None:
         return slide_fingerprint(entry.path)
     remote = _Remote(entry)
     return remote.fingerprint(remote.files())
-
-
-def _unreachable(entry: SlideEntry, remote: _Remote, error: OSError) -> UnreadableSlideError:
-    return UnreadableSlideError(
-        f"{entry.path.name}: {remote.shown} cannot be copied ({error}); is the share there, are you allowed to?"
-    )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathoml.encoders.record import Encoder
+from pathoml.errors import EncoderError
 from pathoml.stain import StainChange
 from pathoml.units import RgbImage
 
@@ -251,9 +252,12 @@ class BatchStream:
             size = min(self._largest, len(tiles))
             try:
                 parts = [place.encoder.encode(part, precision=self._precision) for part in _parts(tiles, size)]
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
                 if size == 1:
-                    raise
+                    raise EncoderError(
+                        f"encoder {place.encoder.name}: {place.device} has no memory for a single tile of its own size; use "
+                        "extract.precision: bfloat16, a smaller encoder, or a device with more memory"
+                    ) from error
                 self._largest = (size + 1) // 2
                 logger.warning(
                     "%s has no memory for %d tiles at once; going on with %d", place.device, size, self._largest

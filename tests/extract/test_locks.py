@@ -110,3 +110,12 @@ def test_of_processes_that_race_for_slides_each_slide_has_one(tmp_path: Path) ->
     for one in racers:
         one.communicate("", timeout=30)
     assert sum(won) == 200
+
+
+@pytest.mark.parametrize("content", [b"\0" * 40, b"[]", b"{", b""])
+def test_a_lock_that_says_nothing_goes_by_its_age(locks: Locks, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "locks" / "a.lock"
+    path.write_bytes(content)
+    assert not locks.acquire("a")
+    os.utime(path, (time.time() - 2 * STALE_S,) * 2)
+    assert locks.acquire("a")

@@ -1,7 +1,7 @@
 """Staging: what is read from a copy is what lies at the source; copies stay within their quota and go away."""
 
+import errno
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,11 +14,13 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from pathoml.cohort import SlideEntry, SlidesSettings
 from pathoml.encoders.settings import Lite0Settings
-from pathoml.errors import InputError, SlideError, SlideNotFoundError, UnreadableSlideError
+from pathoml.errors import InputError, OutputError, SlideError, SlideNotFoundError, UnreadableSlideError
 from pathoml.extract import SlideOutcome, extract_archive
+from pathoml.extract import staging as staging_module
 from pathoml.extract.staging import Staging, source_fingerprint
 from pathoml.extract_settings import ExtractSettings, Recipe, StagingSettings
 from pathoml.manifest import read_manifest
@@ -162,6 +164,44 @@ def test_leaving_ends_copies_that_wait(tmp_path: Path) -> None:
     assert not files(tmp_path / "near")
 
 
+def test_leaving_begins_no_copy(tmp_path: Path) -> None:
+    entries = [blank(tmp_path, f"{name}.tif") for name in "abc"]
+    staging = Staging(StagingSettings(folder=tmp_path / "near", quota_gb=1.5 * BYTES / 1e9, copies_at_once=3))
+    futures = [staging.fetch(entry) for entry in entries]
+    deadline = time.monotonic() + 60
+    while not any(one.done() for one in futures) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    staging.__exit__(None, None, None)
+    outcomes = [one.exception() is None for one in futures if not one.cancelled()]
+    assert outcomes.count(True) == 1
+
+
+def test_a_full_disk_stops_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = blank(tmp_path)
+    opened = Path.open
+
+    def full(self: Path, mode: str = "r", **options: object) -> object:
+        if mode == "wb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, mode, **options)
+
+    with Staging(StagingSettings(folder=tmp_path / "near")) as staging:
+        monkeypatch.setattr(Path, "open", full)
+        with pytest.raises(OutputError, match="quota_gb"):
+            staging.fetch(entry).result()
+
+
+def test_signatures_of_urls_are_neither_names_nor_shown(tmp_path: Path) -> None:
+    table = tmp_path / "slides.csv"
+    secret = "X-Signature=" + "s" * 300
+    table.write_text(f"slide_id,path,patient_id\na,memory://bucket/gone.svs?{secret},P1\n", encoding="utf-8")
+    (entry,) = read_manifest(SlidesSettings(manifest=table))
+    assert entry.path.name == "gone.svs"
+    with Staging(StagingSettings(folder=tmp_path / "near")) as staging, pytest.raises(SlideError) as raised:
+        staging.fetch(entry).result()
+    assert "Signature" not in str(raised.value)
+
+
 def test_a_slide_larger_than_the_quota_is_read_where_it_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     entry = blank(tmp_path)
     with Staging(StagingSettings(folder=tmp_path / "near", quota_gb=BYTES / 2e9)) as staging:
@@ -177,26 +217,30 @@ def test_a_slide_larger_than_the_quota_is_read_where_it_lies(tmp_path: Path, cap
 def test_a_copy_that_differs_from_its_source_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = blank(tmp_path)
 
-    def torn(self: object, source: str, target: str, **_: object) -> None:
-        Path(target).write_bytes(Path(source).read_bytes()[:-1])
-
-    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.get_file", torn)
+    monkeypatch.setattr(staging_module._Remote, "blocks", lambda self, one: [entry.path.read_bytes()[:-1]])
     with Staging(StagingSettings(folder=tmp_path / "near")) as staging:
         with pytest.raises(UnreadableSlideError, match="differs"):
             staging.fetch(entry).result()
         assert not files(tmp_path / "near")
 
 
-def test_a_copy_that_fails_leaves_room_and_names_the_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class StoreError(Exception):
+    """What a store's package may raise: no OSError."""
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), StoreError("Input/output error")])
+def test_a_copy_that_fails_leaves_room_and_names_the_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     entries = [blank(tmp_path, f"{name}.tif") for name in "ab"]
-    real = shutil.copyfile
+    opened = LocalFileSystem.open
 
-    def failing(source: str, target: str, **_: object) -> None:
-        if Path(source).name == "a.tif":
-            raise OSError(5, "Input/output error")
-        real(source, target)
+    def failing(self: LocalFileSystem, path: str, *rest: object, **options: object) -> object:
+        if Path(path).name == "a.tif":
+            raise error
+        return opened(self, path, *rest, **options)
 
-    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.get_file", lambda _, *paths: failing(*paths))
+    monkeypatch.setattr(LocalFileSystem, "open", failing)
     with Staging(StagingSettings(folder=tmp_path / "near", quota_gb=BYTES / 1e9, copies_at_once=1)) as staging:
         futures = [staging.fetch(entry) for entry in entries]
         with pytest.raises(SlideError, match=r"a\.tif.*Input/output"):
