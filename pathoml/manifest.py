@@ -186,8 +186,8 @@ def remote_slides(entries: Sequence[SlideEntry], manifest_name: str) -> list[Pro
     problems = [
         Problem(
             f"{manifest_name}: row {entry.row}, column path",
-            f"slide {entry.slide_id}: {entry.url.partition('?')[0]} does not lie on this machine; set extract.staging.folder to a local "
-            "folder for copies",
+            f"slide {entry.slide_id}: {entry.url.partition('?')[0]} does not lie on this machine; set "
+            "extract.staging.folder to a local folder for copies",
         )
         for entry in entries
         if entry.url is not None
