@@ -30,6 +30,7 @@ The tree::
     │   ├── OutOfMemoryError (MemoryError)
     │   └── WorkerLostError (RuntimeError)
     ├── SlidesFailedError                   so many slides were lost that what was asked for cannot be done
+    ├── TrainingError (ArithmeticError)     a model cannot be trained further; the patients are named
     ├── BagError (ValueError)               a feature bag is missing, damaged, or of another kind than asked
     │   ├── BagFormatError
     │   └── BagMismatchError

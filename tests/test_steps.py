@@ -251,7 +251,7 @@ torch.set_num_threads(1)
 from pathoml.train_settings import TrainSettings
 from pathoml.train_state import ResumeFile
 from tests.test_steps import fitted
-settings = TrainSettings(max_epochs=400, patience=400, checkpoint_s=0, batch_patients=16)
+settings = TrainSettings(max_epochs=150, patience=150, checkpoint_s=0, batch_patients=16)
 fitted(settings, Path(sys.argv[1]) / "saved", ResumeFile(Path(sys.argv[1]) / "fold.resume", "digest", 0.0))
 """
 
