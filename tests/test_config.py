@@ -37,8 +37,9 @@ def test_every_mistake_is_reported_at_once_with_its_line(tmp_path: Path) -> None
     assert set(found) == {"study.yaml:8", "study.yaml:10", "study.yaml:11", "study.yaml:13"}
     assert found["study.yaml:8"] == "trian: unknown key; did you mean 'train'?"
     assert found["study.yaml:10"].startswith("train.max_epochs: input should be greater than or equal to 1, found 0")
-    assert found["study.yaml:11"] == "train.loss.kind: 'discret' is not one of cox, discrete, pmf, mtlr, deephit; did you mean 'discrete'?"
-    assert found["study.yaml:13"].endswith("'abmill' is not one of abmil, mean; did you mean 'abmil'?")
+    kinds = "cox, discrete, pmf, mtlr, deephit"
+    assert found["study.yaml:11"] == f"train.loss.kind: 'discret' is not one of {kinds}; did you mean 'discrete'?"
+    assert found["study.yaml:13"].endswith("did you mean 'abmil'?")
 
 
 @pytest.mark.parametrize(
