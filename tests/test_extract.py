@@ -4,8 +4,11 @@ import dataclasses
 import errno
 import importlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,11 @@ from torch import nn
 
 from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
+from pathoml.decoding.workers import Decoding, DecodingPool
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.extract import SlideOutcome, extract_archive
+from pathoml.extract.locks import STALE_S, Locks
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.slides import slide_digest, slide_fingerprint
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
@@ -274,3 +279,39 @@ def test_the_bag_counts_what_was_rejected_and_why(slides: Path, tmp_path: Path, 
     header = read_bag(tmp_path / "a.h5").header
     assert header.rejected["not_drawn"] == every[0].tiles - 3 > 0
     assert header.rejected["little_tissue"] == read_bag(tmp_path / "all/a.h5").header.rejected["little_tissue"] > 0
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_slide_whose_owner_dies_meanwhile_is_taken_up(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    (tmp_path / "locks").mkdir()
+    lock = tmp_path / "locks" / "a.lock"
+    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}), encoding="ascii")
+    release = Locks.release
+
+    def dies(self: Locks, slide_id: str) -> None:
+        release(self, slide_id)
+        if slide_id == "b" and lock.exists():  # by then its owner has not been heard of for long
+            os.utime(lock, (time.time() - 2 * STALE_S,) * 2)
+
+    monkeypatch.setattr(Locks, "release", dies)
+    outcomes = extract_archive([entry(slides / f"{name}.tif") for name in "ab"], recipe(workers=workers), tmp_path)
+    assert statuses(outcomes) == ["done", "done"]
+
+
+def test_time_in_which_nobody_looked_is_not_held_against_a_slide() -> None:
+    class Ring:
+        def is_waiting(self, lane: int) -> bool:
+            return False
+
+    pool = DecodingPool.__new__(DecodingPool)
+    pool._ring, pool._recipe = Ring(), recipe(slide_timeout_s=10)
+    one = Decoding(entry(Path("a.tif")), 0, Future(), looked_at=time.monotonic() - 100)
+    pool.supervise(one, not_looking_s=95)
+    assert not one.future.cancelled()
+    assert 4 < one.busy_s < 10
+    one.looked_at -= 6
+    pool.supervise(one)
+    assert one.future.cancelled()

@@ -36,10 +36,7 @@ def one_by_one(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideOutcome]:
     SlideOutcome
         One a slide.
     """
-    while todo:
-        entry = todo.popleft()
-        if not todo:
-            todo.extend(line.freed())
+    for entry in _with_freed(line, todo):
         claimed = line.claim(entry)
         if not claimed:
             continue
@@ -60,6 +57,14 @@ def one_by_one(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideOutcome]:
         line.collect(wait=True)
         yield line.write(work)
     yield from line.left_to_others()
+
+
+def _with_freed(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideEntry]:
+    """Give all slides, then those whose owner has died meanwhile."""
+    while todo:
+        yield todo.popleft()
+        if not todo:
+            todo.extend(line.freed())
 
 
 def in_parallel(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideOutcome | None]:
