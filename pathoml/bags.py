@@ -362,10 +362,8 @@ def _all_finite(features: AnyArray) -> bool:
     """Say whether all numbers are finite: by their bits, in pieces that stay in cache, many times faster than isfinite."""
     infinity = _INFINITY[features.itemsize]
     bits = np.ascontiguousarray(features).reshape(-1).view(infinity.dtype)
-    without_sign, buffer = (
-        ~(infinity.dtype.type(1) << infinity.dtype.type(8 * features.itemsize - 1)),
-        np.empty(_PIECE, bits.dtype),
-    )
+    without_sign = np.iinfo(infinity.dtype).max >> 1
+    buffer = np.empty(_PIECE, bits.dtype)
     for start in range(0, len(bits), _PIECE):
         piece = bits[start : start + _PIECE]
         if np.bitwise_and(piece, without_sign, out=buffer[: len(piece)]).max() >= infinity:

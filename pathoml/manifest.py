@@ -186,13 +186,29 @@ def remote_slides(entries: Sequence[SlideEntry], manifest_name: str) -> list[Pro
     problems = [
         Problem(
             f"{manifest_name}: row {entry.row}, column path",
-            f"slide {entry.slide_id}: {entry.url.partition('?')[0]} does not lie on this machine; set "
+            f"slide {entry.slide_id}: {without_query(entry.url)} does not lie on this machine; set "
             "extract.staging.folder to a local folder for copies",
         )
         for entry in entries
         if entry.url is not None
     ]
     return first_of(problems, manifest_name)
+
+
+def without_query(url: str) -> str:
+    """Return a URL without what stands behind its question mark, which may be a signature.
+
+    Parameters
+    ----------
+    url : str
+        Or a path, which is returned as it is.
+
+    Returns
+    -------
+    str
+        Fit to be shown.
+    """
+    return url.partition("?")[0]
 
 
 def _entry(
@@ -208,7 +224,7 @@ def _entry(
         )
     mpp = _mpp(where, row.get("mpp", ""), problems)
     url = row["path"] if "://" in row["path"] else None
-    path = folder / (row["path"] if url is None else PurePosixPath(row["path"].partition("?")[0]).name)
+    path = folder / (row["path"] if url is None else PurePosixPath(without_query(row["path"])).name)
     return SlideEntry(row["slide_id"], path, row["patient_id"], mpp, row_number, url)
 
 

@@ -130,22 +130,26 @@ def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
     return LaidTiles(picture, mask, grid)
 
 
-def require_brightfield(slide: Slide, picture: RgbImage) -> None:
+_GLANCE_MPP = 32.0
+"""Resolution at which a slide is looked at only to see whether it was lit."""
+
+
+def require_brightfield(slide: Slide, picture: RgbImage | None = None) -> None:
     """Refuse a slide that was not seen against light.
 
     Parameters
     ----------
     slide : Slide
         Open.
-    picture : ndarray of uint8, shape (rows, columns, 3)
-        Of the whole slide.
+    picture : ndarray of uint8, shape (rows, columns, 3), optional
+        Of the whole slide; without, a coarse one is read.
 
     Raises
     ------
     NotBrightfieldError
         If most of what was scanned is black.
     """
-    if not _is_brightfield(picture):
+    if not _is_brightfield(whole_slide_image(slide, _GLANCE_MPP) if picture is None else picture):
         raise NotBrightfieldError(
             f"{slide.path.name}: dark all over, as in fluorescence or with inverted colours; only brightfield slides "
             "are read, take it out of the manifest"

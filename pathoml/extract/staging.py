@@ -18,6 +18,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.errors import OutputError, PathomlError, SlideNotFoundError, UnreadableSlideError
 from pathoml.extract_settings import StagingSettings
 from pathoml.files import make_folder
+from pathoml.manifest import without_query
 from pathoml.processes import is_running
 from pathoml.slides.identity import sampled_digest, slide_fingerprint
 
@@ -291,22 +292,6 @@ class _Remote:
             raise UnreadableSlideError(
                 f"{self.name}: {self.shown} cannot be read ({said}); is the store there, are you allowed to?"
             ) from error
-
-
-def without_query(url: str) -> str:
-    """Return a URL without what stands behind its question mark, which may be a signature.
-
-    Parameters
-    ----------
-    url : str
-        Or a path, which is returned as it is.
-
-    Returns
-    -------
-    str
-        Fit to be shown.
-    """
-    return url.partition("?")[0]
 
 
 def source_fingerprint(entry: SlideEntry) -> str:

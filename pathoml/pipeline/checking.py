@@ -12,15 +12,12 @@ from pathoml.extract_settings import ExtractSettings
 from pathoml.manifest import remote_slides
 from pathoml.pipeline.study import Study, examine_data, is_imported
 from pathoml.progress import Progress, silent
-from pathoml.slides import open_slide, whole_slide_image
+from pathoml.slides import open_slide
 from pathoml.splits import examine_folds
 from pathoml.survival.curves import censoring_survival
 from pathoml.tiles import require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
 from pathoml.yaml_source import YamlSource
-
-_GLANCE_MPP = 32.0
-"""Resolution at which `check --slides` looks at a slide."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ def _slide_problems(
             if entry.path.exists():  # a missing file is listed already
                 with open_slide(entry.path, mpp=entry.mpp) as slide:
                     plan_reading(slide.geometry, tiling, entry.path.name)
-                    require_brightfield(slide, whole_slide_image(slide, _GLANCE_MPP))
+                    require_brightfield(slide)
         except SlideError as error:
             where = f"{manifest_name}: row {entry.row}"
             problems.append(Problem(where, f"slide {entry.slide_id}: {error.code}: {error}"))

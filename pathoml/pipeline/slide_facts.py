@@ -9,13 +9,12 @@ from pathoml.artefacts import MAPPED_ARTEFACTS, flag_name
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
 from pathoml.errors import SlideError
 from pathoml.geojson import mask_features, tile_features, write_features
-from pathoml.slides import Slide, open_slide, whole_slide_image
+from pathoml.slides import Slide, open_slide
 from pathoml.tiles import Look, lay_tiles, require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
 
 _MEASURED_TILES = 64
 _MEASURED_S = 0.5
-_GLANCE_MPP = 32.0
 _UNKNOWN = "unknown; give it in the manifest's column mpp"
 
 
@@ -52,7 +51,7 @@ def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]
         facts += slide.metadata.items()
         try:
             speed = _speed(slide)
-            require_brightfield(slide, whole_slide_image(slide, _GLANCE_MPP))
+            require_brightfield(slide)
         except SlideError as error:
             return [*facts, ("usable", f"no, {error.code}: {error}")]
         return [*facts, ("usable", "yes"), ("reading speed", speed)]
