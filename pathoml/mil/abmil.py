@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero, weighed
+from pathoml.mil.aggregator import Aggregator, embedding, start_at_zero, weighed
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
@@ -32,9 +32,7 @@ class Abmil(Aggregator):
 
     def __init__(self, settings: AbmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(
-            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
-        )
+        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.attention = TileAttention(
             settings.hidden_dim, settings.attention_dim, heads=settings.heads, gated=settings.gated
         )

@@ -5,7 +5,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import Aggregator, embedding, start_at_zero
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
@@ -35,9 +35,7 @@ class Acmil(Aggregator):
     def __init__(self, settings: AcmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._branches, self._most, self._hidden = settings.branches, settings.most_attended, settings.hidden_share
-        self.embed = nn.Sequential(
-            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
-        )
+        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.attention = TileAttention(settings.hidden_dim, settings.attention_dim, heads=settings.branches)
         self.branch_heads = start_at_zero(nn.Linear(settings.hidden_dim, settings.branches * out, bias=False))
         self.head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))

@@ -47,6 +47,26 @@ class Aggregator(nn.Module, ABC):
         """
 
 
+def embedding(dim: int, width: int, dropout: float) -> nn.Sequential:
+    """Return the layer with which most heads begin: linear, rectified, with dropout.
+
+    Parameters
+    ----------
+    dim : int
+        Columns of a tile.
+    width : int
+        Columns of what it becomes.
+    dropout : float
+        Share of units dropped in training.
+
+    Returns
+    -------
+    nn.Sequential
+        On single tiles.
+    """
+    return nn.Sequential(nn.Linear(dim, width), nn.ReLU(inplace=True), nn.Dropout(dropout))
+
+
 def start_at_zero(layer: nn.Linear) -> nn.Linear:
     """Return a linear layer that gives 0 until it is trained.
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, embedding, first_parameter_type, start_at_zero
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.settings import DtfdSettings
@@ -35,9 +35,7 @@ class Dtfd(Aggregator):
     def __init__(self, settings: DtfdSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._groups = settings.pseudo_bags
-        self.embed = nn.Sequential(
-            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
-        )
+        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.first = TileAttention(settings.hidden_dim, settings.attention_dim)
         self.first_head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
         self.second = TileAttention(settings.hidden_dim, settings.attention_dim)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import Aggregator, embedding, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import MaxPoolSettings
@@ -29,9 +29,7 @@ class MaxPool(Aggregator):
 
     def __init__(self, settings: MaxPoolSettings, tile_dim: int, out: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(
-            nn.Linear(tile_dim, settings.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(settings.dropout)
-        )
+        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
 
     def forward(self, tiles: Packed) -> BagOutput:
