@@ -1,6 +1,5 @@
 """Members as an ensemble, and what each tile adds."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,15 +29,6 @@ HEADER = BagHeader(
     "lite0", "w" * 64, "float32", "float32", "native tiles", "exact", 8, 8, "s" * 64, 0, {"pen": 2}, "", "none", {}, "0.1.0",
 )  # fmt: skip
 DAYS = np.linspace(10, 1000, 7)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def patients(*, slides: bool = True) -> Patients:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -50,15 +49,6 @@ LOSSES: dict[str, Loss] = {
 }  # fmt: skip
 QUICK = TrainSettings(max_epochs=12, patience=12, checkpoint_s=0)
 SMALL = ModelSettings(aggregator=AbmilSettings(hidden_dim=8, attention_dim=4), tile_components=4)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def with_places(everything: TrainingData) -> TrainingData:

@@ -1,6 +1,5 @@
 """Fitting one model: what it may look at, what it finds, where it stops, and that it comes out the same."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,6 @@ from pathoml.survival.baselines import fit_cox
 from pathoml.train import fit_member
 from pathoml.train_settings import CoxLossSettings, DiscreteLossSettings, TrainSettings
 from tests.planted import ABMIL, MEAN, QUICK, altered, concordance, data, one_fold, saved
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("model", [MEAN, ABMIL], ids=["mean", "abmil"])

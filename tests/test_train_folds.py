@@ -1,6 +1,5 @@
 """Fitting every fold: resuming, predicting everybody once, and where things are kept."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from pathoml import cross_validation
 from pathoml.cohort import BlockCovariate, CategoricalCovariate
@@ -18,15 +16,6 @@ from pathoml.predictions import Predictions, join_predictions
 from pathoml.splits import KFoldSettings, SplitsSettings, make_folds
 from pathoml.train import fit_member
 from tests.planted import ABMIL, AGE, DAYS, MEAN, QUICK, TEMPLATE, altered, data, one_fold, saved
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def plan(folder: Path, **changes: Any) -> FitPlan:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from pathoml.cohort import SlideEntry
-from pathoml.encoders.build import build_encoder
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import EncoderSettings
 from pathoml.errors import InputError
@@ -162,6 +161,8 @@ def built_encoder(settings: EncoderSettings, extract: ExtractSettings, device: s
     EncoderError
         If it cannot be had.
     """
+    from pathoml.encoders.build import build_encoder  # timm takes two seconds, and kept bags need none
+
     if extract.precision == "float32":
         # Without this a GPU rounds the inputs of convolutions to 10 bits and still calls it float32.
         torch.backends.cudnn.allow_tf32 = False

@@ -14,7 +14,6 @@ from pathoml.artefacts import flag_name
 from pathoml.cohort import SlideEntry
 from pathoml.config import Config
 from pathoml.cross_validation import MODEL, FitPlan, cross_validate
-from pathoml.encoders.build import build_encoder
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError
@@ -349,6 +348,8 @@ def _template(study: Study, data: TrainingData) -> Package:
     }
     if data.features is None:
         return Package((), None, None, days, summary)
+    from pathoml.encoders.build import build_encoder  # timm takes two seconds, and few stages need it
+
     settings = study.config.encoder
     encoder = settings if isinstance(settings, ImportedSettings) else build_encoder(settings)
     summary.update(encoder_licence=encoder.licence, encoder_pretraining=encoder.pretraining)

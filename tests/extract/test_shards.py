@@ -80,17 +80,6 @@ def test_two_shards_give_the_same_bags(slides: list[SlideEntry], alone: dict[str
     assert bags(tmp_path) == alone
 
 
-def test_ray_gives_the_same_bags(slides: list[SlideEntry], alone: dict[str, bytes], tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason='no Ray here: pip install "pathoml[ray]"')
-    broken = tmp_path / "broken.tif"
-    broken.write_text("no slide", encoding="ascii")
-    outcomes = extract_with_ray([*slides, entry(broken)], recipe(2), tmp_path / "bags")
-    assert [one.status for one in outcomes] == ["done"] * 4 + ["failed"]
-    assert outcomes[-1].code == "TEXT"
-    assert bags(tmp_path / "bags") == alone
-    assert {one.status for one in extract_with_ray(slides, recipe(2), tmp_path / "bags")} == {"kept"}
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_several_encoders_share_one_decoding_and_their_bags_are_those_of_each_alone(
     workers: int, slides: list[SlideEntry], alone: dict[str, bytes], tmp_path: Path

@@ -1,7 +1,6 @@
 """What every aggregator promises, tested once for each."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -32,15 +31,6 @@ from pathoml.mil.settings import (
 from tests.trained import as_if_trained
 
 DIM = 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def bag(tiles: int, seed: int = 0, scale: float = 1.0) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pathoml.encoders.build  # noqa: F401  (loaded before processes are copied)
 from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
 from pathoml.encoders.settings import Lite0Settings

@@ -1,13 +1,11 @@
 """Age and sex on the five folds of the published results, with nothing but pathoml's own code."""
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from pathoml.cohort import BlockCovariate, Cohort, CohortSettings, NumericCovariate, read_cohort
 from pathoml.covariates import fit_covariates
@@ -65,16 +63,6 @@ def test_age_and_sex_reproduce_the_known_concordance(
     assert found == pytest.approx(published, abs=0.001)
 
 
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_one_thread")
 @pytest.mark.parametrize(
     ("columns", "lowest"), [("[A-C]*_rnaseq", 0.55), pytest.param("*_rnaseq", 0.58, marks=pytest.mark.slow)]
 )
