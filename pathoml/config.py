@@ -18,12 +18,13 @@ from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.heatmap_settings import HeatmapSettings
 from pathoml.mil.settings import ModelSettings
 from pathoml.provenance import settings_digest
-from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
+from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings, merge
 from pathoml.splits import SplitsSettings
 from pathoml.stain_settings import NoStainSettings, StainSettings
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings, TissueSettingsField
-from pathoml.train_settings import TrainSettings
+from pathoml.train_settings import TrackingSettings, TrainSettings
+from pathoml.tune_settings import TuneSettings, impossible_values
 from pathoml.yaml_source import KeyPath, YamlSource, read_scalar, read_yaml
 
 _MAX_EXTENDS = 8
@@ -51,8 +52,18 @@ class Config(Settings):
     splits: SplitsSettings = SplitsSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
+    tune: TuneSettings | None = Field(None, description="Leave out to train with the settings as they stand.")
+    tracking: TrackingSettings = Field(TrackingSettings(), json_schema_extra=NOT_IN_HASH)
     evaluate: EvaluateSettings = EvaluateSettings()
     heatmap: HeatmapSettings = HeatmapSettings()
+
+    @model_validator(mode="after")
+    def _search_that_can_be(self) -> Self:
+        problems = [] if self.tune is None else impossible_values(self.tune, self.model, self.train)
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise ValueError(problems[0] + more)
+        return self
 
     @model_validator(mode="after")
     def _nothing_that_would_do_nothing(self) -> Self:
@@ -174,36 +185,6 @@ def _valid_sections(data: Mapping[str, Any], context: dict[str, Path]) -> dict[s
         except ValidationError:
             continue  # listed already, with the rest of the configuration
     return sections
-
-
-def merge(base: Any, top: Any) -> Any:
-    """Complete one YAML value by another.
-
-    Parameters
-    ----------
-    base : Any
-        What is extended.
-    top : Any
-        What stands in the file itself; wins.
-
-    Returns
-    -------
-    Any
-        Mappings are merged key by key; but where `kind` differs, and for everything else, `top` replaces `base`.
-
-    Examples
-    --------
-    >>> merge({"a": 1, "b": {"kind": "x", "p": 1}}, {"b": {"kind": "y"}})
-    {'a': 1, 'b': {'kind': 'y'}}
-    """
-    if not isinstance(base, dict) or not isinstance(top, dict):
-        return top
-    if "kind" in top and top["kind"] != base.get("kind", top["kind"]):
-        return top
-    merged = dict(base)
-    for key, value in top.items():
-        merged[key] = merge(base[key], value) if key in base else value
-    return merged
 
 
 def _merged(path: Path, depth: int) -> YamlSource:

@@ -1,111 +1,30 @@
 """Cross-validation: one fitted model a fold, saved and recognised, and the clinical model beside it."""
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pathoml.cohort import BlockCovariate, Cohort
 from pathoml.covariates import CovariateTransform, FittedCategorical, fit_covariates
-from pathoml.errors import PackageError
-from pathoml.files import make_folder, write_text
+from pathoml.fold_fitting import FitPlan, fit_folds
 from pathoml.infer import predict_members, risk_groups
 from pathoml.mil.objective import CoxObjective
 from pathoml.mil.patients import select_patients
-from pathoml.mil.settings import ModelSettings
-from pathoml.packages import Package, load_package, save_package
+from pathoml.packages import Package
 from pathoml.predictions import Predictions, join_predictions
 from pathoml.progress import Progress, silent
-from pathoml.provenance import digest_of, pathoml_version
-from pathoml.settings import result_settings
 from pathoml.splits import ROLES, Fold
 from pathoml.survival.baselines import fit_cox
-from pathoml.train import TrainingData, fit_member, follow_up
+from pathoml.train import TrainingData, follow_up
 from pathoml.train_settings import TrainSettings
-from pathoml.train_state import ResumeFile
 from pathoml.units import FloatArray
 
 logger = logging.getLogger(__name__)
 
 MODEL, CLINICAL = "model", "clinical"
 """Names in the predictions table: the model that was asked for, and the Cox model on clinical covariates alone."""
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """How every fold is fitted and where its model goes.
-
-    Parameters
-    ----------
-    model : ModelSettings
-        What the model is made of.
-    train : TrainSettings
-        How it is fitted.
-    template : Package
-        What each fold's package says besides its member.
-    folder : Path
-        Where the folds' packages go.
-    device : str
-        ``cpu`` or ``cuda``.
-    """
-
-    model: ModelSettings
-    train: TrainSettings
-    template: Package
-    folder: Path
-    device: str = "cpu"
-
-
-def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
-    """Fit a fold's model and save it, or take the saved one if it was fitted on the same data with the same settings.
-
-    Parameters
-    ----------
-    data : TrainingData
-        The cohort.
-    fold : Fold
-        Who trains and who decides when to stop.
-    plan : FitPlan
-        How, and where to.
-
-    Returns
-    -------
-    Package
-        With a member for each seed.
-    """
-    folder = plan.folder / fold.folder_name
-    groups = [fold.key, fold.train, fold.validation]
-    settings = [result_settings(plan.model), result_settings(plan.train)]
-    digest = digest_of(
-        [data.digest, groups, settings, plan.template.recipe, list(plan.template.curve_days), pathoml_version()]
-    )
-    saved = _saved_fold(folder, digest)
-    if saved is not None:
-        return saved
-    members, rows = [], []
-    days = np.asarray(plan.template.curve_days, dtype=np.float64)
-    make_folder(plan.folder)
-    for number in range(plan.train.members):
-        seeded = plan.train.model_copy(update={"seed": plan.train.seed + number})
-        record = ResumeFile(
-            folder.with_name(f"{folder.name}-{number}.resume"), digest_of([digest, number]), seeded.checkpoint_s
-        )
-        member, history = fit_member(data, fold, plan.model, seeded, device=plan.device, resume=record)
-        # Times at which single patients had their event stay here: curves are given on the package's grid only.
-        members.append(replace(member, objective=member.objective.on_grid(days)))
-        rows += [{"fold": fold.key, "seed": seeded.seed, **row} for row in history]
-    package = replace(
-        plan.template, members=tuple(members), summary={**plan.template.summary, "training_digest": digest}
-    )
-    write_text(folder.with_name(f"{folder.name}.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
-    save_package(folder, package)
-    for number in range(plan.train.members):
-        folder.with_name(f"{folder.name}-{number}.resume").unlink(missing_ok=True)
-    return package
 
 
 def cross_validate(
@@ -135,8 +54,8 @@ def cross_validate(
     packages: dict[str, Package] = {}
     parts: list[Predictions] = []
     progress("train", 0, len(folds))
-    for done, fold in enumerate(folds, start=1):
-        packages[fold.key] = fit_fold(data, fold, plan)
+    for done, (fold, package) in enumerate(zip(folds, fit_folds(data, folds, plan), strict=True), start=1):
+        packages[fold.key] = package
         _warn_of_unseen_words(data.cohort, fold, packages[fold.key].members[0].covariates)
         for role in ROLES:
             patients = select_patients(data.cohort, data.features, getattr(fold, role))
@@ -210,13 +129,3 @@ def _with_outcome(
         repeat=0, seed=seed, time_days=cohort.time_days[rows], event=cohort.event[rows],
     )  # fmt: skip
     return Predictions(table, days, survival)
-
-
-def _saved_fold(folder: Path, digest: str) -> Package | None:
-    if not folder.is_dir():
-        return None
-    try:
-        package = load_package(folder)
-    except PackageError:
-        return None
-    return package if package.summary.get("training_digest") == digest else None

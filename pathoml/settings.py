@@ -24,6 +24,36 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
+def merge(base: Any, top: Any) -> Any:
+    """Complete one plain value, as YAML gives it, by another.
+
+    Parameters
+    ----------
+    base : Any
+        What is extended.
+    top : Any
+        What stands in the file itself; wins.
+
+    Returns
+    -------
+    Any
+        Mappings are merged key by key; but where `kind` differs, and for everything else, `top` replaces `base`.
+
+    Examples
+    --------
+    >>> merge({"a": 1, "b": {"kind": "x", "p": 1}}, {"b": {"kind": "y"}})
+    {'a': 1, 'b': {'kind': 'y'}}
+    """
+    if not isinstance(base, dict) or not isinstance(top, dict):
+        return top
+    if "kind" in top and top["kind"] != base.get("kind", top["kind"]):
+        return top
+    merged = dict(base)
+    for key, value in top.items():
+        merged[key] = merge(base[key], value) if key in base else value
+    return merged
+
+
 def result_settings(settings: Settings) -> dict[str, Any]:
     """Return the part of the settings that decides the result: no paths, no device, no worker counts.
 

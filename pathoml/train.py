@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,23 +11,26 @@ from torch import Tensor
 
 from pathoml.cohort import Cohort, Covariate
 from pathoml.covariates import CovariateTransform, fit_covariates
+from pathoml.errors import TrainingError
 from pathoml.infer import predict_logits
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import forward, step_gradient
 from pathoml.mil.objective import Objective, Outcome, fit_objective
 from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
-from pathoml.mil.projection import TileProjection, fit_projection
+from pathoml.mil.projection import TileProjection, as_they_are, fit_projection
+from pathoml.mil.published import start_from
 from pathoml.mil.settings import ModelSettings
+from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member
 from pathoml.provenance import array_digest, digest_of
 from pathoml.settings import result_settings
 from pathoml.splits import Fold
-from pathoml.survival import harrell_metric
+from pathoml.survival import concordance
 from pathoml.survival.baselines import fit_cox
 from pathoml.train_settings import TrainSettings
 from pathoml.train_state import ResumeFile, TrainProgress, TrainState, start_state
-from pathoml.units import FloatArray, IntArray
+from pathoml.units import AnyArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,78 @@ class TrainingData:
         outcome = [array_digest(self.cohort.time_days), array_digest(self.cohort.event), list(self.cohort.patient_id)]
         tiles = None if self.features is None else self.features.digest
         return digest_of([table, outcome, tiles, [result_settings(one) for one in self.covariates]])
+
+
+EpochListener = Callable[[Mapping[str, float]], None]
+"""Is told the numbers of each epoch, `epoch` among them."""
+
+
+def _nobody(row: Mapping[str, float]) -> None:
+    """Listen to nothing."""
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a fit is given besides data and settings; none of it changes what comes out, but for rounding.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu`` or ``cuda``.
+    resume : ResumeFile or None
+        From which a killed training goes on.
+    projection : TileProjection or None
+        As `fit_tile_projection` gives it for the same fold and model, where somebody has fitted it already.
+    on_epoch : callable
+        Told every epoch.
+    """
+
+    device: str = "cpu"
+    resume: ResumeFile | None = None
+    projection: TileProjection | None = None
+    on_epoch: EpochListener = field(default_factory=lambda: _nobody)
+
+
+def fit_tile_projection(data: TrainingData, fold: Fold, settings: ModelSettings) -> TileProjection | None:
+    """Fit what brings tile features to the columns a model takes, on a fold's training patients.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The cohort.
+    fold : Fold
+        Who trains.
+    settings : ModelSettings
+        How many components.
+
+    Returns
+    -------
+    TileProjection or None
+        None for a model on the table alone.
+
+    Raises
+    ------
+    TrainingError
+        If a bag holds a number that is not finite; its patient is named.
+    """
+    tiles = select_patients(data.cohort, data.features, fold.train).features
+    if tiles is None:
+        return None
+    if settings.start is not None:
+        return as_they_are(int(tiles[0].shape[1]))
+    return fit_projection(_finite(fold.train, tiles), settings.tile_components)
+
+
+def _finite(patients: Sequence[str], bags: Sequence[AnyArray | TileRows]) -> Iterator[AnyArray]:
+    """Yield each bag's tiles; one value that is not finite would spoil the columns of everybody."""
+    for name, bag in zip(patients, bags, strict=True):
+        tiles = np.asarray(bag)
+        if not np.isfinite(tiles).all():
+            raise TrainingError(
+                f"patient {name}: tile features are not all finite numbers; 'pathoml bags verify' names the bag, which "
+                "has to be extracted again"
+            )
+        yield tiles
 
 
 def local_update(
@@ -131,9 +206,7 @@ def fit_member(
     fold: Fold,
     model_settings: ModelSettings,
     settings: TrainSettings,
-    *,
-    device: str = "cpu",
-    resume: ResumeFile | None = None,
+    context: FitContext = FitContext(),
 ) -> tuple[Member, list[dict[str, float]]]:
     """Fit one model on a fold's training patients, stopping early on its validation patients.
 
@@ -150,10 +223,8 @@ def fit_member(
         What the model is made of.
     settings : TrainSettings
         How it is fitted.
-    device : str, optional
-        ``cpu`` or ``cuda``.
-    resume : ResumeFile, optional
-        From which a killed training goes on.
+    context : FitContext, optional
+        Device, listener, what is there already.
 
     Returns
     -------
@@ -161,7 +232,7 @@ def fit_member(
         The fitted model on the CPU, and the losses of each epoch.
     """
     train = select_patients(data.cohort, data.features, fold.train)
-    projection = None if train.features is None else fit_projection(train.features, model_settings.tile_components)
+    projection = context.projection or fit_tile_projection(data, fold, model_settings)
     transform = fit_covariates(data.covariates, train.covariates)
     time_days, event = follow_up(data.cohort, fold.train)
     objective = fit_objective(settings.loss, time_days, event)
@@ -171,11 +242,11 @@ def fit_member(
 
     def patients_of(names: Sequence[str]) -> TrainingPatients:
         chosen = select_patients(data.cohort, data.features, names)
-        return TrainingPatients(chosen, data.cohort, projection, transform, settings, device)
+        return TrainingPatients(chosen, data.cohort, projection, transform, settings, context.device)
 
-    state = start_state(model.to(device), settings)
+    state = start_state(model.to(context.device), settings)
     history = _fit_until_no_better(
-        state, patients_of(fold.train), patients_of(fold.validation), objective, settings, resume
+        state, patients_of(fold.train), patients_of(fold.validation), objective, settings, context
     )
     fitted = model.to("cpu").eval()
     name = digest_of(fold.key if settings.seed == 0 else [fold.key, settings.seed])[:8]
@@ -185,26 +256,27 @@ def fit_member(
 
 def _fit_until_no_better(
     state: TrainState, train: TrainingPatients, validation: TrainingPatients, objective: Objective, settings: TrainSettings,
-    resume: ResumeFile | None,
+    context: FitContext,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train until the validation patients have not been better for `patience` epochs, and go back to the best epoch."""
+    resume = context.resume
     progress = resume.read(state) if resume is not None else None
     if progress is None:
-        loss, concordance = _validate(state.model, validation, objective, settings)
-        history = [{"epoch": 0.0, "validation_loss": loss, "validation_concordance": concordance}]
-        progress = TrainProgress(
-            history, _badness(loss, concordance, settings), 0, copy.deepcopy(state.model.state_dict())
-        )
+        loss, order = _validate(state.model, validation, objective, settings)
+        history = [{"epoch": 0.0, "validation_loss": loss, "validation_concordance": order}]
+        progress = TrainProgress(history, _badness(loss, order, settings), 0, copy.deepcopy(state.model.state_dict()))
+        context.on_epoch(history[0])
     while state.epoch < settings.max_epochs and state.epoch - progress.best_epoch < settings.patience:
         train_loss = local_update(state, train, objective, settings)
-        loss, concordance = _validate(state.model, validation, objective, settings)
+        loss, order = _validate(state.model, validation, objective, settings)
         progress.history.append(
             {
                 "epoch": float(state.epoch), "train_loss": train_loss, "validation_loss": loss,
-                "validation_concordance": concordance,
+                "validation_concordance": order,
             }
         )  # fmt: skip
-        badness = _badness(loss, concordance, settings)
+        context.on_epoch(progress.history[-1])
+        badness = _badness(loss, order, settings)
         if badness < progress.best:
             progress.best, progress.best_epoch = badness, state.epoch
             progress.best_state = copy.deepcopy(state.model.state_dict())
@@ -214,8 +286,8 @@ def _fit_until_no_better(
     return progress.history
 
 
-def _badness(loss: float, concordance: float, settings: TrainSettings) -> float:
-    return loss if settings.stop_on == "loss" else -concordance
+def _badness(loss: float, order: float, settings: TrainSettings) -> float:
+    return loss if settings.stop_on == "loss" else -order
 
 
 def _validate(
@@ -228,7 +300,7 @@ def _validate(
         loss = float(objective.loss(logits, patients.outcome))
     risk = objective.risk(logits.cpu().numpy().astype(np.float64))
     time_days, event = patients.outcome.time_days.cpu().numpy(), patients.outcome.event.cpu().numpy().astype(np.int64)
-    value = float(harrell_metric(time_days, event, risk)(np.ones((1, len(risk))))[0])
+    value = concordance(time_days, event, risk)
     return loss, value if math.isfinite(value) else 0.5
 
 
@@ -238,6 +310,8 @@ def _start_model(
     tile_dim = 0 if projection is None else projection.out
     model = PrognosisModel(settings.aggregator, ModelShape(tile_dim, len(transform.names), objective.out))
     model.bias.requires_grad_(objective.has_level)
+    if settings.start is not None and model.slides is not None:
+        start_from(model.slides, settings.start)
     return model
 
 

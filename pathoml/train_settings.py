@@ -94,6 +94,13 @@ class TrainSettings(Settings):
     members: int = Field(
         1, ge=1, le=100, description="Models of a fold, with a seed each; their predictions are averaged."
     )
+    folds_at_once: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Folds fitted side by side on the CPU, if memory allows; threads are shared out, so last digits may differ.",
+        json_schema_extra=NOT_IN_HASH,
+    )
     tiles_at_once: int = Field(
         500_000,
         ge=1,
@@ -110,5 +117,20 @@ class TrainSettings(Settings):
         30.0,
         ge=0,
         description="Seconds between records from which a killed training goes on.",
+        json_schema_extra=NOT_IN_HASH,
+    )
+
+
+class TrackingSettings(Settings):
+    """Who else is told the numbers of each epoch, besides the file metrics.jsonl."""
+
+    tensorboard: bool = Field(
+        default=False,
+        description="Whether event files for TensorBoard are written to the folder tensorboard of the output.",
+        json_schema_extra=NOT_IN_HASH,
+    )
+    mlflow: str | None = Field(
+        None,
+        description="Tracking URI of MLflow, such as sqlite:///mlflow.db or a server of your own; null for none.",
         json_schema_extra=NOT_IN_HASH,
     )

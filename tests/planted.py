@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pathoml import survival
 from pathoml.bags import FeatureSpec
 from pathoml.cohort import Cohort, NumericCovariate
 from pathoml.infer import predict_member
@@ -13,7 +14,6 @@ from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.settings import AbmilSettings, MeanPoolSettings, ModelSettings
 from pathoml.packages import Member, Package, save_package
 from pathoml.splits import Fold, KFoldSettings, SplitsSettings, make_folds
-from pathoml.survival import harrell_metric
 from pathoml.train import TrainingData
 from pathoml.train_settings import TrainSettings
 
@@ -58,8 +58,8 @@ def saved(member: Member, folder: Path) -> dict[str, bytes]:
 def concordance(member: Member, everything: TrainingData, patients: tuple[str, ...]) -> float:
     table, _ = predict_member(member, select_patients(everything.cohort, everything.features, patients), np.array(DAYS))
     rows = everything.cohort.rows_of(patients)
-    metric = harrell_metric(everything.cohort.time_days[rows], everything.cohort.event[rows], table["risk"].to_numpy())
-    return float(metric(np.ones((1, len(rows))))[0])
+    outcome = everything.cohort.time_days[rows], everything.cohort.event[rows]
+    return survival.concordance(*outcome, table["risk"].to_numpy())
 
 
 def altered(everything: TrainingData, patients: tuple[str, ...]) -> TrainingData:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pathoml.config import Config, load_config, merge
+from pathoml.config import Config, load_config
 from pathoml.errors import ConfigError
+from pathoml.settings import merge
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
 BASE = """\

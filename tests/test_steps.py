@@ -27,7 +27,7 @@ from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection
 from pathoml.mil.settings import AbmilSettings, AggregatorSettings, ModelSettings
-from pathoml.train import TrainingData, fit_member, local_update, step_size
+from pathoml.train import FitContext, TrainingData, fit_member, local_update, step_size
 from pathoml.train_settings import (
     CoxLossSettings,
     DeepHitLossSettings,
@@ -178,7 +178,7 @@ def test_every_loss_trains_and_ranks(loss: str) -> None:
 
 def fitted(settings: TrainSettings, folder: Path, resume: ResumeFile | None = None) -> dict[str, bytes]:
     everything = data()
-    return saved(fit_member(everything, one_fold(everything), SMALL, settings, resume=resume)[0], folder)
+    return saved(fit_member(everything, one_fold(everything), SMALL, settings, FitContext(resume=resume))[0], folder)
 
 
 @pytest.mark.parametrize("changes", [{"batch_patients": 16}, {"max_tiles": 10}, {"tile_dropout": 0.3}, {}])
@@ -345,7 +345,7 @@ def test_gradients_are_shortened_to_the_norm_asked_for() -> None:
 
 
 def test_several_members_differ_by_seed_and_average(tmp_path: Path) -> None:
-    from pathoml.cross_validation import FitPlan, fit_fold
+    from pathoml.fold_fitting import FitPlan, fit_fold
     from pathoml.infer import predict_members
     from tests.planted import DAYS, TEMPLATE
 

@@ -13,7 +13,7 @@ from pathoml.mil.objective import Outcome
 from pathoml.mil.patients import select_patients
 from pathoml.mil.settings import AbmilSettings, ModelSettings
 from pathoml.survival.baselines import fit_cox
-from pathoml.train import fit_member
+from pathoml.train import FitContext, fit_member
 from pathoml.train_settings import CoxLossSettings, DiscreteLossSettings, TrainSettings
 from tests.planted import ABMIL, MEAN, QUICK, altered, concordance, data, one_fold, saved
 
@@ -138,6 +138,6 @@ def test_cpu_and_gpu_agree(model: ModelSettings) -> None:
     fold = one_fold(everything)
     patients = select_patients(everything.cohort, everything.features, fold.test)
     one = TrainSettings(max_epochs=5)
-    cpu, cuda = (fit_member(everything, fold, model, one, device=device)[0] for device in ("cpu", "cuda"))
+    cpu, cuda = (fit_member(everything, fold, model, one, FitContext(device))[0] for device in ("cpu", "cuda"))
     np.testing.assert_allclose(predict_logits(cuda, patients, device="cuda"), predict_logits(cpu, patients), atol=1e-3)
     np.testing.assert_allclose(predict_logits(cpu, patients, device="cuda"), predict_logits(cpu, patients), atol=1e-4)

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pathoml import cross_validation
+from pathoml import fold_fitting
 from pathoml.cohort import BlockCovariate, CategoricalCovariate
-from pathoml.cross_validation import FitPlan, cross_validate, fit_clinical, fit_fold
+from pathoml.cross_validation import cross_validate, fit_clinical
+from pathoml.errors import TrainingError
 from pathoml.evaluate import fold_mean_concordance
+from pathoml.fold_fitting import FitPlan, fit_fold, fit_folds
 from pathoml.predictions import Predictions, join_predictions
 from pathoml.splits import KFoldSettings, SplitsSettings, make_folds
 from pathoml.train import fit_member
@@ -26,7 +28,7 @@ def test_a_saved_fold_is_taken_without_fitting_again(tmp_path: Path, monkeypatch
     everything = data(60)
     fold = one_fold(everything)
     first = fit_fold(everything, fold, plan(tmp_path))
-    monkeypatch.setattr(cross_validation, "fit_member", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr(fold_fitting, "fit_member", lambda *_, **__: pytest.fail("fitted again"))
     again = fit_fold(everything, fold, plan(tmp_path))
     assert saved(again.members[0], tmp_path / "b") == saved(first.members[0], tmp_path / "a")
 
@@ -50,7 +52,7 @@ def test_a_saved_fold_is_fitted_again_when_anything_changed(
         (tmp_path / fold.key / "model.safetensors").write_bytes(b"")
     calls = []
     monkeypatch.setattr(
-        cross_validation, "fit_member", lambda *values, **more: calls.append(1) or fit_member(*values, **more)
+        fold_fitting, "fit_member", lambda *values, **more: calls.append(1) or fit_member(*values, **more)
     )
     fit_fold(everything, fold, how)
     assert calls == [1]
@@ -98,7 +100,7 @@ def test_hospitals_with_dots_in_their_names_keep_their_own_history(tmp_path: Pat
     for site in ("St. Mary", "St. John"):
         fold = replace(one_fold(everything), scheme="leave_one_site_out", name=site)
         fit_fold(everything, fold, plan(tmp_path, train=QUICK.model_copy(update={"max_epochs": 1})))
-    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    assert len(list(tmp_path.glob("leave_one_site_out-*.jsonl"))) == 2
 
 
 def test_a_hospitals_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
@@ -166,3 +168,38 @@ def test_a_level_that_only_test_patients_have_is_scored_as_the_most_frequent_and
     (message,) = [record.getMessage() for record in caplog.records if record.name == "pathoml.cross_validation"]
     assert f"fold {fold.key}: covariate grade: 2 validation or test patient(s) have 'G4'" in message
     assert "scored as G2." in message
+
+
+def test_folds_fitted_side_by_side_are_those_fitted_one_by_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = data(60)
+    folds = make_folds(everything.cohort, SplitsSettings(schemes=(KFoldSettings(folds=3),)))
+    _, alone = cross_validate(everything, folds, plan(tmp_path / "alone"))
+    at_once = plan(tmp_path / "at once", train=QUICK.model_copy(update={"folds_at_once": 2}))
+    _, together = cross_validate(everything, folds, at_once)
+    pd.testing.assert_frame_equal(together.table, alone.table, rtol=1e-5)
+    first, second = ((tmp_path / name / "kfold-1" / "model.json").read_text() for name in ("alone", "at once"))
+    assert first == second, "the digests too: a run may go on either way"
+
+
+def test_folds_side_by_side_are_no_more_than_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = data(60)
+    folds = make_folds(everything.cohort, SplitsSettings(schemes=(KFoldSettings(folds=3),)))
+    monkeypatch.setattr(fold_fitting, "free_bytes", lambda: 60 * 30 * 6 * 2 * 3.0)
+    monkeypatch.setattr(fold_fitting, "ProcessPool", lambda *_, **__: pytest.fail("several"))
+    packages = list(fit_folds(everything, folds, plan(tmp_path, train=QUICK.model_copy(update={"folds_at_once": 3}))))
+    assert len(packages) == 3
+    assert "1 of 3 folds are fitted side by side" in caplog.text
+
+
+def test_a_fold_that_fails_side_by_side_says_what_it_says_alone(tmp_path: Path) -> None:
+    everything = data(60)
+    folds = make_folds(everything.cohort, SplitsSettings(schemes=(KFoldSettings(folds=2),)))
+    spoilt = dict(everything.features.of_patient)
+    spoilt[folds[0].train[3]] = np.full((3, 6), np.nan, np.float16)
+    broken = replace(everything, features=replace(everything.features, of_patient=spoilt))
+    with pytest.raises(TrainingError, match=f"patient {folds[0].train[3]}: tile features are not all finite"):
+        list(fit_folds(broken, folds, plan(tmp_path, train=QUICK.model_copy(update={"folds_at_once": 2}))))

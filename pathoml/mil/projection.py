@@ -62,6 +62,22 @@ class TileProjection:
         return projected
 
 
+def as_they_are(dim: int) -> TileProjection:
+    """Leave features as a bag holds them.
+
+    Parameters
+    ----------
+    dim : int
+        Their columns.
+
+    Returns
+    -------
+    TileProjection
+        Changes nothing.
+    """
+    return TileProjection(np.zeros(dim), np.ones(dim), None)
+
+
 def fit_projection(bags: Iterable[AnyArray | TileRows], components: int | None) -> TileProjection:
     """Fit on the tiles of training patients; every tile counts alike.
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pathoml.errors import EncoderError
 from pathoml.mil.abmil import Abmil
+from pathoml.mil.aggregator import Aggregator
 from pathoml.mil.clam import ClamSb
-from pathoml.mil.settings import AbmilSettings, ClamSettings
+from pathoml.mil.settings import AbmilSettings, ClamSettings, PublishedSettings
 from pathoml.weights import check_fit, read_checked_weights
 
 Layout = Literal["clam", "abmil"]
@@ -57,6 +58,41 @@ def read_published_head(path: Path, layout: Layout, sha256: str) -> PublishedHea
     state = read_checked_weights(path, sha256)
     named = {re.sub(r"^module\.", "", key): value.float() for key, value in state.items()}
     return _clam(path.name, named) if layout == "clam" else _abmil(path.name, named)
+
+
+def start_from(aggregator: Aggregator, settings: PublishedSettings) -> None:
+    """Put published weights into a head that is to be trained further.
+
+    The layer that ends in logits is taken over only if it has as many; else it stays as it is.
+
+    Parameters
+    ----------
+    aggregator : ClamSb or Abmil
+        Changed in place.
+    settings : PublishedSettings
+        Which.
+
+    Raises
+    ------
+    EncoderError
+        As `read_published_head`, or if the weights are of another width; the message says which settings they need.
+    """
+    head = read_published_head(settings.weights, settings.layout, settings.sha256)
+    theirs, ours = head.aggregator.state_dict(), aggregator.state_dict()
+    end = "head.weight"
+    chosen = {key: value for key, value in theirs.items() if key != end or value.shape == ours[end].shape}
+    wrong = [key for key, value in chosen.items() if value.shape != ours[key].shape]
+    if wrong:
+        hidden, dim = theirs["embed.0.weight"].shape
+        raise EncoderError(
+            f"weights {settings.weights.name}: made for features of {dim} columns, hidden_dim {hidden}, attention_dim"
+            f" {len(theirs['attention.attend.weight'])}; the bags have {ours['embed.0.weight'].shape[1]} columns, the model"
+            f" hidden_dim {len(ours['embed.0.weight'])}, attention_dim {len(ours['attention.attend.weight'])}."
+            " Set both in model.aggregator, or use the encoder that the weights were made for"
+        )
+    with torch.no_grad():
+        for key, value in chosen.items():
+            ours[key].copy_(value)
 
 
 def _clam(name: str, state: dict[str, Tensor]) -> PublishedHead:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pathoml.settings import Settings
+from pathoml.settings import ConfigPath, Settings
 
 
 class _WithDropout(Settings):
@@ -142,6 +142,14 @@ AggregatorSettings = Annotated[
 ]  # fmt: skip
 
 
+class PublishedSettings(Settings):
+    """Weights of another tool from which training starts, read without running any code."""
+
+    layout: Literal["clam", "abmil"] = Field(description="CLAM_SB of mahmoodlab/CLAM, or ABMIL of dazhangyu123/ACMIL.")
+    weights: ConfigPath = Field(description="Its state dict.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of that file.")
+
+
 class ModelSettings(Settings):
     """What the prognostic model is made of."""
 
@@ -152,3 +160,17 @@ class ModelSettings(Settings):
         le=4096,
         description="Principal components kept of the tile features, fitted on training patients only; null keeps all columns.",
     )
+    start: PublishedSettings | None = Field(
+        None,
+        description="Leave out to start at random; tiles then enter as the bags hold them, as those weights expect.",
+    )
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        if self.start is None:
+            return self
+        if self.aggregator.kind != self.start.layout:
+            raise ValueError(f"start: layout {self.start.layout} goes with aggregator kind {self.start.layout}")
+        if self.tile_components is not None:
+            raise ValueError("start: published weights take features as they are; set tile_components: null")
+        return self

@@ -13,13 +13,14 @@ import pandas as pd
 from pathoml.artefacts import flag_name
 from pathoml.cohort import SlideEntry
 from pathoml.config import Config
-from pathoml.cross_validation import MODEL, FitPlan, cross_validate
+from pathoml.cross_validation import MODEL, cross_validate
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray
 from pathoml.files import file_digest, write_json, write_text
+from pathoml.fold_fitting import FitPlan
 from pathoml.heatmaps import STYLES
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
@@ -36,6 +37,7 @@ from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
 from pathoml.splits import FixedSettings, Fold, make_folds, read_folds, write_folds
 from pathoml.survival.discrete import coarse_ceiling
+from pathoml.tracking import Tracking
 from pathoml.train import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -142,7 +144,9 @@ def train_stage(study: Study, context: StageContext) -> Study:
     folds = _saved_or_new_folds(study)
     write_json(folder.config, study.config.model_dump(mode="json"))
     template = _template(study, data)
-    fit_plan = FitPlan(study.config.model, study.config.train, template, folder.members, context.device)
+    config = study.config
+    tracking = Tracking(folder.root, config.name, config.tracking)
+    fit_plan = FitPlan(config.model, config.train, template, folder.members, context.device, config.tune, tracking)
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
     first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme]

@@ -16,6 +16,7 @@ from pathoml.survival.metrics import (
     Metric,
     auc_metric,
     brier_metric,
+    concordance,
     harrell_metric,
     ipcw_metric,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "breslow_hazard",
     "brier_metric",
     "censoring_survival",
+    "concordance",
     "cox_survival",
     "discrete_risk",
     "discrete_survival",

@@ -46,6 +46,26 @@ def harrell_metric(time_days: FloatArray, event: IntArray, risk: FloatArray) -> 
     return _pair_ratio(comparable * _order_score(risk, risk), comparable)
 
 
+def concordance(time_days: FloatArray, event: IntArray, risk: FloatArray) -> float:
+    """Return Harrell's concordance index itself, as `harrell_metric` gives it.
+
+    Parameters
+    ----------
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    risk : ndarray of float64, shape (patients,)
+        Higher is worse.
+
+    Returns
+    -------
+    float
+        NaN where no pair can be compared.
+    """
+    return float(harrell_metric(time_days, event, risk)(np.ones((1, len(risk))))[0])
+
+
 def ipcw_metric(
     time_days: FloatArray, event: IntArray, risk: FloatArray, censoring: StepFunction, *, tau_days: float
 ) -> Metric:

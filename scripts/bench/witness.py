@@ -27,8 +27,8 @@ from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.settings import ModelSettings
 from pathoml.packages import Member
 from pathoml.splits import Fold
-from pathoml.survival import harrell_metric
-from pathoml.train import TrainingData, fit_member
+from pathoml.survival import concordance
+from pathoml.train import TrainingData, fit_member, follow_up
 from pathoml.train_settings import TrainSettings
 
 DIM, TILES = 16, (150, 300)
@@ -68,12 +68,6 @@ def bags(patients: int, rate: float) -> tuple[TrainingData, np.ndarray, dict[str
     )  # fmt: skip
     spec = FeatureSpec("planted", "w" * 64, 0.5, 224, "float32", "s" * 64)
     return TrainingData(cohort, PatientFeatures(features, spec, "planted", places), ()), severity, witness
-
-
-def concordance(data: TrainingData, names: Sequence[str], risk: np.ndarray) -> float:
-    rows = data.cohort.rows_of(names)
-    value = harrell_metric(data.cohort.time_days[rows], data.cohort.event[rows], risk)(np.ones((1, len(rows))))
-    return float(value[0])
 
 
 def found_witnesses(member: Member, data: TrainingData, names: Sequence[str], witness: dict[str, np.ndarray]) -> float:
@@ -118,13 +112,13 @@ def main() -> int:
         names = data.cohort.patient_id.tolist()
         cut = [round(options.patients * share) for share in (0.6, 0.75)]
         fold = Fold("witness", "0", tuple(names[: cut[0]]), tuple(names[cut[0] : cut[1]]), tuple(names[cut[1] :]))
-        oracle = concordance(data, fold.test, severity[cut[1] :])
+        oracle = concordance(*follow_up(data.cohort, fold.test), severity[cut[1] :])
         for head in options.heads.split(","):
             started = time.perf_counter()
             model = ModelSettings.model_validate({"aggregator": {"kind": head}, "tile_components": None})
             member, _ = fit_member(data, fold, model, settings)
             risk = predict_logits(member, select_patients(data.cohort, data.features, fold.test))[:, 0]
-            own = concordance(data, fold.test, risk)
+            own = concordance(*follow_up(data.cohort, fold.test), risk)
             score = (own - 0.5) / (oracle - 0.5)
             area = found_witnesses(member, data, fold.test, witness)
             seconds = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from pathoml.errors import EncoderError
 from pathoml.mil.packed import pack
 from pathoml.mil.published import read_published_head
+from pathoml.mil.settings import AbmilSettings, AggregatorSettings, ClamSettings, ModelSettings, PublishedSettings
+from pathoml.train import fit_member
+from tests.planted import QUICK, data, one_fold
 
 DIM, HIDDEN, BRANCH, CLASSES = 12, 8, 5, 2
 
@@ -112,3 +116,34 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(EncoderError):
         read_published_head(tmp_path / "evil.pt", "clam", digest)
     assert "code of another" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["clam", "abmil"])
+def test_training_starts_from_published_weights(tmp_path: Path, layout: Literal["clam", "abmil"]) -> None:
+    state = {"clam": clam_state(3), "abmil": abmil_state()}[layout]
+    first = "attention_net.0" if layout == "clam" else "dimreduction.fc1"
+    state[f"{first}.weight"] = state[f"{first}.weight"][:, :6].contiguous()
+    digest = write(tmp_path / "weights.pt", state)
+    start = PublishedSettings(layout=layout, weights=tmp_path / "weights.pt", sha256=digest)
+    sizes = {"hidden_dim": HIDDEN, "attention_dim": BRANCH}
+    head: AggregatorSettings = ClamSettings(**sizes) if layout == "clam" else AbmilSettings(**sizes)
+    settings = ModelSettings(aggregator=head, tile_components=None, start=start)
+    everything = data(60)
+    still = QUICK.model_copy(update={"max_epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0})
+    member, _ = fit_member(everything, one_fold(everything), settings, still)
+    found = member.model.state_dict()
+    torch.testing.assert_close(found["slides.embed.0.weight"], state[f"{first}.weight"])
+    assert member.projection is not None
+    tiles = everything.features.of_patient["patient-000"]
+    assert (member.projection.apply(tiles) == tiles.astype("float32")).all()
+    other = settings.model_copy(update={"aggregator": head.model_copy(update={"hidden_dim": 16})})
+    with pytest.raises(EncoderError, match=f"hidden_dim {HIDDEN}, attention_dim {BRANCH}; the bags have 6 columns"):
+        fit_member(everything, one_fold(everything), other, still)
+
+
+def test_published_weights_go_with_their_own_kind_and_plain_features(tmp_path: Path) -> None:
+    start = PublishedSettings(layout="clam", weights=tmp_path / "w.pt", sha256="0" * 64)
+    with pytest.raises(ValueError, match="goes with aggregator kind clam"):
+        ModelSettings(start=start, tile_components=None)
+    with pytest.raises(ValueError, match="set tile_components: null"):
+        ModelSettings(aggregator=ClamSettings(), start=start)

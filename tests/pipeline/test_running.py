@@ -56,7 +56,7 @@ def test_patients_of_two_slides_form_one_bag(finished):
 
 def test_running_again_changes_nothing_and_fits_nothing(finished, monkeypatch):
     before = {path: path.read_bytes() for path in finished.result.folder.root.rglob("*") if path.is_file()}
-    monkeypatch.setattr("pathoml.cross_validation.fit_member", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr("pathoml.fold_fitting.fit_member", lambda *_, **__: pytest.fail("fitted again"))
     monkeypatch.setattr("pathoml.extract.floor.decode_here", lambda *_, **__: pytest.fail("extracted again"))
     run(load_config(finished.config), StageContext())
     after = {path: path.read_bytes() for path in finished.result.folder.root.rglob("*") if path.is_file()}

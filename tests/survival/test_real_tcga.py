@@ -9,8 +9,9 @@ import pytest
 
 from pathoml.cohort import BlockCovariate, Cohort, CohortSettings, NumericCovariate, read_cohort
 from pathoml.covariates import fit_covariates
-from pathoml.cross_validation import FitPlan, cross_validate
+from pathoml.cross_validation import cross_validate
 from pathoml.evaluate import EvaluateSettings, evaluate, fold_mean_concordance
+from pathoml.fold_fitting import FitPlan
 from pathoml.mil.settings import MeanPoolSettings, ModelSettings
 from pathoml.packages import Package
 from pathoml.splits import Fold, check_folds
