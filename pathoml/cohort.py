@@ -396,7 +396,11 @@ def _one_row_a_patient(
         differing = [name for name in columns if rows[name].nunique() > 1]
         where = f"{settings.table.name}: rows {', '.join(str(row) for row in rows['_row'])}"
         clashes.append(
-            Problem(where, f"patient {patient} stands more than once with different {', '.join(differing[:5])}")
+            Problem(
+                where,
+                f"patient {patient} stands more than once with different {', '.join(differing[:5])}; keep the right row, or "
+                "make them agree",
+            )
         )
     problems += first_of(clashes, settings.table.name, _SHOWN_ROWS)
     return distinct.drop_duplicates(subset=settings.patient_id).reset_index(drop=True), problems

@@ -129,7 +129,7 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
         record = folder.with_name(f"{folder.name}.trials.jsonl")
         best = tune(data, fold, Search(plan.tune, model, train, plan.device), record, digest)
         model, train = with_values(model, train, best.values)
-        summary["tuned"] = best.values
+        summary["tuned"] = {fold.key: best.values}
     days = np.asarray(plan.template.curve_days, dtype=np.float64)
     tracking = plan.tracking or Tracking(plan.folder, "", TrackingSettings())
     projection = fit_tile_projection(data, fold, model)

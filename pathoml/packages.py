@@ -171,11 +171,13 @@ def join_packages(packages: list[Package]) -> Package:
     Returns
     -------
     Package
-        All members; everything else from the first.
+        All members, and what was tuned in each; everything else from the first.
     """
     first = packages[0]
     members = tuple(member for package in packages for member in package.members)
-    return Package(members, first.feature_spec, first.recipe, first.curve_days, first.summary)
+    tuned = {fold: values for package in packages for fold, values in package.summary.get("tuned", {}).items()}
+    summary = {**first.summary, "tuned": tuned} if tuned else first.summary
+    return Package(members, first.feature_spec, first.recipe, first.curve_days, summary)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -293,6 +295,10 @@ def _card(package: Package) -> str:
         spec = package.feature_spec
         features = f"{spec.encoder}, {spec.tile_px} px tiles at {spec.target_mpp} microns per pixel"
     columns = ", ".join(package.members[0].covariates.names) or "none"
+    tuned = "; ".join(
+        f"{fold}: {', '.join(f'{key} = {value}' for key, value in values.items()) or 'as configured'}"
+        for fold, values in summary.get("tuned", {}).items()
+    )
     return f"""# Model card
 
 **{RESEARCH_USE_ONLY.capitalize()}.** Not a medical device; not for decisions about patients.
@@ -306,6 +312,7 @@ def _card(package: Package) -> str:
 | Encoder's licence | {summary.get("encoder_licence")} |
 | Encoder pretrained on | {summary.get("encoder_pretraining")} |
 | Covariates | {columns} |
+| Settings sought in each fold | {tuned or "none"} |
 | pathoml | {summary.get("pathoml_version")} |
 | Configuration digest | {summary.get("config_digest")} |
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from pathoml.cohort import SlideEntry
 from pathoml.config import load_config
 from pathoml.encoders.settings import Lite0Settings
-from pathoml.errors import OutputError, PathomlError
+from pathoml.errors import OutputError, PathomlError, SlideError
 from pathoml.extract import ExtractStatus, extract_archive, parse_shard
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.pipeline.doctor import resolve_device
+from pathoml.slides import open_slide
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
 
@@ -37,7 +38,19 @@ def slides_in(folder: Path, patterns: list[str], mpp: float | None) -> list[Slid
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         sys.exit(f"{folder}: two slides would be called {double}; narrow --pattern")
-    return [SlideEntry(name, path, name, mpp, row) for row, (name, path) in enumerate(zip(names, paths, strict=True))]
+    return [
+        SlideEntry(name, path, name, mpp if mpp is not None and not states_mpp(path) else None, row)
+        for row, (name, path) in enumerate(zip(names, paths, strict=True))
+    ]
+
+
+def states_mpp(path: Path) -> bool:
+    """Tell whether a slide says its resolution itself; one that cannot be opened is left to the extraction to name."""
+    try:
+        with open_slide(path) as slide:
+            return slide.geometry.mpp is not None
+    except SlideError:
+        return True
 
 
 def say(status: ExtractStatus) -> None:

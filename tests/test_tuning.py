@@ -86,7 +86,7 @@ def test_the_best_trial_is_no_worse_than_the_configuration_and_is_what_is_fitted
     means = [sum(row["concordances"]) / 2 for row in rows]
     best = rows[means.index(max(means))]
     assert rows[0]["values"] == {}
-    assert package.summary["tuned"] == best["values"]
+    assert package.summary["tuned"] == {fold.key: best["values"]}
     assert max(means) > means[0] + 0.1
     model, train = with_values(MEAN, still, best["values"])
     again, _ = fit_member(everything, fold, model, train)

@@ -220,7 +220,9 @@ def _patient_rows(path: Path, patient_ids: Sequence[str], columns: list[str]) ->
     table = table[["patient_id", *columns]].drop_duplicates()
     double = table["patient_id"][table["patient_id"].duplicated()].tolist()
     if double:
-        raise CohortError(f"{path.name}: patient {double[0]} stands more than once with different values")
+        raise CohortError(
+            f"{path.name}: patient {double[0]} stands more than once with different values; keep the right row"
+        )
     table = table.set_index("patient_id")
     unknown = [patient for patient in patient_ids if patient not in table.index]
     if unknown:

@@ -150,7 +150,9 @@ def train_stage(study: Study, context: StageContext) -> Study:
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
     first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme]
-    save_package(folder.package, replace(join_packages(first), summary=template.summary))
+    joined = join_packages(first)
+    sought = {"tuned": joined.summary["tuned"]} if config.tune is not None else {}
+    save_package(folder.package, replace(joined, summary={**template.summary, **sought}))
     record_training(folder, study.config.digest)
     return study
 

@@ -1,11 +1,13 @@
 """The scripts over whole archives do what their first lines say."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import tifffile
 
 from pathoml.bags import read_bag
 from tests.small_cohort import FinishedRun
@@ -47,6 +49,41 @@ def test_a_folder_of_slides_becomes_bags_that_predict(finished: FinishedRun, arc
     )
     assert done.returncode == 0, done.stderr
     assert sorted(pd.read_csv(tmp_path / "out" / "predictions.csv", dtype=str)["patient_id"]) == names
+
+
+def test_mpp_is_for_slides_that_do_not_say_it(archive: Path, finished: FinishedRun, tmp_path: Path) -> None:
+    first, *others = sorted(path for path in archive.rglob("*.tif"))
+    for other in others:
+        other.unlink()
+    silent = archive / "silent.tif"
+    silent.write_bytes(first.read_bytes())
+    with tifffile.TiffFile(silent, mode="r+") as tiff:
+        tiff.pages[0].tags["ResolutionUnit"].overwrite(1)
+    done = script(
+        "extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml", "--mpp", 0.4
+    )
+    assert done.returncode == 0, done.stderr
+    header = read_bag(tmp_path / "bags" / "silent.h5").header
+    assert (header.slide_mpp, header.mpp_from) == ((0.4, 0.4), "manifest")
+    stated = read_bag(next((tmp_path / "bags").glob("year*.h5"))).header
+    original = read_bag(finished.folder / "bags" / f"{first.stem}.h5").header
+    assert (stated.slide_mpp, stated.mpp_from) == (original.slide_mpp, "metadata")
+
+
+def test_without_a_network_the_example_slide_is_said_to_be_out_of_reach(finished: FinishedRun, tmp_path: Path) -> None:
+    """No package index is asked, in the way pip itself is told so."""
+    command = [
+        sys.executable,
+        str(SCRIPTS / "try_real_slide.py"),
+        str(finished.folder / "run" / "package"),
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "could not be downloaded" in done.stderr
+    assert f"pathoml heatmap {finished.folder / 'run' / 'package'} your_slide.svs" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_shards_of_a_folder_share_it(archive: Path, finished: FinishedRun, tmp_path: Path) -> None:
