@@ -83,6 +83,8 @@ def fit_folds(data: TrainingData, folds: Sequence[Fold], plan: FitPlan) -> Itera
         Of each fold, in their order.
     """
     workers = _affordable(data, plan, len(folds))
+    if plan.tracking is not None:
+        plan.tracking.prepare()
     if workers == 1:
         for fold in folds:
             yield fit_fold(data, fold, plan)

@@ -7,10 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pathoml.errors import InputError
 from pathoml.train import EpochListener
 from pathoml.train_settings import TrackingSettings
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 METRICS = "metrics.jsonl"
 
@@ -32,6 +36,17 @@ class Tracking:
     folder: Path
     study: str
     settings: TrackingSettings
+
+    def prepare(self) -> None:
+        """Make what trainings side by side would each make for themselves, and get in each other's way: MLflow's tables.
+
+        Raises
+        ------
+        InputError
+            If MLflow is missing, or cannot be used at the place that was given.
+        """
+        if self.settings.mlflow is not None:
+            _mlflow_experiment(self.settings.mlflow, self.study)
 
     @contextmanager
     def of(self, fold: str, seed: int) -> Iterator[EpochListener]:
@@ -95,23 +110,29 @@ def _tensorboard(folder: Path) -> Iterator[EpochListener]:
         yield tell
 
 
-@contextmanager
-def _mlflow(uri: str, study: str, training: tuple[str, int]) -> Iterator[EpochListener]:
+def _mlflow_experiment(uri: str, study: str) -> tuple["MlflowClient", str]:
+    """Return a client, and the study's experiment, which is made if there is none."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell its makers that it is used
     try:
-        from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError as error:
         raise InputError('tracking.mlflow: needs MLflow, which is not here; pip install "pathoml[tracking]"') from error
-    fold, seed = training
     try:
         client = MlflowClient(tracking_uri=uri)
         known = client.get_experiment_by_name(study)
-        experiment = client.create_experiment(study) if known is None else known.experiment_id
-        run = client.create_run(experiment, run_name=f"{fold} seed {seed}", tags={"fold": fold, "seed": str(seed)})
+        return client, client.create_experiment(study) if known is None else known.experiment_id
     except MlflowException as error:
         raise InputError(f"tracking.mlflow: {uri} cannot be used ({str(error).splitlines()[0]})") from error
+
+
+@contextmanager
+def _mlflow(uri: str, study: str, training: tuple[str, int]) -> Iterator[EpochListener]:
+    client, experiment = _mlflow_experiment(uri, study)
+    from mlflow.entities import Metric
+
+    fold, seed = training
+    run = client.create_run(experiment, run_name=f"{fold} seed {seed}", tags={"fold": fold, "seed": str(seed)})
 
     def tell(row: Mapping[str, float]) -> None:
         now = int(time.time() * 1000)

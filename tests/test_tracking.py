@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pathoml.errors import InputError
-from pathoml.fold_fitting import FitPlan, fit_fold
+from pathoml.fold_fitting import FitPlan, fit_fold, fit_folds
+from pathoml.splits import KFoldSettings, SplitsSettings, make_folds
 from pathoml.tracking import Tracking
 from pathoml.train_settings import TrackingSettings
 from tests.planted import MEAN, QUICK, TEMPLATE, data, one_fold
@@ -60,6 +61,25 @@ def test_mlflow_reads_what_was_written(tmp_path: Path) -> None:
     second = next(one for one in runs if one.data.tags["seed"] == "1")
     kept = [(one.step, one.value) for one in client.get_metric_history(second.info.run_id, "train_loss")]
     assert kept == [(row["epoch"], row["train_loss"]) for row in rows if row["seed"] == 1 and "train_loss" in row]
+
+
+def test_folds_side_by_side_make_mlflows_tables_once(tmp_path: Path) -> None:
+    """Two processes that find an empty database would both make its tables; the second fails."""
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    everything = data(60)
+    folds = make_folds(everything.cohort, SplitsSettings(schemes=(KFoldSettings(folds=2),)))
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    together = QUICK.model_copy(update={"folds_at_once": 2})
+    told = Tracking(tmp_path, "study", TrackingSettings(mlflow=uri))
+    assert (
+        len(list(fit_folds(everything, folds, FitPlan(MEAN, together, TEMPLATE, tmp_path / "folds", tracking=told))))
+        == 2
+    )
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+    assert {one.info.run_name for one in runs} == {f"{fold.key} seed {together.seed}" for fold in folds}
 
 
 @pytest.mark.parametrize(
