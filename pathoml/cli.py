@@ -321,7 +321,9 @@ def heatmap(
 @slide_app.command("info")
 def slide_info(
     slides: Annotated[list[Path], typer.Argument(help="Slides.")],
-    mpp: Annotated[float | None, typer.Option(help="Microns per pixel, for slides that do not say it.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slides say.")
+    ] = None,
 ) -> None:
     """Show size, levels, resolution and how fast slides are read; nothing that could name a person."""
     from pathoml.errors import SlideError
@@ -344,9 +346,11 @@ Mpp = Annotated[float, typer.Option(help="Microns per pixel.", min=0.05)]
 @slide_app.command("thumbnail")
 def slide_thumbnail(
     slide: Path,
-    output: Output = Path("thumbnail.png"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("thumbnail.png"),
     mpp: Mpp = 8.0,
-    slide_mpp: Annotated[float | None, typer.Option(help="Microns per pixel of a slide that does not say it.")] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
+    ] = None,
     *,
     tiles: Annotated[
         bool, typer.Option("--tiles", help="Outline tissue and tiles, with the default settings.")
@@ -373,7 +377,9 @@ def slide_thumbnail(
 def slide_regions(
     slide: Path,
     output: Output = Path("regions.geojson"),
-    slide_mpp: Annotated[float | None, typer.Option(help="Microns per pixel of a slide that does not say it.")] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
+    ] = None,
 ) -> None:
     """Write tissue, artefacts and tiles, as the default settings find them, as GeoJSON for QuPath."""
     from pathoml.pipeline.slide_facts import write_regions_of
