@@ -376,7 +376,7 @@ def slide_thumbnail(
 @slide_app.command("regions")
 def slide_regions(
     slide: Path,
-    output: Output = Path("regions.geojson"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="GeoJSON to write.")] = Path("regions.geojson"),
     slide_mpp: Annotated[
         float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
     ] = None,
