@@ -83,16 +83,18 @@ def test_folds_side_by_side_make_mlflows_tables_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "settings"),
+    ("modules", "settings"),
     [
-        ("torch.utils.tensorboard", TrackingSettings(tensorboard=True)),
-        ("mlflow.tracking", TrackingSettings(mlflow="x")),
+        (("torch.utils.tensorboard",), TrackingSettings(tensorboard=True)),
+        # The package too: a half of it left imported would spoil the tests that need the whole.
+        (("mlflow", "mlflow.exceptions"), TrackingSettings(mlflow="x")),
     ],
 )
 def test_a_missing_library_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, settings: TrackingSettings
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, modules: tuple[str, ...], settings: TrackingSettings
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=r"pip install \"pathoml\[tracking\]\""):
         trained(tmp_path, settings)
 
