@@ -26,7 +26,9 @@ NOT_DOCUMENTED_BY_NUMPYDOC = ("pathoml.cli", "pathoml.__main__")
 def public_objects() -> Iterator[tuple[str, object]]:
     """Give every public class, function and method defined in pathoml with its dotted name."""
     for found in pkgutil.walk_packages(pathoml.__path__, "pathoml."):
-        if found.name in NOT_DOCUMENTED_BY_NUMPYDOC or any(part.startswith("_") for part in found.name.split(".")):
+        if found.name.startswith(NOT_DOCUMENTED_BY_NUMPYDOC) or any(
+            part.startswith("_") for part in found.name.split(".")
+        ):
             continue
         module = importlib.import_module(found.name)
         for name, value in vars(module).items():

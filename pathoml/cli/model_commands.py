@@ -1,0 +1,86 @@
+"""Commands that apply a model package to slides."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pathoml.cli.terminal import Device, PackagePath, say, say_outcomes, show_table, stage_context
+
+app = typer.Typer()
+
+Inputs = Annotated[
+    list[Path] | None, typer.Argument(metavar="SLIDES...", help="Slides, bags (.h5), or a manifest (.csv).")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Table = Annotated[Path | None, typer.Option(help="Table with patient_id and the model's covariates.")]
+Weights = Annotated[str | None, typer.Option(help="Weights file of a local or registered encoder.")]
+TissueSource = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of outlined regions, or weights file of the segmentation network, if the model used one."
+    ),
+]
+
+
+Impute = Annotated[
+    bool,
+    typer.Option(
+        "--impute-covariates", help="Fill in training medians and most frequent words where no table is given."
+    ),
+]
+
+
+@app.command()
+def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
+    package: PackagePath,
+    slides: Inputs = None,
+    output: Output = Path("predictions"),
+    table: Table = None,
+    impute_covariates: Impute = False,  # noqa: FBT002
+    encoder_weights: Weights = None,
+    tissue_source: TissueSource = None,
+    device: Device = "auto",
+) -> None:
+    """Predict patients that the model has never seen."""
+    from pathoml.pipeline.predicting import PredictRequest
+    from pathoml.pipeline.predicting import predict as run_predict
+
+    request = PredictRequest(
+        package, tuple(slides or ()), output, table, impute_covariates, encoder_weights, tissue_source
+    )
+    with stage_context(device) as context:
+        predictions, outcomes = run_predict(request, context)
+    show_table(
+        "Risk (0 = average training patient, in SD; high = above the training patients' median)",
+        _risk_rows(predictions.table),
+    )
+    say(f"predictions: {output / 'predictions.csv'}; research use only")
+    say_outcomes(outcomes)
+
+
+@app.command()
+def heatmap(
+    package: PackagePath,
+    slides: Inputs = None,
+    output: Output = Path("heatmaps"),
+    encoder_weights: Weights = None,
+    tissue_source: TissueSource = None,
+    device: Device = "auto",
+) -> None:
+    """Draw what each tile of slides adds to the risk, and where the model looks."""
+    from pathoml.heatmap_settings import HeatmapSettings
+    from pathoml.pipeline.predicting import PredictRequest, draw_maps
+
+    request = PredictRequest(
+        package, tuple(slides or ()), output, encoder_weights=encoder_weights, tissue_source=tissue_source
+    )
+    with stage_context(device) as context:
+        drawn, outcomes = draw_maps(request, context, HeatmapSettings())
+    for path in drawn:
+        say(f"heatmap: {path}")
+    say_outcomes(outcomes)
+
+
+def _risk_rows(table: Any) -> list[tuple[str, str]]:
+    return [(row.patient_id, f"{row.risk:+.2f}  {row.risk_group}") for row in table.head(30).itertuples()]

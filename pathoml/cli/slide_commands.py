@@ -1,0 +1,80 @@
+"""Commands that look at slides."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathoml.cli.terminal import SOME_FAILED, say, show_table
+
+app = typer.Typer(help="Look at slides.", no_args_is_help=True)
+
+
+@app.command("info")
+def slide_info(
+    slides: Annotated[list[Path], typer.Argument(help="Slides.")],
+    mpp: Annotated[
+        float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slides say.")
+    ] = None,
+) -> None:
+    """Show size, levels, resolution and how fast slides are read; nothing that could name a person."""
+    from pathoml.errors import SlideError
+    from pathoml.pipeline.slide_facts import slide_facts
+
+    failed = 0
+    for path in slides:
+        try:
+            show_table(path.name, slide_facts(path, mpp=mpp))
+        except SlideError as error:
+            failed += 1
+            say(f"{error.code}: {error}", error=True)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+Mpp = Annotated[float, typer.Option(help="Microns per pixel.", min=0.05)]
+
+
+@app.command("thumbnail")
+def slide_thumbnail(
+    slide: Path,
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("thumbnail.png"),
+    mpp: Mpp = 8.0,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
+    ] = None,
+    *,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Outline tissue and tiles, with the default settings.")
+    ] = False,
+) -> None:
+    """Write a small picture of a slide; never of its label."""
+    if tiles:
+        from pathoml.pipeline.slide_facts import write_sheet_of
+
+        write_sheet_of(slide, output, mpp=slide_mpp)
+        say(f"contact sheet: {output}")
+        return
+    from PIL import Image
+
+    from pathoml.files import atomic_path
+    from pathoml.slides import open_slide, whole_slide_image
+
+    with open_slide(slide, mpp=slide_mpp) as opened, atomic_path(output) as temporary:
+        Image.fromarray(whole_slide_image(opened, mpp)).save(temporary, format="PNG")
+    say(f"thumbnail: {output}")
+
+
+@app.command("regions")
+def slide_regions(
+    slide: Path,
+    output: Annotated[Path, typer.Option("--output", "-o", help="GeoJSON to write.")] = Path("regions.geojson"),
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
+    ] = None,
+) -> None:
+    """Write tissue, artefacts and tiles, as the default settings find them, as GeoJSON for QuPath."""
+    from pathoml.pipeline.slide_facts import write_regions_of
+
+    tiles = write_regions_of(slide, output, mpp=slide_mpp)
+    say(f"regions: {output} (tissue, artefacts and {tiles} tiles); drop the file onto the slide in QuPath")

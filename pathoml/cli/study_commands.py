@@ -1,0 +1,186 @@
+"""Commands on a study: its configuration, and the run that it makes."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pathoml.cli.terminal import (
+    WRONG_INPUT,
+    ConfigPath,
+    Device,
+    Overrides,
+    RunPath,
+    exit_for_failed,
+    interval_words,
+    load,
+    say,
+    say_outcomes,
+    show_progress,
+    show_table,
+    stage_context,
+)
+
+if TYPE_CHECKING:
+    from pathoml.pipeline.running import RunResult
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("pathoml-demo"), device: Device = "auto"
+) -> None:
+    """Draw a synthetic cohort and take it through the whole pipeline, offline."""
+    from pathoml.pipeline.demo import demo as run_demo
+
+    with stage_context(device) as context:
+        result = run_demo(folder, context)
+    _say_run(result.run)
+    say(f"oracle (the hazard that the cohort was drawn with) on the same patients: {result.oracle_concordance:.3f}")
+    say("with this few patients chance can put a model above the oracle")
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has."""
+    from pathoml.pipeline.doctor import doctor as examine
+
+    show_table("This machine", examine(Path.cwd()))
+
+
+OpenSlides = Annotated[bool, typer.Option("--slides", help="Open every slide.")]
+
+
+@app.command()
+def check(config: ConfigPath, overrides: Overrides = None, slides: OpenSlides = False) -> None:  # noqa: FBT002
+    """List every problem of configuration and cohort at once."""
+    from pathoml.pipeline.checking import check as find_problems
+
+    with show_progress() as (progress, _):
+        result = find_problems(config, overrides or [], open_slides=slides, progress=progress)
+    if result.facts:
+        show_table("Cohort", result.facts)
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    for problem in result.problems:
+        say(f"{problem}", error=True)
+    if result.problems:
+        say(f"{len(result.problems)} problem(s)", error=True)
+        raise typer.Exit(WRONG_INPUT)
+    say("no problems")
+
+
+@app.command()
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    *,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time batch shapes and precisions of the encoder.")
+    ] = False,
+) -> None:
+    """Show what a run would do; write nothing."""
+    from pathoml.pipeline.planning import plan as make_plan
+
+    settings = load(config, overrides)
+    show_table("Plan", make_plan(settings).facts)
+    if measure:
+        from pathoml.pipeline.doctor import resolve_device
+        from pathoml.pipeline.measuring import measure_batches, proposal
+
+        timings = list(measure_batches(settings, resolve_device(settings.device)))
+        rows = [(f"{one.precision}, {one.batch_tiles} tiles", f"{one.tiles_per_s:.1f} tiles/s") for one in timings]
+        show_table("Encoder on this machine", rows)
+        say(f"to be pasted into the configuration, one of:\n{proposal(timings)}")
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Extract, train, evaluate, draw and report; go on where an earlier run stopped."""
+    from pathoml.pipeline.running import run as run_all
+
+    settings = load(config, overrides)
+    with stage_context(settings.device) as context:
+        result = run_all(settings, context)
+    _say_run(result)
+    exit_for_failed(result.failed)
+
+
+class Engine(StrEnum):
+    """What the work of an extraction runs on."""
+
+    local = "local"
+    ray = "ray"
+
+
+@app.command()
+def extract(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    shard: Annotated[str | None, typer.Option(help="Only the I-th of N parts of the slides, as I/N.")] = None,
+    engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster.")] = Engine.local,
+) -> None:
+    """Turn slides into feature bags."""
+    from pathoml.extract.shards import parse_shard
+    from pathoml.pipeline.stages import extract_stage
+    from pathoml.pipeline.study import open_study
+
+    part = None if shard is None else parse_shard(shard)
+    settings = load(config, overrides)
+    with stage_context(settings.device) as context:
+        outcomes = extract_stage(open_study(settings), context, shard=part, on_ray=engine is Engine.ray)
+    say_outcomes(outcomes)
+
+
+@app.command()
+def train(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Cross-validate the model on the bags that there are."""
+    from pathoml.pipeline.stages import train_stage
+    from pathoml.pipeline.study import open_study
+
+    settings = load(config, overrides)
+    with stage_context(settings.device) as context:
+        study = train_stage(open_study(settings), context)
+    say(f"predictions: {study.folder.predictions}\nmodel package: {study.folder.package}")
+
+
+@app.command()
+def evaluate(run_folder: RunPath) -> None:
+    """Judge a run's predictions on its test patients."""
+    from pathoml.pipeline.run_folder import RunFolder
+    from pathoml.pipeline.stages import evaluate_stage
+    from pathoml.pipeline.study import run_config
+
+    config = run_config(run_folder)
+    for name, scheme in evaluate_stage(config)["schemes"].items():
+        for model, metrics in scheme["metrics"].items():
+            show_table(f"{name}: {model}", [(metric, interval_words(value)) for metric, value in metrics.items()])
+        for pair, metrics in scheme["differences"].items():
+            show_table(f"{name}: {pair}", [(metric, interval_words(value)) for metric, value in metrics.items()])
+    say(f"written to {RunFolder(run_folder).evaluation}; research use only")
+
+
+@app.command()
+def report(run_folder: RunPath) -> None:
+    """Write a run's page again."""
+    from pathoml.pipeline.stages import report_stage, usable_study
+    from pathoml.pipeline.study import open_run
+
+    say(f"report: {report_stage(usable_study(open_run(run_folder)))}")
+
+
+def _say_run(result: "RunResult") -> None:
+    say(f"report:        {result.report}")
+    if result.heatmaps:
+        say(f"heatmaps:      {result.folder.heatmaps} ({len(result.heatmaps)} pictures)")
+    say(f"model package: {result.folder.package}")
+    say(f"predictions:   {result.folder.predictions}")
+    name, scheme = next(iter(result.evaluation["schemes"].items()))
+    rows = [(model, interval_words(metrics["concordance"])) for model, metrics in scheme["metrics"].items()]
+    rows += [(pair, interval_words(metrics["concordance"])) for pair, metrics in scheme["differences"].items()]
+    show_table(f"Concordance on test patients, {name} (0.5 = guessing)", rows)
+    say("research use only")
+    for outcome in result.failed:
+        say(f"slide {outcome.slide_id} was left out: {outcome.code}: {outcome.message}", error=True)
