@@ -68,6 +68,21 @@ class InProcess:
         return tuple(self._members)
 
     def exchange(self, request: Message, sites: Sequence[str], quorum: int) -> Mapping[str, bytes]:
-        """Ask one site after another."""
+        """Ask one site after another.
+
+        Parameters
+        ----------
+        request : Message
+            The same for all.
+        sites : sequence of str
+            Who is asked.
+        quorum : int
+            Everybody in this process answers.
+
+        Returns
+        -------
+        mapping of str to bytes
+            Answers by site.
+        """
         content = to_bytes(request)
         return {name: self._members[name].answer(content) for name in sites}
