@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pathoml.cli import bag_commands, encoder_commands, model_commands, slide_commands, study_commands
+from pathoml.cli import (
+    bag_commands,
+    encoder_commands,
+    federate_commands,
+    model_commands,
+    slide_commands,
+    study_commands,
+)
 from pathoml.cli.terminal import FAULT, INTERRUPTED, SOME_FAILED, WRONG_INPUT, say
 
 _TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -22,6 +29,7 @@ app.add_typer(model_commands.app)
 app.add_typer(slide_commands.app, name="slide")
 app.add_typer(bag_commands.app, name="bags")
 app.add_typer(encoder_commands.app, name="encoders")
+app.add_typer(federate_commands.app, name="federate")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as click calls it

@@ -103,28 +103,73 @@ def examine_site(settings: SiteSettings, plan: Plan) -> SiteReading:
     if settings.name not in plan.sites:
         found = Problem("name", f"{settings.name} is not a site of plan {plan.name}, which has {', '.join(plan.sites)}")
         problems.append((RefusalCode.BAD_DATA, found))
+    reading = examine_patients(settings, plan)
+    problems += reading.problems
+    if reading.cohort is None or problems:
+        return SiteReading(None, tuple(problems), reading.warnings)
+    data = divide(reading.cohort, reading.features, plan, reading.is_test)
+    return SiteReading(data, tuple(_too_few(data, settings, plan)), reading.warnings)
+
+
+@dataclass(frozen=True)
+class PatientsReading:
+    """Patients of one or several hospitals as far as they fit a plan, not yet divided.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        Covariates named as in the plan; None if the table cannot be used.
+    features : PatientFeatures or None
+        Tiles; None for a plan without features.
+    is_test : ndarray of bool, shape (patients,), or None
+        Who is never trained on, where the plan names a column.
+    problems : tuple of (RefusalCode, Problem)
+        What is wrong.
+    warnings : tuple of Problem
+        What is worth a look.
+    """
+
+    cohort: Cohort | None
+    features: PatientFeatures | None
+    is_test: BoolArray | None
+    problems: tuple[tuple[RefusalCode, Problem], ...]
+    warnings: tuple[Problem, ...]
+
+
+def examine_patients(settings: SiteSettings, plan: Plan) -> PatientsReading:
+    """Read a table, and bags, as a plan wants them.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        Where they lie; the name is not looked at.
+    plan : Plan
+        What is wanted.
+
+    Returns
+    -------
+    PatientsReading
+        Whole or in part.
+    """
+    problems: list[tuple[RefusalCode, Problem]] = []
     if settings.cohort.endpoint != plan.endpoint:
-        found = Problem(
-            "cohort.endpoint", f"the site's is '{settings.cohort.endpoint}', the plan's '{plan.endpoint}'; are they one thing?"
-        )  # fmt: skip
-        problems.append((RefusalCode.OTHER_ENDPOINT, found))
+        words = f"the site's is '{settings.cohort.endpoint}', the plan's '{plan.endpoint}'; are they one thing?"
+        problems.append((RefusalCode.OTHER_ENDPOINT, Problem("cohort.endpoint", words)))
     reading = examine_cohort(settings.cohort.model_copy(update={"covariates": _covariates_of(plan, settings)}))
     problems += [(RefusalCode.OTHER_COVARIATES, problem) for problem in reading.problems]
     if reading.cohort is None or problems:
-        return SiteReading(None, tuple(problems), ())
+        return PatientsReading(None, None, None, tuple(problems), ())
     back = {own: name for name, own in settings.columns.items()}
     cohort = replace(reading.cohort, covariates=reading.cohort.covariates.rename(columns=back))
-    cohort, features, of_slides = _with_slides(cohort, settings, plan)
-    problems += of_slides
     warnings = (*cohort.warnings, *_unlisted_words(cohort, plan))
-    if problems:
-        return SiteReading(None, tuple(problems), warnings)
+    cohort, features, of_slides = _with_slides(replace(cohort, warnings=()), settings, plan)
+    problems += of_slides
+    is_test = None
     try:
-        named = _named_test(settings, plan, cohort)
-        data = divide(replace(cohort, warnings=()), features, plan, named)
+        is_test = _named_test(settings, plan, cohort)
     except FederationError as error:
-        return SiteReading(None, ((RefusalCode.BAD_DATA, Problem("test", str(error))),), warnings)
-    return SiteReading(data, tuple(_too_few(data, settings, plan)), warnings)
+        problems.append((RefusalCode.BAD_DATA, Problem("test", str(error))))
+    return PatientsReading(cohort, features, is_test, tuple(problems), warnings)
 
 
 def divide(
