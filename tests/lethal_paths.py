@@ -43,3 +43,12 @@ class Greedy(PosixPath):
         if parent_process() is not None:
             raise MemoryError
         return super().is_file()
+
+
+class DeadlyToAll(PosixPath):
+    """A driver that takes every process with it that so much as looks at the slide, but the one named beside it."""
+
+    def is_file(self) -> bool:
+        if os.getpid() != int(Path(f"{self}.spared").read_text(encoding="ascii")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().is_file()

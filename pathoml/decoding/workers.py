@@ -1,6 +1,7 @@
 """Processes that decode slides into shared memory, each supervised: one that dies or hangs costs its slide alone."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -20,7 +21,7 @@ from pathoml.decoding.ring import LaneWriter, RingReader, RingShape
 from pathoml.decoding.slide_tiles import SlideTiles, TileSink, decode_slide
 from pathoml.errors import OutOfMemoryError, PathomlError, UnreadableSlideError, WorkerLostError
 from pathoml.extract_settings import Recipe
-from pathoml.processes import is_running
+from pathoml.processes import end_with, is_running
 from pathoml.units import FloatArray, RgbImage
 
 
@@ -70,7 +71,12 @@ class DecodingPool:
     def __init__(self, recipe: Recipe, workers: int, page_tiles: int, sheets: Path | None, device: str) -> None:
         self._recipe, self._sheets, self._device = recipe, sheets, device
         self._ring = RingReader(RingShape(workers, page_tiles, recipe.tiling.tile_px))
-        self._pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+        self._pool = ProcessPool(
+            max_workers=workers,
+            context=multiprocessing.get_context("spawn"),
+            initializer=end_with,
+            initargs=[os.getpid()],
+        )
         self._idle = list(range(workers))
         self._leaving: dict[int, int] = {}  # lane -> process that was told to go
 

@@ -3,15 +3,13 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from pathoml.cohort import SlideEntry
-from pathoml.encoders.record import Encoder
-from pathoml.encoders.settings import EncoderSettings
 from pathoml.errors import InputError
+from pathoml.extract.built import built_encoder
 from pathoml.extract.floor import in_parallel, one_by_one
 from pathoml.extract.kept import all_kept, recipes_by_folder
 from pathoml.extract.line import Job, Line
@@ -20,8 +18,8 @@ from pathoml.extract.outcomes import SlideOutcome, append_to_ledger
 from pathoml.extract.slide import stream_of
 from pathoml.extract.staging import InPlace, Staging
 from pathoml.extract.status import StatusKeeper, Watch
-from pathoml.extract.stream import PRECISIONS, EncodingPlace
-from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.extract.stream import EncodingPlace
+from pathoml.extract_settings import Recipe
 from pathoml.files import make_folder
 from pathoml.manifest import remote_slides
 from pathoml.progress import Progress, silent
@@ -136,38 +134,3 @@ def _encoding_places(recipe: Recipe, device: str) -> list[EncodingPlace]:
     return [
         EncodingPlace(built_encoder(recipe.encoder, recipe.extract, place), place) for place in _places(recipe, device)
     ]
-
-
-@lru_cache(maxsize=16)
-def built_encoder(settings: EncoderSettings, extract: ExtractSettings, device: str) -> Encoder:
-    """Build an encoder on a device, once in a process.
-
-    Parameters
-    ----------
-    settings : EncoderSettings
-        Which.
-    extract : ExtractSettings
-        Its precision, and whether it is compiled.
-    device : str
-        ``cpu``, or a GPU.
-
-    Returns
-    -------
-    Encoder
-        Ready to encode.
-
-    Raises
-    ------
-    EncoderError
-        If it cannot be had.
-    """
-    from pathoml.encoders.build import build_encoder  # timm takes two seconds, and kept bags need none
-
-    if extract.precision == "float32":
-        # Without this a GPU rounds the inputs of convolutions to 10 bits and still calls it float32.
-        torch.backends.cudnn.allow_tf32 = False
-    encoder = build_encoder(settings)
-    encoder.module.to(device=device, dtype=PRECISIONS[extract.precision])
-    if extract.compile:
-        encoder.module.compile(dynamic=False)
-    return encoder

@@ -18,7 +18,7 @@ from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
-from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray
+from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray, release_encoders
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.fold_fitting import FitPlan
 from pathoml.heatmaps import STYLES
@@ -106,6 +106,7 @@ def extract_stage(
         outcomes = extract_archive(
             entries, recipe, bags, device=context.device, progress=context.progress, watch=context.watch
         )
+        release_encoders()  # what comes next wants the device's memory for itself
     if shard is None:
         _write_tables(study, context, outcomes, bags)
     return outcomes
