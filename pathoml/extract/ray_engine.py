@@ -102,7 +102,8 @@ def _run(
     remote: Any = ray.remote  # whose types cannot take options from a dict
     task = remote(**needs)(extract_some)
     where = "cuda" if device.startswith("cuda") else device  # Ray shows each task the one GPU that it was given
-    shares = _shared_out(entries, needs, ray.cluster_resources())
+    cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    shares = _shared_out(entries, needs, cluster)
     running = {task.remote(share, recipe, folder, where): share for share in shares}
     outcomes: dict[str, SlideOutcome] = {}
     progress("extract", 0, len(entries))

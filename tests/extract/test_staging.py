@@ -25,11 +25,12 @@ from pathoml.extract.staging import Staging, source_fingerprint
 from pathoml.extract_settings import ExtractSettings, Recipe, StagingSettings
 from pathoml.manifest import read_manifest
 from pathoml.pipeline.checking import check
-from pathoml.slides import slide_fingerprint
+from pathoml.slides import slide_digest, slide_fingerprint
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
+from tests.slides.several_files import slide_of_several_files
 from tests.test_extract import toy
 
 PLAN = TissuePlan(
@@ -248,19 +249,25 @@ def test_a_copy_that_fails_leaves_room_and_names_the_slide(
         assert futures[1].result(timeout=60).path.read_bytes() == entries[1].path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["a.mrxs", "a.dcm"])
+@pytest.mark.parametrize("name", ["a.mrxs", "a.dcm", "a.vms"])
 def test_what_belongs_to_a_slide_is_copied_with_it(tmp_path: Path, name: str) -> None:
-    entry = blank(tmp_path, name)
-    beside = tmp_path / ("a/Data0001.dat" if name.endswith("mrxs") else "b.dcm")
-    beside.parent.mkdir(exist_ok=True)
-    beside.write_bytes(b"belongs to it")
-    (tmp_path / "c.txt").write_bytes(b"does not")
+    share = tmp_path / "share"
+    share.mkdir()
+    path, beside = slide_of_several_files(share, name)
+    (share / "c.txt").write_bytes(b"does not")
+    entry = SlideEntry("a", path, "P1", None, 2)
+    far = fsspec.filesystem("memory")
+    far.put(str(share), "/far", recursive=True)
     with Staging(StagingSettings(folder=tmp_path / "near")) as staging:
-        near = staging.fetch(entry).result()
-        assert slide_fingerprint(near.path) == slide_fingerprint(entry.path)
-        assert slide_fingerprint(entry.path) == source_fingerprint(replace(entry, url=entry.path.as_uri()))
-        assert {one.name for one in files(near.path.parent)} == {name, beside.name}
-        assert (near.path.parent / beside.relative_to(tmp_path)).read_bytes() == b"belongs to it"
+        for source in (entry, replace(entry, url=path.as_uri()), replace(entry, url=f"memory://far/{name}")):
+            assert source_fingerprint(source) == slide_fingerprint(path)
+            near = staging.fetch(source).result()
+            assert slide_fingerprint(near.path) == slide_fingerprint(path)
+            assert slide_digest(near.path) == slide_digest(path)
+            assert {one.name for one in files(near.path.parent)} == {name, beside.name}
+            assert (near.path.parent / beside.relative_to(share)).read_bytes() == beside.read_bytes()
+            staging.release(source)
+    far.rm("/far", recursive=True)
 
 
 def test_copies_of_a_dead_process_are_swept_and_those_of_a_living_one_kept(tmp_path: Path) -> None:
