@@ -10,7 +10,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.decoding.slide_tiles import SlideTiles
 from pathoml.encoders.record import Encoder
 from pathoml.errors import SlideError
-from pathoml.extract.kept import all_kept, kept_bag
+from pathoml.extract.kept import Wanted, all_kept, kept_bag
 from pathoml.extract.locks import Locks
 from pathoml.extract.outcomes import SlideOutcome, failed
 from pathoml.extract.slide import make_bag
@@ -92,7 +92,7 @@ class Line:
     def __init__(self, jobs: Sequence[Job], device: str, locks: Locks, source: Source) -> None:
         self.jobs, self.device, self.source = jobs, device, source
         self.recipe, self.folder = jobs[0].recipe, jobs[0].folder
-        self._recipes = {job.folder: job.recipe for job in jobs}
+        self._wanted = {job.folder: Wanted(job.recipe, job.encoder.weights_digest) for job in jobs}
         self._locks = locks
         self._busy_elsewhere: list[SlideEntry] = []
 
@@ -109,7 +109,7 @@ class Line:
         Work
             With nothing done.
         """
-        lacking = [job for job in self.jobs if kept_bag(entry, job.folder, job.recipe) is None]
+        lacking = [job for job in self.jobs if kept_bag(entry, job.folder, self._wanted[job.folder]) is None]
         return Work(entry, [(job, SlideFeatures()) for job in lacking])
 
     def flush(self) -> None:
@@ -148,7 +148,7 @@ class Line:
         if not self._locks.acquire(entry.slide_id):
             self._busy_elsewhere.append(entry)
             return False
-        kept = all_kept(entry, self._recipes)
+        kept = all_kept(entry, self._wanted)
         if kept is not None:
             self._locks.release(entry.slide_id)
         return kept or True
@@ -205,7 +205,7 @@ class Line:
         """
         freed = []
         for entry in list(self._busy_elsewhere):
-            if all_kept(entry, self._recipes) is None and self._locks.acquire(entry.slide_id):
+            if all_kept(entry, self._wanted) is None and self._locks.acquire(entry.slide_id):
                 self._locks.release(entry.slide_id)
                 self._busy_elsewhere.remove(entry)
                 freed.append(entry)
@@ -221,7 +221,7 @@ class Line:
         """
         for entry in self._busy_elsewhere:
             owner = self._locks.owner(entry.slide_id)
-            kept = all_kept(entry, self._recipes)
+            kept = all_kept(entry, self._wanted)
             message = (
                 f"{entry.path.name}: {owner} is at work on it; the same command, given later, sees that it is done"
             )
