@@ -76,6 +76,13 @@ class ExtractSettings(Settings):
         description="Cluster that `pathoml extract --engine ray` works on, for example 'auto'; without, this machine.",
         json_schema_extra=NOT_IN_HASH,
     )
+    worker_memory_gb: float = Field(
+        8.0,
+        gt=0,
+        description="A decoding process that holds more gigabytes of its own is ended (on Linux, and not with workers: 0);"
+        " its slide is tried once more, alone and fewer tiles at a time.",
+        json_schema_extra=NOT_IN_HASH,
+    )
     slide_timeout_s: float = Field(
         7200,
         gt=0,

@@ -32,6 +32,27 @@ def is_running(process: int) -> bool:
     return not _is_zombie(process)
 
 
+def private_bytes(process: int) -> int | None:
+    """Return the memory that a process holds for itself: neither files nor what it shares with others.
+
+    Parameters
+    ----------
+    process : int
+        Its number.
+
+    Returns
+    -------
+    int or None
+        None if it has ended, or where that cannot be told.
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    held = [int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "VmSwap:"))]
+    return 1024 * sum(held) if held else None
+
+
 def end_with(process: int) -> None:
     """Let this process end as soon as another has: what a killed one has begun, nobody waits for.
 

@@ -336,6 +336,9 @@ def test_time_in_which_nobody_looked_is_not_held_against_a_slide() -> None:
         def is_waiting(self, lane: int) -> bool:
             return False
 
+        def writer(self, lane: int) -> int:
+            return 0
+
     pool = DecodingPool.__new__(DecodingPool)
     pool._ring, pool._recipe = Ring(), recipe(slide_timeout_s=10)
     one = Decoding(entry(Path("a.tif")), 0, Future(), looked_at=time.monotonic() - 100)

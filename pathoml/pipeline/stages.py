@@ -114,7 +114,7 @@ def extract_stage(
 
 def _write_tables(study: Study, context: StageContext, outcomes: list[SlideOutcome], bags: Path) -> None:
     write_json(study.folder.environment, environment(context.device))
-    table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status"])
+    table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status", "attempt"])
     table.insert(1, "has_bag", [outcome.has_bag for outcome in outcomes])
     write_text(study.folder.slides, table.to_csv(index=False))
     write_quality(study.entries, outcomes, study.cohort, bags, study.config.name)

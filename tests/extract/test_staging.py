@@ -104,6 +104,26 @@ def test_staged_slides_give_the_same_bags_as_slides_in_place(
 
 
 @pytest.mark.usefixtures("_toy")
+def test_in_one_process_the_next_slides_are_copied_meanwhile_and_a_tight_quota_blocks_nothing(
+    slides: list[SlideEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(entry.path.stat().st_size for entry in slides)
+    staging = StagingSettings(folder=tmp_path / "near", quota_gb=1.2 * largest / 1e9, copies_at_once=3)
+    reserve, first = Staging._reserve, threading.Event()
+
+    def second_comes_first(self: Staging, entry: SlideEntry, size: int) -> None:
+        if entry.slide_id == "s0":
+            assert first.wait(timeout=60)
+        reserve(self, entry, size)
+        first.set()
+
+    monkeypatch.setattr(Staging, "_reserve", second_comes_first)
+    found = extract_archive(slides[:3], recipe(staging), tmp_path / "bags")
+    assert codes(found) == ["done", "done", "done"]
+    assert not files(tmp_path / "near")
+
+
+@pytest.mark.usefixtures("_toy")
 def test_a_slide_replaced_in_its_store_is_extracted_again(
     slides: list[SlideEntry], store: list[SlideEntry], tmp_path: Path
 ) -> None:
