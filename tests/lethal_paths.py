@@ -32,6 +32,7 @@ class Hanging(PosixPath):
 
     def is_file(self) -> bool:
         if parent_process() is not None:
+            Path(f"{self}.hangs").touch()
             time.sleep(600)
         return super().is_file()
 

@@ -318,7 +318,7 @@ def test_a_slide_whose_owner_dies_meanwhile_is_taken_up(
 ) -> None:
     (tmp_path / "locks").mkdir()
     lock = tmp_path / "locks" / "a.lock"
-    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}), encoding="ascii")
+    lock.write_text(json.dumps({"host": "elsewhere", "machine": "0" * 16, "number": 1, "started": 1}), encoding="ascii")
     release = Locks.release
 
     def dies(self: Locks, slide_id: str) -> None:

@@ -2,9 +2,9 @@
 
 import hashlib
 import logging
-import os
+import re
+import secrets
 import shutil
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +19,7 @@ from pathoml.errors import OutputError, PathomlError, SlideNotFoundError, Unread
 from pathoml.extract_settings import StagingSettings
 from pathoml.files import make_folder
 from pathoml.manifest import without_query
-from pathoml.processes import is_running
+from pathoml.processes import ProcessIdentity, this_process
 from pathoml.slides.belonging import StoredFile, names_of_slide
 from pathoml.slides.identity import sampled_digest, slide_fingerprint
 
@@ -112,7 +112,7 @@ class Staging:
     def __init__(self, settings: StagingSettings) -> None:
         self._settings, self._quota = settings, int(settings.quota_gb * _GB)
         self.ahead = settings.slides_ahead
-        self._folder = settings.folder / f"{socket.gethostname()}-{os.getpid()}"
+        self._folder = settings.folder / _folder_name(this_process())
         make_folder(self._folder)
         self._sweep()
         self._copies = ThreadPoolExecutor(settings.copies_at_once, thread_name_prefix="stage")
@@ -213,12 +213,21 @@ class Staging:
             self._used[entry.slide_id] = size
 
     def _sweep(self) -> None:
-        """Delete what killed processes of this machine left."""
-        host, _, _ = self._folder.name.rpartition("-")
-        for folder in self._settings.folder.glob(f"{host}-*"):
-            number = folder.name.removeprefix(f"{host}-")
-            if number.isdecimal() and folder != self._folder and not is_running(int(number)):
+        """Delete what processes of this machine left that have ended."""
+        for folder in self._settings.folder.iterdir():
+            owner = _owner_of(folder.name)
+            if owner is not None and owner.has_ended():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_name(owner: ProcessIdentity) -> str:
+    return f"{owner.host}-{owner.machine or 'unknown'}-{owner.number}-{owner.started}-{secrets.token_hex(4)}"
+
+
+def _owner_of(name: str) -> ProcessIdentity | None:
+    """Return whose a folder of copies is; None of any other folder."""
+    found = re.fullmatch(r"(.+)-([0-9a-f]{16}|unknown)-(\d{1,9})-(\d{1,20})-[0-9a-f]{8}", name)
+    return found and ProcessIdentity(found[1], found[2], int(found[3]), int(found[4]))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,6 @@
 """Staging: what is read from a copy is what lies at the source; copies stay within their quota and go away."""
 
 import errno
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,11 +21,13 @@ from pathoml.extract.staging import Staging, source_fingerprint
 from pathoml.extract_settings import ExtractSettings, Recipe, StagingSettings
 from pathoml.manifest import read_manifest
 from pathoml.pipeline.checking import check
+from pathoml.processes import this_process
 from pathoml.slides import slide_digest, slide_fingerprint
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
+from tests.ended import dead_process
 from tests.slides.several_files import slide_of_several_files
 from tests.test_extract import toy
 
@@ -290,16 +288,21 @@ def test_what_belongs_to_a_slide_is_copied_with_it(tmp_path: Path, name: str) ->
     far.rm("/far", recursive=True)
 
 
-def test_copies_of_a_dead_process_are_swept_and_those_of_a_living_one_kept(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    host = socket.gethostname()
-    for owner in (f"{host}-{ended.pid}", f"{host}-{os.getppid()}", "elsewhere-1", "mine"):
-        (tmp_path / owner).mkdir()
-        (tmp_path / owner / "copy.tif").write_bytes(b"x")
+def test_copies_of_dead_processes_are_swept_and_those_of_living_ones_kept(tmp_path: Path) -> None:
+    here = this_process()
+    owners = {
+        "dead": dead_process(),
+        "recycled number": replace(here, started=here.started - 1),
+        "alive": here,
+        "elsewhere": replace(here, host="elsewhere", machine="0" * 16),
+    }
+    names = {what: staging_module._folder_name(owner) for what, owner in owners.items()} | {"mine": "mine"}
+    for name in names.values():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "copy.tif").write_bytes(b"x")
     with Staging(StagingSettings(folder=tmp_path)):
         left = {path.parent.name for path in files(tmp_path)}
-    assert left == {f"{host}-{os.getppid()}", "elsewhere-1", "mine"}
+    assert left == {names[what] for what in ("alive", "elsewhere", "mine")}
 
 
 def test_a_manifest_may_name_urls(tmp_path: Path) -> None:
