@@ -1,7 +1,6 @@
 """Which bags are to be made, and which of them are there already."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathoml.encoders.weights_identity import known_weights_digest
 from pathoml.errors import BagError, SlideError
 from pathoml.extract.outcomes import SlideOutcome
 from pathoml.extract.staging import source_fingerprint
-from pathoml.extract_settings import Recipe
+from pathoml.extract_settings import Recipe, folder_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +33,7 @@ def folder_beside(folder: Path, encoder: EncoderSettings) -> Path:
     Path
         ``<folder>-<encoder>``, beside it.
     """
-    name = getattr(encoder, "name", None) or getattr(encoder, "architecture", None) or getattr(encoder, "features", "")
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{encoder.kind}-{name}")
-    return folder.with_name(f"{folder.name}-{plain}")
+    return folder.with_name(f"{folder.name}-{folder_suffix(encoder)}")
 
 
 @dataclass(frozen=True)
