@@ -4,7 +4,9 @@ Usage: python scripts/extract_archive.py SLIDES BAGS [--config study.yaml] [--pa
 
 Every file under SLIDES that matches a pattern is a slide, named as its path below SLIDES. Tissue, tiling, encoder and
 extraction are those of the configuration (its cohort is not read), or the defaults. What is there already is kept, so
-that the same command goes on after an interruption; several machines may share BAGS. Exit code 1 if a slide failed.
+that the same command goes on after an interruption; several machines may share BAGS. BAGS/contact_sheets.html shows what was
+kept and dropped of each slide, BAGS/quality.csv says it in numbers; with --shard they are left to a last call without it.
+Exit code 1 if a slide failed.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from pathoml.errors import OutputError, PathomlError, SlideError
 from pathoml.extract import ExtractStatus, extract_archive, parse_shard
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.pipeline.doctor import resolve_device
+from pathoml.pipeline.quality import write_quality
 from pathoml.slides import open_slide
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
@@ -89,6 +92,9 @@ def main() -> int:
             return 2
         device = resolve_device(options.device)
         outcomes = extract_archive(shard.of(found), recipe, options.bags, device=device, watch=say)
+        if shard.parts == 1:
+            write_quality(found, outcomes, {}, options.bags, options.slides.resolve().name)
+            print(f"what was kept and dropped: {options.bags / 'contact_sheets.html'}")
     except OutputError as error:
         print(f"{error}\nwhat was finished is kept; the same command goes on", file=sys.stderr)
         return 3

@@ -108,6 +108,22 @@ class ReadPlan:
         """Whether the rectangle read has to be resized to the tile."""
         return self.scale != (1.0, 1.0)
 
+    def footprint_level0_px(self, geometry: SlideGeometry) -> tuple[float, float]:
+        """Return what a tile covers of the slide.
+
+        Parameters
+        ----------
+        geometry : SlideGeometry
+            Of the slide that the plan was made for.
+
+        Returns
+        -------
+        tuple of float
+            Width and height in level-0 pixels, exact where those read are rounded.
+        """
+        lattice = geometry.level_downsamples[self.level] * self.reduction
+        return self.tile_px / self.scale[0] * lattice, self.tile_px / self.scale[1] * lattice
+
 
 class Region(NamedTuple):
     """A rectangle of pixels read from a slide.

@@ -1,0 +1,214 @@
+"""One page for a whole archive: a table of what became of each slide's tiles, one legend, and every contact sheet."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+
+from pathoml.artefacts import TileFlag
+from pathoml.contact_sheets.marks import FLAG_MARKS, MARKS, Fate, Mark, swatch
+from pathoml.files import write_text
+from pathoml.provenance import RESEARCH_USE_ONLY
+
+_STYLE = """
+body { font: 15px/1.45 sans-serif; margin: 1.2rem; color: #1a1a1a; background: #fff }
+h2 { margin: 1.6rem 0 .4rem }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: 14px }
+th, td { border: 1px solid #c8c8c8; padding: .25rem .5rem; text-align: right; vertical-align: bottom }
+th { background: #f0f0f0; font-weight: 600; max-width: 6.5rem }
+td.word, th.word { text-align: left; overflow-wrap: anywhere; max-width: 16rem }
+tr.total td { font-weight: 600; background: #f0f0f0 }
+tr.failed td { background: #fbeaea }
+ul.legend { list-style: none; padding: 0; columns: 19rem; margin: .4rem 0 }
+ul.legend li { break-inside: avoid; padding: .1rem 0 }
+ul.legend img { width: 36px; height: 18px; vertical-align: -4px; margin-right: .5rem }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 1rem; align-items: start }
+figure { margin: 0; border: 1px solid #c8c8c8; padding: .4rem }
+figure img { width: 100%; height: auto } figure.failed { background: #fbeaea }
+figcaption { overflow-wrap: anywhere }
+"""
+_FAILED = ' class="failed"'
+
+
+@dataclass(frozen=True)
+class SlideRow:
+    """One slide on the page of an archive.
+
+    Parameters
+    ----------
+    slide_id : str
+        The slide.
+    site : str
+        Its hospital; empty where unknown.
+    outcome : str
+        ``done``, ``kept``, or the code and sentence of what went wrong.
+    sheet : Path or None
+        Its picture, or None where it could not be looked at.
+    fates : mapping of Fate to int, optional
+        Tiles by what became of them; empty for a slide without a bag.
+    flagged : mapping of TileFlag to int, optional
+        Kept tiles that carry each flag.
+    """
+
+    slide_id: str
+    site: str
+    outcome: str
+    sheet: Path | None
+    fates: Mapping[Fate, int] = field(default_factory=dict)
+    flagged: Mapping[TileFlag, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the slide has no bag."""
+        return self.outcome not in ("done", "kept")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of counts: heading, sample, and the count of a slide (None where its bag does not say)."""
+
+    heading: str
+    counts: tuple[int | None, ...]
+    mark: Mark | None = None
+    dropped: bool = False
+
+    @property
+    def total(self) -> int:
+        return sum(count or 0 for count in self.counts)
+
+
+def write_archive_page(path: Path, name: str, rows: Sequence[SlideRow], *, table: str) -> None:
+    """Write one page with the counts and the sheets of all slides; those without a bag come first.
+
+    Parameters
+    ----------
+    path : Path
+        HTML file; it names the sheets by paths relative to itself.
+    name : str
+        Of the study.
+    rows : sequence of SlideRow
+        The slides.
+    table : str
+        Name of the CSV of all measures, beside the page.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    ordered = sorted(rows, key=lambda row: (not row.failed, row.site, row.slide_id))
+    failed = sum(row.failed for row in rows)
+    first = f"{failed} of {len(rows)} slides have no bag; they come first." if failed else "All slides have a bag."
+    columns = _columns(ordered)
+    figures = "\n".join(_figure(row, path.parent) for row in ordered)
+    write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(name)}: quality of slides</title>
+<style>{_STYLE}</style></head><body>
+<h1>{escape(name)}: what was kept of {len(rows)} slides</h1>
+<p>{first} All measures of each slide are in <a href="{quote(table)}">{escape(table)}</a>. {RESEARCH_USE_ONLY.capitalize()}.</p>
+<h2>Tiles of each slide</h2>
+{_explained(ordered)}
+<div class="scroll"><table>
+{_head(ordered, columns)}
+{_body(ordered, columns)}
+</table></div>
+<h2>Legend of the pictures</h2>
+{_legend(columns)}
+<h2>Pictures</h2>
+<main>
+{figures}
+</main></body></html>
+""",
+    )
+
+
+def _columns(rows: Sequence[SlideRow]) -> list[_Column]:
+    """Return the columns of counts; reasons and flags that no slide has are left out."""
+    whole = tuple(sum(row.fates.values()) if Fate.NO_TISSUE in row.fates else None for row in rows)
+    columns = [_Column("tiles of the grid", whole)]
+    for fate, mark in MARKS.items():
+        counts = tuple(row.fates.get(fate) for row in rows)
+        dropped = fate not in (Fate.KEPT, Fate.NO_TISSUE)
+        column = _Column(f"dropped: {mark.text}" if dropped else mark.text, counts, mark, dropped=fate != Fate.KEPT)
+        if column.total or fate == Fate.KEPT:
+            columns.append(column)
+    for flag, mark in FLAG_MARKS.items():
+        column = _Column(f"of the kept: {mark.text}", tuple(row.flagged.get(flag) for row in rows), mark)
+        if column.total:
+            columns.append(column)
+    return columns
+
+
+def _explained(rows: Sequence[SlideRow]) -> str:
+    """Say how the columns hang together."""
+    said = (
+        "<p>Every tile of a slide's grid is kept, dropped for one reason, or holds no tissue, so that these columns add up to "
+        "the grid. A kept tile may carry several flags. Reasons and flags that no slide has are left out."
+    )
+    if any(row.site for row in rows):
+        said += (
+            " <b>Site</b> is the hospital that the cohort's table names for the slide's patient; where numbers differ between "
+            "sites more than between slides of one, staining or scanning does."
+        )
+    return said + "</p>"
+
+
+def _head(rows: Sequence[SlideRow], columns: Sequence[_Column]) -> str:
+    words = ["slide", *(["site"] if any(row.site for row in rows) else []), "outcome"]
+    cells = [f'<th class="word" scope="col">{word}</th>' for word in words]
+    cells += [f'<th scope="col">{escape(column.heading)}</th>' for column in columns]
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+
+
+def _body(rows: Sequence[SlideRow], columns: Sequence[_Column]) -> str:
+    with_site = any(row.site for row in rows)
+    lines = []
+    for number, row in enumerate(rows):
+        words = [row.slide_id, *([row.site] if with_site else []), row.outcome if row.failed else "bag"]
+        cells = [f'<td class="word">{escape(word)}</td>' for word in words]
+        cells += [f"<td>{_shown(column.counts[number])}</td>" for column in columns]
+        lines.append(f"<tr{_FAILED if row.failed else ''}>{''.join(cells)}</tr>")
+    words = [f"{len(rows)} slides", *([f"{len({row.site for row in rows} - {''})} sites"] if with_site else [])]
+    words.append(f"{sum(not row.failed for row in rows)} with a bag")
+    cells = [f'<td class="word">{word}</td>' for word in words] + [f"<td>{column.total:,}</td>" for column in columns]
+    return "<tbody>\n" + "\n".join(lines) + f'\n<tr class="total">{"".join(cells)}</tr>\n</tbody>'
+
+
+def _shown(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
+
+
+def _legend(columns: Sequence[_Column]) -> str:
+    """Explain every mark that occurs, each beside a sample of itself as the pictures show it."""
+    items = [
+        f'<li><img alt="" src="{_inline(column.mark, dropped=column.dropped)}"><b>{column.mark.letter}</b> '
+        f"{escape(column.heading)}</li>"
+        for column in columns
+        if column.mark is not None
+    ]
+    lines = "<li>Black line: edge of the tissue. Coloured line within white: edge of an artefact.</li>"
+    letters = "Letters are written into tiles that are large enough on the picture."
+    return f'<ul class="legend">{"".join(items)}{lines}</ul><p>{letters}</p>'
+
+
+def _inline(mark: Mark, *, dropped: bool) -> str:
+    _, coded = cv2.imencode(".png", cv2.cvtColor(swatch(mark, dropped=dropped), cv2.COLOR_RGB2BGR))
+    return f"data:image/png;base64,{base64.b64encode(coded.tobytes()).decode()}"
+
+
+def _figure(row: SlideRow, folder: Path) -> str:
+    image = ""
+    if row.sheet is not None:
+        source = quote(row.sheet.relative_to(folder).as_posix())
+        image = f'<a href="{source}"><img loading="lazy" src="{source}" alt="{escape(row.slide_id, quote=True)}"></a>'
+    text = escape(row.slide_id) + (f", {escape(row.site)}" if row.site else "")
+    text += f"<br>{escape(row.outcome)}" if row.failed else ""
+    return f"<figure{_FAILED if row.failed else ''}>{image}<figcaption>{text}</figcaption></figure>"
