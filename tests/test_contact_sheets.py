@@ -343,9 +343,9 @@ def rows_of_a_page(folder: Path) -> list[SlideRow]:
     write_contact_sheet(path, one.sheet(title="S<1>"))
     fates = {fate: fates_of(one.laid.grid, None).count(fate) for fate in Fate}
     return [
-        SlideRow("S<1>", "05", "done", path, fates, {TileFlag.PEN: 0, TileFlag.OVERHANG: 7}),
-        SlideRow("S3", "07", "kept", None, {Fate.KEPT: 5_000, Fate.LITTLE_TISSUE: 3}, {TileFlag.OVERHANG: 1}),
-        SlideRow("S2", "", "NO_TISSUE: S2: no tile <here>", None),
+        SlideRow("S<1>", "05", "", "", path, fates, {TileFlag.PEN: 0, TileFlag.OVERHANG: 7}),
+        SlideRow("S3", "07", "", "", None, {Fate.KEPT: 5_000, Fate.LITTLE_TISSUE: 3}, {TileFlag.OVERHANG: 1}),
+        SlideRow("S2", "", "NO_TISSUE", "S2: no tile <here>", None),
     ]
 
 
@@ -354,7 +354,7 @@ def test_the_page_lists_failures_first_and_escapes_what_it_is_given(tmp_path: Pa
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text.index("S2") < text.index("S&lt;1&gt;")
     assert "S<1>" not in text
-    assert "NO_TISSUE: S2: no tile &lt;here&gt;" in text
+    assert "S2: no tile &lt;here&gt;" in text
     assert 'src="contact_sheets/S%3C1%3E.png"' in text
     assert "1 of 3 slides have no bag" in text
     assert "esearch use only" in text
@@ -375,7 +375,7 @@ def test_the_table_of_the_page_counts_the_tiles_of_each_slide_and_of_all(tmp_pat
         "of the kept: hangs over the slide&#x27;s edge",
     ]  # fmt: skip
     assert rows == [
-        ["S2", "", "NO_TISSUE: S2: no tile &lt;here&gt;", "", "", "", "", "", ""],
+        ["S2", "", "NO_TISSUE", "S2: no tile &lt;here&gt;"],
         ["S&lt;1&gt;", "05", "bag", "200", "98", "90", "10", "2", "7"],
         ["S3", "07", "bag", "", "5,000", "", "3", "", "1"],
         ["3 slides", "2 sites", "2 with a bag", "200", "5,098", "90", "13", "2", "8"],
@@ -383,7 +383,7 @@ def test_the_table_of_the_page_counts_the_tiles_of_each_slide_and_of_all(tmp_pat
 
 
 def test_a_page_of_slides_without_sites_has_no_column_for_them(tmp_path: Path) -> None:
-    write_archive_page(tmp_path / "page.html", "A", [SlideRow("S1", "", "done", None, {Fate.KEPT: 3})], table="q.csv")
+    write_archive_page(tmp_path / "page.html", "A", [SlideRow("S1", "", "", "", None, {Fate.KEPT: 3})], table="q.csv")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert cells_of(text)[0] == ["slide", "outcome", "tiles of the grid", "kept"]
     assert "Site" not in text

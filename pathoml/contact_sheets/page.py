@@ -21,12 +21,14 @@ h2 { margin: 1.6rem 0 .4rem }
 table { border-collapse: collapse; font-size: 14px }
 th, td { border: 1px solid #c8c8c8; padding: .25rem .5rem; text-align: right; vertical-align: bottom }
 th { background: #f0f0f0; font-weight: 600; max-width: 6.5rem }
-td.word, th.word { text-align: left; overflow-wrap: anywhere; max-width: 16rem }
+td.word, th.word { text-align: left; max-width: 24rem }
+td.name { min-width: 9rem; overflow-wrap: anywhere }
 tr.total td { font-weight: 600; background: #f0f0f0 }
 tr.failed td { background: #fbeaea }
 ul.legend { list-style: none; padding: 0; columns: 19rem; margin: .4rem 0 }
-ul.legend li { break-inside: avoid; padding: .1rem 0 }
-ul.legend img { width: 36px; height: 18px; vertical-align: -4px; margin-right: .5rem }
+ul.legend li { break-inside: avoid; padding: .1rem 0; display: flex; gap: .5rem; align-items: start }
+ul.legend img { width: 36px; height: 18px; flex: none; margin-top: 2px }
+ul.legend b { flex: none; width: .8rem }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 1rem; align-items: start }
 figure { margin: 0; border: 1px solid #c8c8c8; padding: .4rem }
 figure img { width: 100%; height: auto } figure.failed { background: #fbeaea }
@@ -45,8 +47,8 @@ class SlideRow:
         The slide.
     site : str
         Its hospital; empty where unknown.
-    outcome : str
-        ``done``, ``kept``, or the code and sentence of what went wrong.
+    code, message : str
+        Why it has no bag, as the ledger says it; empty where it has one.
     sheet : Path or None
         Its picture, or None where it could not be looked at.
     fates : mapping of Fate to int, optional
@@ -57,7 +59,8 @@ class SlideRow:
 
     slide_id: str
     site: str
-    outcome: str
+    code: str
+    message: str
     sheet: Path | None
     fates: Mapping[Fate, int] = field(default_factory=dict)
     flagged: Mapping[TileFlag, int] = field(default_factory=dict)
@@ -65,7 +68,7 @@ class SlideRow:
     @property
     def failed(self) -> bool:
         """Whether the slide has no bag."""
-        return self.outcome not in ("done", "kept")
+        return self.code != ""
 
 
 @dataclass(frozen=True)
@@ -172,14 +175,22 @@ def _body(rows: Sequence[SlideRow], columns: Sequence[_Column]) -> str:
     with_site = any(row.site for row in rows)
     lines = []
     for number, row in enumerate(rows):
-        words = [row.slide_id, *([row.site] if with_site else []), row.outcome if row.failed else "bag"]
-        cells = [f'<td class="word">{escape(word)}</td>' for word in words]
-        cells += [f"<td>{_shown(column.counts[number])}</td>" for column in columns]
-        lines.append(f"<tr{_FAILED if row.failed else ''}>{''.join(cells)}</tr>")
-    words = [f"{len(rows)} slides", *([f"{len({row.site for row in rows} - {''})} sites"] if with_site else [])]
-    words.append(f"{sum(not row.failed for row in rows)} with a bag")
-    cells = [f'<td class="word">{word}</td>' for word in words] + [f"<td>{column.total:,}</td>" for column in columns]
-    return "<tbody>\n" + "\n".join(lines) + f'\n<tr class="total">{"".join(cells)}</tr>\n</tbody>'
+        cells = _words(row.slide_id, row.site if with_site else None, row.code or "bag")
+        if row.failed:
+            cells += f'<td class="word" colspan="{len(columns)}">{escape(row.message)}</td>'
+        else:
+            cells += "".join(f"<td>{_shown(column.counts[number])}</td>" for column in columns)
+        lines.append(f"<tr{_FAILED if row.failed else ''}>{cells}</tr>")
+    sites = f"{len({row.site for row in rows} - {''})} sites" if with_site else None
+    total = _words(f"{len(rows)} slides", sites, f"{sum(not row.failed for row in rows)} with a bag")
+    total += "".join(f"<td>{column.total:,}</td>" for column in columns)
+    return "<tbody>\n" + "\n".join(lines) + f'\n<tr class="total">{total}</tr>\n</tbody>'
+
+
+def _words(name: str, site: str | None, outcome: str) -> str:
+    """Return the cells before the counts; no cell for the site where no slide has one."""
+    beside = "".join(f'<td class="word">{escape(word)}</td>' for word in (site, outcome) if word is not None)
+    return f'<td class="word name">{escape(name)}</td>{beside}'
 
 
 def _shown(count: int | None) -> str:
@@ -190,11 +201,11 @@ def _legend(columns: Sequence[_Column]) -> str:
     """Explain every mark that occurs, each beside a sample of itself as the pictures show it."""
     items = [
         f'<li><img alt="" src="{_inline(column.mark, dropped=column.dropped)}"><b>{column.mark.letter}</b> '
-        f"{escape(column.heading)}</li>"
+        f"<span>{escape(column.heading)}</span></li>"
         for column in columns
         if column.mark is not None
     ]
-    lines = "<li>Black line: edge of the tissue. Coloured line within white: edge of an artefact.</li>"
+    lines = "<li><span>Black line: edge of the tissue. Coloured line within white: edge of an artefact.</span></li>"
     letters = "Letters are written into tiles that are large enough on the picture."
     return f'<ul class="legend">{"".join(items)}{lines}</ul><p>{letters}</p>'
 
@@ -205,10 +216,10 @@ def _inline(mark: Mark, *, dropped: bool) -> str:
 
 
 def _figure(row: SlideRow, folder: Path) -> str:
-    image = ""
-    if row.sheet is not None:
-        source = quote(row.sheet.relative_to(folder).as_posix())
-        image = f'<a href="{source}"><img loading="lazy" src="{source}" alt="{escape(row.slide_id, quote=True)}"></a>'
-    text = escape(row.slide_id) + (f", {escape(row.site)}" if row.site else "")
-    text += f"<br>{escape(row.outcome)}" if row.failed else ""
+    """Return a slide's picture; nothing where there is none, since the table says why."""
+    if row.sheet is None:
+        return ""
+    source = quote(row.sheet.relative_to(folder).as_posix())
+    image = f'<a href="{source}"><img loading="lazy" src="{source}" alt="{escape(row.slide_id, quote=True)}"></a>'
+    text = ", ".join(escape(word) for word in (row.slide_id, row.site, row.code) if word)
     return f"<figure{_FAILED if row.failed else ''}>{image}<figcaption>{text}</figcaption></figure>"

@@ -61,11 +61,10 @@ def write_quality(
     rows, measures = [], []
     for entry, outcome in zip(entries, outcomes, strict=True):
         sheet = sheet_path(bags, entry.slide_id)
-        said = f"{outcome.code}: {outcome.message}" if not outcome.has_bag else outcome.status
         site = site_of.get(entry.patient_id, "")
         seen = _Seen.of(bags / f"{entry.slide_id}.h5") if outcome.has_bag else _Seen({}, {}, {})
         shown = sheet if sheet.is_file() else None
-        rows.append(SlideRow(entry.slide_id, site, said, shown, seen.fates, seen.flagged))
+        rows.append(SlideRow(entry.slide_id, site, outcome.code, outcome.message, shown, seen.fates, seen.flagged))
         measures.append({"slide_id": entry.slide_id, "site": site, "code": outcome.code, **seen.measures})
     table = pd.DataFrame(measures)
     counts = [str(column) for column in table if _is_count(str(column))]
