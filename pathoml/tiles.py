@@ -142,7 +142,7 @@ def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's resolution cannot be used.
     NotBrightfieldError
         If most of the slide is black.
@@ -284,7 +284,7 @@ def tissue_grid(slide: Slide, look: Look, tiling: TilingSettings) -> TileGrid:
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's resolution cannot be used.
     NoTissueError
         If no tile holds enough tissue.

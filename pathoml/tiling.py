@@ -173,7 +173,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's mpp is missing or implausible.
 
     Examples
@@ -230,7 +230,7 @@ def make_grid(
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's mpp is missing or implausible.
     """
     plan = plan_reading(geometry, settings, slide_name)

@@ -369,11 +369,11 @@ def cells_of(text: str) -> list[list[str]]:
 
 def test_the_table_of_the_page_counts_the_tiles_of_each_slide_and_of_all(tmp_path: Path) -> None:
     write_archive_page(tmp_path / "page.html", "A", rows_of_a_page(tmp_path), table="quality.csv")
-    head, *rows = cells_of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    head, groups, *rows = cells_of((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert head == [
-        "slide", "site", "outcome", "tiles of the grid", "kept", "no tissue", "dropped: little tissue", "dropped: pen",
-        "of the kept: hangs over the slide&#x27;s edge",
+        "slide", "site", "outcome", "tiles of the grid", "kept", "no tissue", "dropped", "of the kept, flagged"
     ]  # fmt: skip
+    assert groups == ["little tissue", "pen", "over the edge"]
     assert rows == [
         ["S2", "", "NO_TISSUE", "S2: no tile &lt;here&gt;"],
         ["S&lt;1&gt;", "05", "bag", "200", "98", "90", "10", "2", "7"],

@@ -69,7 +69,7 @@ MARKS = {
     Fate.KEPT: Mark("kept", (0, 90, 181)),
     Fate.NO_TISSUE: Mark("no tissue", (200, 200, 200)),
     Fate.LITTLE_TISSUE: Mark("little tissue", (230, 159, 0), _RISING, "L"),
-    Fate.EDGE: Mark("too much beyond the slide's edge", (90, 90, 90), _UPRIGHT, "E"),
+    Fate.EDGE: Mark("too far over the edge", (90, 90, 90), _UPRIGHT, "E"),
     Fate.PEN: Mark("pen", (0, 0, 0), _CROSSED, "P"),
     Fate.FOLD: Mark("fold", (0, 140, 100), _FALLING, "F"),
     Fate.BUBBLE: Mark("bubble", (20, 130, 210), _RINGS, "B"),
@@ -87,7 +87,7 @@ FLAG_MARKS = {
     TileFlag.BLOOD_OR_PIGMENT: MARKS[Fate.BLOOD_OR_PIGMENT],
     TileFlag.OUT_OF_FOCUS: MARKS[Fate.OUT_OF_FOCUS],
     TileFlag.ABSENT_PART: Mark("part never scanned", (17, 119, 51), _BROKEN_UPRIGHT, "A"),
-    TileFlag.OVERHANG: Mark("hangs over the slide's edge", (90, 90, 90), _BROKEN_LEVEL, "O"),
+    TileFlag.OVERHANG: Mark("over the edge", (90, 90, 90), _BROKEN_LEVEL, "O"),
 }
 """Of each flag; where a kept tile has several, the first is hatched and all letters are written."""
 

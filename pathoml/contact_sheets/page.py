@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ table { border-collapse: collapse; font-size: 14px }
 th, td { border: 1px solid #c8c8c8; padding: .25rem .5rem; text-align: right; vertical-align: bottom }
 th { background: #f0f0f0; font-weight: 600; max-width: 6.5rem }
 td.word, th.word { text-align: left; max-width: 24rem }
+th.group { text-align: center; max-width: none }
 td.name { min-width: 9rem; overflow-wrap: anywhere }
 tr.total td { font-weight: 600; background: #f0f0f0 }
 tr.failed td { background: #fbeaea }
@@ -33,8 +35,10 @@ main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 
 figure { margin: 0; border: 1px solid #c8c8c8; padding: .4rem }
 figure img { width: 100%; height: auto } figure.failed { background: #fbeaea }
 figcaption { overflow-wrap: anywhere }
+@media (max-width: 900px) { table { font-size: 12.5px } th, td { padding: .2rem .3rem } td.name { min-width: 7rem } }
 """
 _FAILED = ' class="failed"'
+_DROPPED, _FLAGGED = "dropped", "of the kept, flagged"
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,13 @@ class SlideRow:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of counts: heading, sample, and the count of a slide (None where its bag does not say)."""
+    """A column of counts: heading, those of each slide (None where its bag does not say), sample, and what it is part of."""
 
     heading: str
     counts: tuple[int | None, ...]
     mark: Mark | None = None
     dropped: bool = False
+    group: str = ""
 
     @property
     def total(self) -> int:
@@ -139,12 +144,12 @@ def _columns(rows: Sequence[SlideRow]) -> list[_Column]:
     columns = [_Column("tiles of the grid", whole)]
     for fate, mark in MARKS.items():
         counts = tuple(row.fates.get(fate) for row in rows)
-        dropped = fate not in (Fate.KEPT, Fate.NO_TISSUE)
-        column = _Column(f"dropped: {mark.text}" if dropped else mark.text, counts, mark, dropped=fate != Fate.KEPT)
+        group = "" if fate in (Fate.KEPT, Fate.NO_TISSUE) else _DROPPED
+        column = _Column(mark.text, counts, mark, dropped=fate != Fate.KEPT, group=group)
         if column.total or fate == Fate.KEPT:
             columns.append(column)
     for flag, mark in FLAG_MARKS.items():
-        column = _Column(f"of the kept: {mark.text}", tuple(row.flagged.get(flag) for row in rows), mark)
+        column = _Column(mark.text, tuple(row.flagged.get(flag) for row in rows), mark, group=_FLAGGED)
         if column.total:
             columns.append(column)
     return columns
@@ -166,9 +171,15 @@ def _explained(rows: Sequence[SlideRow]) -> str:
 
 def _head(rows: Sequence[SlideRow], columns: Sequence[_Column]) -> str:
     words = ["slide", *(["site"] if any(row.site for row in rows) else []), "outcome"]
-    cells = [f'<th class="word" scope="col">{word}</th>' for word in words]
-    cells += [f'<th scope="col">{escape(column.heading)}</th>' for column in columns]
-    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+    cells = "".join(f'<th class="word" scope="col" rowspan="2">{word}</th>' for word in words)
+    for group, members in groupby(columns, key=lambda column: column.group):
+        one = list(members)
+        if group:
+            cells += f'<th class="group" scope="colgroup" colspan="{len(one)}">{group}</th>'
+        else:
+            cells += "".join(f'<th scope="col" rowspan="2">{escape(column.heading)}</th>' for column in one)
+    second = "".join(f'<th scope="col">{escape(column.heading)}</th>' for column in columns if column.group)
+    return f"<thead><tr>{cells}</tr><tr>{second}</tr></thead>"
 
 
 def _body(rows: Sequence[SlideRow], columns: Sequence[_Column]) -> str:
@@ -201,7 +212,7 @@ def _legend(columns: Sequence[_Column]) -> str:
     """Explain every mark that occurs, each beside a sample of itself as the pictures show it."""
     items = [
         f'<li><img alt="" src="{_inline(column.mark, dropped=column.dropped)}"><b>{column.mark.letter}</b> '
-        f"<span>{escape(column.heading)}</span></li>"
+        f"<span>{escape(': '.join(word for word in (column.group, column.heading) if word))}</span></li>"
         for column in columns
         if column.mark is not None
     ]
