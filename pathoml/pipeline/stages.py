@@ -117,7 +117,8 @@ def _write_tables(study: Study, context: StageContext, outcomes: list[SlideOutco
     table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status", "attempt"])
     table.insert(1, "has_bag", [outcome.has_bag for outcome in outcomes])
     write_text(study.folder.slides, table.to_csv(index=False))
-    write_quality(study.entries, outcomes, study.cohort, bags, study.config.name)
+    site_of = dict(zip(study.cohort.patient_id.tolist(), study.cohort.site.tolist(), strict=True))
+    write_quality(study.entries, outcomes, site_of, bags, study.config.name)
 
 
 def train_stage(study: Study, context: StageContext) -> Study:

@@ -34,7 +34,7 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's resolution is unknown.
     """
     geometry = slide.geometry
