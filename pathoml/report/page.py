@@ -83,15 +83,21 @@ def write_report(path: Path, page: Page) -> None:
     write_text(path, html)
 
 
+_TITLES = {
+    "kfold": "Cross-validation",
+    "site_preserved": "Cross-validation by whole hospitals",
+    "leave_one_site_out": "Leaving one hospital out",
+    "external": "Hospitals kept for the test",
+    "fixed": "Given folds",
+    "files": "Given folds",
+}
+
+
 def _scheme(name: str, scheme: Mapping[str, Any], endpoint: str) -> dict[str, Any]:
     models = list(scheme["metrics"])
     labels = {model: "clinical model (Cox)" if model == "clinical" else "this model" for model in models}
     return {
-        "title": {
-            "kfold": "Cross-validation",
-            "leave_one_site_out": "Leaving one hospital out",
-            "fixed": "Given folds",
-        }[name],
+        "title": _TITLES[name],
         "labels": labels,
         "metrics": [
             (
