@@ -146,7 +146,9 @@ def train_stage(study: Study, context: StageContext) -> Study:
     template = _template(study, data)
     config = study.config
     tracking = Tracking(folder.root, config.name, config.tracking)
-    fit_plan = FitPlan(config.model, config.train, template, folder.members, context.device, config.tune, tracking)
+    fit_plan = FitPlan(
+        config.model, config.train, template, folder.members, context.device, config.tune, tracking, config.baselines
+    )
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
     first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]

@@ -36,8 +36,8 @@ class SiteBalance:
     """
 
     events_off: float
-    events_bound: float
     patients_off: float
+    events_bound: float
     unevenness: float
     unevenness_bound: float
     seconds: float
@@ -133,7 +133,7 @@ def deal_sites(
     assignment, unevenness_bound = _all_nearest(amounts, assignment, limit)
     distance = amounts.distances(assignment)
     balance = SiteBalance(
-        float(distance[0].max()), events_bound, float(distance[1].max()), float(distance.sum()), unevenness_bound,
+        float(distance[0].max()), float(distance[1].max()), events_bound, float(distance.sum()), unevenness_bound,
         time.monotonic() - started,
     )  # fmt: skip
     return SiteDealing({sites[site]: int(fold) for site, fold in zip(order, assignment, strict=True)}, balance)
