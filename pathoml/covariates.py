@@ -311,7 +311,7 @@ def transform_from_json(parts: list[dict[str, Any]]) -> CovariateTransform:
 def _fit(covariate: Covariate, raw: pd.DataFrame) -> Fitted:
     if isinstance(covariate, NumericCovariate):
         values = raw[[covariate.column]].to_numpy(dtype=np.float64)
-        fill, mean, scale = _fill_mean_scale(values)
+        fill, mean, scale = fill_mean_scale(values)
         return FittedNumeric(covariate.column, float(fill[0]), float(mean[0]), float(scale[0]))
     if isinstance(covariate, CategoricalCovariate):
         return _fit_categorical(covariate.column, raw)
@@ -334,17 +334,28 @@ def _words(raw: pd.DataFrame, column: str) -> NDArray[np.object_]:
 def _fit_block(covariate: BlockCovariate, raw: pd.DataFrame) -> FittedBlock:
     columns = tuple(name for name in raw.columns if fnmatchcase(name, covariate.columns))
     values = raw[list(columns)].to_numpy(dtype=np.float64)
-    fill, mean, scale = _fill_mean_scale(values)
+    fill, mean, scale = fill_mean_scale(values)
     standard = (np.where(np.isnan(values), fill, values) - mean) / scale
-    singular, axes = _principal_axes(standard)
+    singular, axes = principal_axes(standard)
     kept = min(covariate.components, len(axes))
     deviation = singular[:kept] / np.sqrt(len(raw))
     axes = axes[:kept] * np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])[:, None]
     return FittedBlock(covariate.name, columns, fill, mean, scale, axes / deviation[:, None])
 
 
-def _principal_axes(standard: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return singular values and right singular vectors of those that are not 0, by the smaller of the two Gram matrices."""
+def principal_axes(standard: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the principal axes of standardised columns, by the smaller of the two Gram matrices.
+
+    Parameters
+    ----------
+    standard : ndarray of float64, shape (patients, columns)
+        Centred columns.
+
+    Returns
+    -------
+    tuple of ndarray of float64
+        Singular values that are not 0, falling; and their right singular vectors, shape (axes, columns).
+    """
     is_wide = standard.shape[1] > len(standard)
     variances, vectors = np.linalg.eigh(standard @ standard.T if is_wide else standard.T @ standard)
     order = np.argsort(variances)[::-1]
@@ -354,7 +365,19 @@ def _principal_axes(standard: FloatArray) -> tuple[FloatArray, FloatArray]:
     return singular, axes
 
 
-def _fill_mean_scale(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def fill_mean_scale(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return what fills and standardises columns: median of what is there, then mean and standard deviation.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (patients, columns)
+        Training patients; NaN where missing.
+
+    Returns
+    -------
+    tuple of ndarray of float64, each of shape (columns,)
+        Fill (0 for a column that is never there), mean and standard deviation (1 where that is 0).
+    """
     observed = ~np.isnan(values).all(axis=0)
     fill = np.zeros(values.shape[1])
     fill[observed] = np.nanmedian(values[:, observed], axis=0)

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
-from pathoml.splits import FixedSettings, Fold, make_folds, read_folds, write_folds
+from pathoml.splits import FixedSettings, Fold, FoldFilesSettings, Scheme, deal, fold_files, read_folds, write_folds
 from pathoml.survival.discrete import coarse_ceiling
 from pathoml.tracking import Tracking
 from pathoml.train import TrainingData
@@ -148,10 +148,12 @@ def train_stage(study: Study, context: StageContext) -> Study:
     template = _template(study, data)
     config = study.config
     tracking = Tracking(folder.root, config.name, config.tracking)
-    fit_plan = FitPlan(config.model, config.train, template, folder.members, context.device, config.tune, tracking)
+    fit_plan = FitPlan(
+        config.model, config.train, template, folder.members, context.device, config.tune, tracking, config.baselines
+    )
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
-    first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme]
+    first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
     joined = join_packages(first)
     sought = {"tuned": joined.summary["tuned"]} if config.tune is not None else {}
     save_package(folder.package, replace(joined, summary={**template.summary, **sought}))
@@ -326,7 +328,7 @@ def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
     """Make the folds once; they stay as they are while patients and splits settings do."""
     folder, cohort = study.folder, study.cohort
     splits = study.config.splits
-    tables = [file_digest(scheme.table) for scheme in splits.schemes if isinstance(scheme, FixedSettings)]
+    tables = [file_digest(path) for scheme in splits.schemes for path in _tables_of(scheme)]
     patients = [cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()]
     digest = digest_of([result_settings(splits), tables, patients])
     stamp = folder.folds.with_suffix(".sha256")
@@ -335,10 +337,17 @@ def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
         if stamp.read_text(encoding="utf-8").split() == [digest, file_digest(folder.folds)]:
             return read_folds(folder.folds)
         logger.warning("%s: made again, since patients, settings or the table itself have changed", folder.folds)
-    folds = make_folds(cohort, study.config.splits)
-    write_folds(folder.folds, folds)
+    dealing = deal(cohort, study.config.splits)
+    write_folds(folder.folds, dealing.folds)
+    write_json(folder.balance, {name: [asdict(one) for one in made] for name, made in dealing.balances.items()})
     write_text(stamp, f"{digest}\n{file_digest(folder.folds)}\n")
-    return folds
+    return dealing.folds
+
+
+def _tables_of(scheme: Scheme) -> list[Path]:
+    if isinstance(scheme, FixedSettings):
+        return [scheme.table]
+    return list(fold_files(scheme).values()) if isinstance(scheme, FoldFilesSettings) else []
 
 
 def _template(study: Study, data: TrainingData) -> Package:
@@ -390,9 +399,12 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
     """Return slides with caption and fold: test patients by standardised risk, the extremes of both ends."""
     table = read_predictions(study.folder.predictions).table
     scheme = table["scheme"].iloc[0]
-    table = table[(table["model"] == MODEL) & (table["role"] == "test") & (table["scheme"] == scheme)].copy()
+    wanted = (
+        (table["model"] == MODEL) & (table["role"] == "test") & (table["scheme"] == scheme) & (table["repeat"] == 0)
+    )
+    table = table[wanted].copy()
     members: dict[str, Member] = {}
-    folds = {fold.name: fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme}
+    folds = {one.name: one for one in read_folds(study.folder.folds) if one.scheme == scheme and one.repeat == 0}
     for name, fold in folds.items():
         members[name] = load_package(study.folder.members / fold.folder_name).members[0]
     table["standard"] = [
