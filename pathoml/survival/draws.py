@@ -10,7 +10,7 @@ import numpy as np
 
 from pathoml.units import AnyArray, FloatArray, IntArray
 
-_CELLS = 4_000_000
+_CELLS = 500_000
 
 
 class DrawnTable(NamedTuple):

@@ -51,6 +51,32 @@ def harrell_metric(
     return _pair_ratio(comparable * _order_score(risk, risk), comparable)
 
 
+def concordance_sums(
+    time_days: FloatArray, event: IntArray, risk: FloatArray, counts: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return what Harrell's concordance is the ratio of, so that it can be taken over several groups of patients together.
+
+    Parameters
+    ----------
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    risk : ndarray of float64, shape (patients,)
+        Higher is worse.
+    counts : ndarray of float64, shape (draws, patients)
+        How often each patient was drawn.
+
+    Returns
+    -------
+    tuple of ndarray of float64, shape (draws,)
+        Pairs in the right order, ties as one half; and all comparable pairs.
+    """
+    comparable = _comparable(time_days, event)
+    won = comparable * _order_score(risk, risk)
+    return _pair_sum(counts, won), _pair_sum(counts, comparable)
+
+
 def concordance(time_days: FloatArray, event: IntArray, risk: FloatArray) -> float:
     """Return Harrell's concordance index itself, as `harrell_metric` gives it.
 
@@ -187,8 +213,11 @@ def _order_score(first: FloatArray, second: FloatArray) -> FloatArray:
 
 def _pair_ratio(numerator: FloatArray, denominator: FloatArray) -> Metric:
     def metric(counts: FloatArray) -> FloatArray:
-        above: FloatArray = ((counts @ numerator) * counts).sum(axis=1)
-        below: FloatArray = ((counts @ denominator) * counts).sum(axis=1)
-        return weighted_ratio(above, below)
+        return weighted_ratio(_pair_sum(counts, numerator), _pair_sum(counts, denominator))
 
     return metric
+
+
+def _pair_sum(counts: FloatArray, pairs: FloatArray) -> FloatArray:
+    total: FloatArray = ((counts @ pairs) * counts).sum(axis=1)
+    return total
