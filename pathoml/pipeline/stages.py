@@ -12,8 +12,7 @@ import pandas as pd
 
 from pathoml.artefacts import flag_name
 from pathoml.cohort import SlideEntry
-from pathoml.config import Config
-from pathoml.cross_validation import MODEL, cross_validate
+from pathoml.cross_validation import CLINICAL, MODEL, cross_validate
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError
@@ -26,6 +25,7 @@ from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
+from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
@@ -161,13 +161,15 @@ def train_stage(study: Study, context: StageContext) -> Study:
     return study
 
 
-def evaluate_stage(config: Config) -> dict[str, Any]:
+def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[str, Any]:
     """Judge the saved predictions.
 
     Parameters
     ----------
-    config : Config
-        Of a study after training.
+    study : Study
+        After training, with the patients that could be used.
+    context : StageContext, optional
+        Device and listener, for models that are fitted again on shuffled outcomes.
 
     Returns
     -------
@@ -179,12 +181,33 @@ def evaluate_stage(config: Config) -> dict[str, Any]:
     InputError
         If training was not finished, or its files have been changed.
     """
-    folder = RunFolder(config.output)
+    folder, config = study.folder, study.config
     training = check_training(folder)
-    evaluation = evaluate(read_predictions(folder.predictions), config.evaluate)
+    evaluation = evaluate(read_predictions(folder.predictions), config.evaluate, background_of(study))
+    for name, scheme in evaluation["schemes"].items():
+        scheme["permutation"] = _permutation(study, name, context or StageContext())
     evaluation |= {"config_digest": config.digest, "training": training}
     write_json(folder.evaluation, evaluation)
     return evaluation
+
+
+def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, Any]:
+    """Fit on shuffled outcomes what is quick to fit, and what the configuration asks for."""
+    settings = study.config.evaluate
+    folds = [fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme]
+    found = {}
+    if settings.permutations:
+        found[CLINICAL] = permute_clinical(study, folds)
+    if settings.permute_model:
+        data, _ = _training_data(study)
+        plan = FitPlan(
+            study.config.model, study.config.train, _template(study, data), study.folder.members, context.device,
+            study.config.tune,
+        )  # fmt: skip
+        found |= permute_models(
+            data, folds, plan, permutations=settings.permute_model, seed=settings.seed
+        )  # fmt: skip
+    return found
 
 
 def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]:
