@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pathoml.cli import bag_commands, encoder_commands, model_commands, slide_commands, study_commands
+from pathoml.cli import bag_commands, encoder_commands, model_commands, slide_commands, study_commands, view_command
 from pathoml.cli.terminal import FAULT, INTERRUPTED, SOME_FAILED, WRONG_INPUT, say
 
 _TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -19,6 +19,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(study_commands.app)
 app.add_typer(model_commands.app)
+app.add_typer(view_command.app)
 app.add_typer(slide_commands.app, name="slide")
 app.add_typer(bag_commands.app, name="bags")
 app.add_typer(encoder_commands.app, name="encoders")

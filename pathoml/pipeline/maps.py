@@ -1,4 +1,4 @@
-"""The maps of one slide: scores of its tiles, laid on its picture."""
+"""The maps of one slide: scores of its tiles, and the pictures and files made of them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
 from pathoml.heatmap_settings import HeatmapSettings, MapKind
-from pathoml.heatmaps import draw_heatmap, relative_to_average, tile_raster
-from pathoml.infer import score_tiles
+from pathoml.heatmaps import SlideMaps, draw_heatmap, relative_to_average, tile_raster
+from pathoml.infer import TileScores, score_tiles
 from pathoml.packages import Package
 from pathoml.slides import open_slide, whole_slide_image
+from pathoml.units import FloatArray
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,48 @@ class MapRequest:
     folder: Path
 
 
+def maps_of_slide(
+    entry: SlideEntry, bags: Path, package: Package, size_px: tuple[int, int], *, device: str = "cpu"
+) -> SlideMaps:
+    """Score the tiles of a slide.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+        The slide.
+    bags : Path
+        Folder of its bag.
+    package : Package
+        The model; its members are averaged.
+    size_px : tuple of int
+        Width and height of the slide at level 0: a bag that was imported without its slide need not know them.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    SlideMaps
+        Every kind of map that the model gives.
+
+    Raises
+    ------
+    BagMismatchError
+        If the bag was made with other settings than the model's.
+    PackageError
+        If the model takes no slides.
+    """
+    bag = read_bag(bags / f"{entry.slide_id}.h5")
+    scores = score_tiles(package.members, package, bag, device=device)
+    header = replace(bag.header, width_px=size_px[0], height_px=size_px[1])
+    values = {kind: relative_to_average(one) for kind, one in _by_kind(scores).items()}
+    ends = {kind: float(end) for kind, end in package.summary.get("map_ends", {}).items() if kind in values}
+    return SlideMaps(header, bag.coords, bag.grid, values, ends, _notes(scores))
+
+
 def draw_maps_of_slide(
     request: MapRequest, settings: HeatmapSettings, *, device: str = "cpu"
 ) -> list[tuple[MapKind, Path]]:
-    """Draw every kind of map that the model gives.
+    """Draw every kind of map that is asked for and that the model gives.
 
     Parameters
     ----------
@@ -64,22 +103,29 @@ def draw_maps_of_slide(
         If the model takes no slides.
     """
     entry = request.entry
-    bag = read_bag(request.bags / f"{entry.slide_id}.h5")
-    scores = score_tiles(request.package.members, request.package, bag, device=device)
     with open_slide(entry.path, mpp=entry.mpp) as slide:
         picture = whole_slide_image(slide, settings.picture_mpp)
-        # A bag that was imported without its slide need not know how large it is.
-        header = replace(bag.header, width_px=slide.geometry.width_px, height_px=slide.geometry.height_px)
+        size = (slide.geometry.width_px, slide.geometry.height_px)
+    maps = maps_of_slide(entry, request.bags, request.package, size, device=device)
     drawn: list[tuple[MapKind, Path]] = []
     for kind in settings.kinds:
-        values = scores.contribution if kind == "contribution" else scores.attention
-        if values is None:
+        if kind not in maps.values:
             continue
-        raster = tile_raster(header, bag.grid, relative_to_average(values), picture.shape[:2])
+        scaled = maps.scaled(kind, settings.scale if settings.scale in maps.scales else "raw")
+        raster = tile_raster(maps.header, maps.grid, scaled.values, picture.shape[:2])
         path = request.folder / f"{entry.slide_id}_{kind}.png"
-        caption = request.caption
-        if kind == "contribution" and not scores.is_exact:
-            caption += "; contributions are integrated gradients"
-        draw_heatmap(path, picture, raster, kind=kind, caption=caption, settings=settings)
+        caption = "; ".join([request.caption, *(maps.notes if kind == "contribution" else ())])
+        draw_heatmap(path, picture, raster, scaled=scaled, caption=caption, settings=settings)
         drawn.append((kind, path))
     return drawn
+
+
+def _by_kind(scores: TileScores) -> dict[MapKind, FloatArray]:
+    given: dict[MapKind, FloatArray | None] = {
+        "contribution": scores.contribution, "attention": scores.attention, "disagreement": scores.disagreement,
+    }  # fmt: skip
+    return {kind: values for kind, values in given.items() if values is not None}
+
+
+def _notes(scores: TileScores) -> tuple[str, ...]:
+    return () if scores.is_exact else ("contributions are integrated gradients",)
