@@ -57,6 +57,7 @@ def _listening(port: int | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((_HOST, number))
+            listener.listen(128)  # from here on a client waits instead of being turned away
         except OSError as error:
             listener.close()
             if number == wanted[-1]:

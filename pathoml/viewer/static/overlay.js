@@ -13,7 +13,7 @@ export const MapLayer = L.GridLayer.extend({
     this._path = `map/${kind}/${scale}`;
     this._scale = description;
     this._colours = Uint8Array.from(description.palette.match(/../g), (two) => parseInt(two, 16));
-    if (this._map) this.redraw();
+    if (this._map) startAnew(this);
   },
 
   hideBelow(share) {
@@ -56,6 +56,13 @@ export const MapLayer = L.GridLayer.extend({
     context.putImageData(image, 0, 0);
   },
 });
+
+// Leaflet's own redraw asks for tiles of a broken step where the zoom is none of the whole steps.
+export function startAnew(layer) {
+  const map = layer._map;
+  layer.remove();
+  layer.addTo(map);
+}
 
 export function drawLegend(canvas, scale) {
   const context = canvas.getContext("2d");

@@ -3,7 +3,7 @@
 /* global L */
 
 import { byId, days, element, explain, getJson, isTyping, outcome, say, signed } from "./common.js";
-import { MapLayer, drawLegend, tileBounds, tileFinder } from "./overlay.js";
+import { MapLayer, drawLegend, startAnew, tileBounds, tileFinder } from "./overlay.js";
 import { Regions } from "./regions.js";
 import { survivalFigure } from "./survival.js";
 
@@ -164,7 +164,8 @@ async function waitForOverview() {
     view.image = (await getJson(root)).image;
   }
   say("");
-  view.tiles.redraw();
+  startAnew(view.tiles);
+  view.layer?.bringToFront();
 }
 
 async function start() {
