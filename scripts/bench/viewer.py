@@ -32,14 +32,18 @@ serve(open_library(Path(sys.argv[1])), port=None, on_start=lambda port, address:
 
 @dataclass(frozen=True)
 class Server:
+    """The viewer in a process of its own."""
+
     process: subprocess.Popen[str]
     port: int
     token: str
 
     def connect(self) -> http.client.HTTPConnection:
+        """Return a connection that stays open, as a browser's does."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def get(self, connection: http.client.HTTPConnection, path: str) -> bytes:
+        """Ask for one thing and wait for all of it."""
         connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
         answer = connection.getresponse()
         body = answer.read()
@@ -48,6 +52,7 @@ class Server:
         return body
 
     def resident_mb(self) -> float:
+        """Return the server's memory."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
