@@ -4,12 +4,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import patheffects, rc_context
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from pathoml.files import atomic_path
 from pathoml.heatmap_settings import HeatmapSettings
+from pathoml.heatmaps.overlays import overlay_image
 from pathoml.heatmaps.scales import ScaledMap
 from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.units import FloatArray, RgbImage
@@ -58,19 +60,12 @@ def _figure(
         axis.imshow(picture)
         axis.set_axis_off()
         _scale_bar(axis, columns, settings.picture_mpp)
-    image = overlay.imshow(
-        np.ma.masked_invalid(raster),
-        cmap=scaled.colours,
-        alpha=settings.opacity,
-        interpolation="nearest",
-        vmin=scaled.low,
-        vmax=scaled.high,
-    )
-    colour_bar = figure.colorbar(image, ax=overlay, shrink=0.8, pad=0.02)
+    # Colours are mixed here and not by matplotlib, which would do so in floating point for every pixel.
+    overlay.images[0].set_data(overlay_image(picture, raster, scaled, settings.opacity))
+    legend = ScalarMappable(Normalize(scaled.low, scaled.high), scaled.colours)
+    colour_bar = figure.colorbar(legend, ax=overlay, shrink=0.8, pad=0.02)
     colour_bar.set_label(scaled.label, fontsize=7)
     colour_bar.ax.tick_params(labelsize=7)
-    if colour_bar.solids is not None:
-        colour_bar.solids.set_alpha(1)
     plain.set_title(textwrap.fill(caption, _CAPTION_CHARACTERS), fontsize=9)
     overlay.set_title(scaled.title, fontsize=9)
     figure.supxlabel(RESEARCH_USE_ONLY, fontsize=7, color="0.35")

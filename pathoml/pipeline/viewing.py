@@ -170,7 +170,7 @@ def _mapper(study: Study, entries: list[SlideEntry], tested: _Tested, device: st
 
     def maps_of(position: int) -> SlideMaps:
         from pathoml.packages import load_package  # torch takes seconds, and a look at slides needs none
-        from pathoml.pipeline.maps import maps_of_slide
+        from pathoml.pipeline.maps import MapRequest, map_ends, maps_of_slide
 
         entry = entries[position]
         fold = tested.fold_of.get(entry.patient_id)
@@ -181,7 +181,9 @@ def _mapper(study: Study, entries: list[SlideEntry], tested: _Tested, device: st
         package = load_package(study.folder.members / fold.folder_name)
         with open_slide(entry.path, mpp=entry.mpp) as slide:
             size = (slide.geometry.width_px, slide.geometry.height_px)
-        return maps_of_slide(entry, bags, package, size, device=device)
+        ends = map_ends(load_package(study.folder.package))
+        request = MapRequest(entry, bags, package, entry.slide_id, study.folder.heatmaps, ends)
+        return maps_of_slide(request, size, device=device)
 
     return maps_of
 
