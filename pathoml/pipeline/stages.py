@@ -26,7 +26,8 @@ from pathoml.packages import Member, Package, join_packages, load_package, save_
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
 from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models
-from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
+from pathoml.pipeline.map_scale import cohort_map_ends
+from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
 from pathoml.pipeline.study import Study, is_imported, keep_patients
@@ -153,10 +154,12 @@ def train_stage(study: Study, context: StageContext) -> Study:
     )
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
-    first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
-    joined = join_packages(first)
+    first = [fold for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
+    joined = join_packages([packages[fold.key] for fold in first])
+    ends = cohort_map_ends(study, sorted(_slides_with_bags(study)), first, packages, device=context.device)
+    scale = {"map_ends": ends} if ends else {}
     sought = {"tuned": joined.summary["tuned"]} if config.tune is not None else {}
-    save_package(folder.package, replace(joined, summary={**template.summary, **sought}))
+    save_package(folder.package, replace(joined, summary={**template.summary, **sought, **scale}))
     record_training(folder, study.config.digest)
     return study
 
@@ -228,19 +231,20 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     training = check_training(study.folder)
     chosen = _slides_to_draw(study) if study.config.slides is not None and study.config.heatmap.slides else []
     bags = study.config.slides.bags if study.config.slides is not None else Path()
+    ends = map_ends(load_package(study.folder.package)) if chosen else {}
     drawn: list[tuple[str, Path]] = []
     for done, (entry, caption, fold) in enumerate(chosen, start=1):
         package = load_package(study.folder.members / fold.folder_name)
-        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps)
+        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends)
         maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
         drawn += [(f"{caption}: {STYLES[kind].title.lower()}", path) for kind, path in maps]
         context.progress("heatmaps", done, len(chosen))
     if drawn or study.folder.heatmaps.is_dir():
         listed = [[caption, path.name] for caption, path in drawn]
         write_json(study.folder.heatmap_index, {"training": training, "maps": listed})
-        kept = {path for _, path in drawn}
-        for old in study.folder.heatmaps.glob("*.png"):
-            if old not in kept:
+        slides = tuple(f"{entry.slide_id}_" for entry, _, _ in chosen)
+        for old in study.folder.heatmaps.iterdir():
+            if old != study.folder.heatmap_index and not old.name.startswith(slides):
                 old.unlink()
     return drawn
 

@@ -131,7 +131,7 @@ def test_a_bag_made_with_other_settings_is_refused_with_the_difference(
 
 
 def test_maps_of_a_slide_never_seen_are_drawn_from_the_package(finished, tmp_path):
-    from pathoml.heatmaps import HeatmapSettings
+    from pathoml.heatmap_settings import HeatmapSettings
 
     request = PredictRequest(finished.result.folder.package, (finished.folder / "slides" / "P002-1.tif",), tmp_path)
     drawn, _ = draw_maps(request, StageContext(), HeatmapSettings())
