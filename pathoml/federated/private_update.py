@@ -200,7 +200,7 @@ def clipped_sum(
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         for part, (_, seed) in zip(patients.one_by_one(sample), sample, strict=True):
-            torch.manual_seed(seed)
+            _seed(device, seed)
             model.zero_grad()
             loss = float(step_gradient(model, [part], objective, settings))
             own = torch.cat([_flat(one) for one in parameters])
@@ -219,6 +219,13 @@ def _refuse_inseparable(objective: Objective, settings: TrainSettings) -> None:
     reasons = reasons_against(settings.model_copy(update={"loss": loss}))
     if reasons:
         raise FederationError("\n  ".join(["privacy of patients cannot be had for this training:", *reasons]))
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also take down a seed for every GPU to come
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _trained(model: PrognosisModel) -> list[nn.Parameter]:

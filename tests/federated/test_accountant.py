@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
+from scipy.special import logsumexp
 from scipy.stats import norm
 
 from pathoml.errors import FederationError
@@ -22,21 +22,11 @@ TWENTY_PASSES = 187
 
 
 def renyi_by_integration(rate: float, noise: float, order: float) -> float:
-    """Renyi divergence of the sampled Gaussian from the plain one, integrated numerically."""
-
-    def log_integrand(x: float) -> float:
-        ratio = np.logaddexp(math.log1p(-rate) if rate < 1 else -np.inf, math.log(rate) + (2 * x - 1) / (2 * noise**2))
-        return float(norm.logpdf(x, 0, noise) + order * ratio)
-
-    peak = max(log_integrand(x) for x in np.linspace(-12 * noise, order + 12 * noise, 4001))
-    total, _ = quad(
-        lambda x: math.exp(log_integrand(x) - peak),
-        -40 * noise,
-        order + 40 * noise,
-        limit=2000,
-        points=[0.0, 1.0, order],
-    )
-    return (math.log(total) + peak) / (order - 1)
+    """Renyi divergence of the sampled Gaussian from the plain one, by the trapezoidal rule."""
+    x = np.linspace(-20 * noise, order + 20 * noise, 200_001)
+    log_ratio = np.logaddexp(np.log1p(-rate) if rate < 1 else -np.inf, np.log(rate) + (2 * x - 1) / (2 * noise**2))
+    log_integrand = norm.logpdf(x, 0, noise) + order * log_ratio
+    return float(logsumexp(log_integrand) + np.log(x[1] - x[0])) / (order - 1)
 
 
 @pytest.mark.parametrize("rate", [0.02, 16 / 150, 0.5, 1.0])
@@ -95,7 +85,7 @@ def epsilon_by_convolution(releases: list[Release], delta: float) -> float:
 def test_epsilon_is_above_that_of_the_loss_distribution_and_not_far(releases: list[Release]) -> None:
     delta = 1 / 1500
     exact, claimed = epsilon_by_convolution(releases, delta), epsilon_of(releases, delta)
-    assert exact <= claimed <= 1.3 * exact
+    assert exact <= claimed <= 1.2 * exact
 
 
 @pytest.mark.parametrize(("noise", "times"), [(3.0, 1), (10.0, 25), (20.0, 4)])

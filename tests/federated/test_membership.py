@@ -84,8 +84,8 @@ def test_an_overfitted_model_is_found_to_tell() -> None:
     report = membership_report(fit(rows, 50), member, train_references(fit, 120, 8, seed=1))
     assert report.leaks
     threshold, ratio = report.attacks
-    assert threshold.auc > 0.8
-    assert ratio.auc > 0.8
+    assert threshold.auc > 0.7
+    assert ratio.auc > 0.85
     assert ratio.rates[1].true_positives.low > ratio.rates[1].false_positives.high
     assert report.sentences()[0] == "The model tells who was in its training (60 patients trained on, 60 not)."
 

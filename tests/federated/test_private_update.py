@@ -25,6 +25,7 @@ from pathoml.train_settings import (
     TrainSettings,
 )
 from pathoml.train_state import start_state
+from tests.federated.padded_abmil import NAMES, PaddedAbmil, padded
 from tests.federated.private import OPEN, TRAIN, free, model_of, objective_of, placed, ready
 from tests.planted import data
 
@@ -279,3 +280,33 @@ def test_a_gradient_that_is_not_finite_names_its_patient() -> None:
     model.covariate_weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match="patient patient-007: the gradient is not finite"):
         clipped_sum(model, ready(everything), [(7, 0)], objective, TRAIN, OPEN)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")  # Opacus' own hooks
+def test_clipped_sums_equal_those_of_opacus_on_padded_bags() -> None:
+    grad_sample = pytest.importorskip(
+        "opacus.grad_sample", reason="opacus is not installed: pip install 'pathoml[federated]'"
+    )
+    everything = placed(PATIENTS)
+    objective = objective_of(everything)
+    model = model_of(AbmilSettings(hidden_dim=8, attention_dim=5, dropout=0), everything, objective)
+    model.bias.requires_grad_(False)
+    model.covariate_weight.requires_grad_(False)
+    patients = ready(everything)
+    (part,) = patients.parts()
+    oracle = PaddedAbmil(6, 8, 5, objective.out)
+    weights = model.state_dict()
+    oracle.load_state_dict(
+        {name: weights[f"{NAMES[name.split('.')[0]]}.{name.split('.')[1]}"] for name in oracle.state_dict()}
+    )
+    sampled = grad_sample.GradSampleModule(oracle, loss_reduction="sum")
+    shift = (part.covariates @ model.covariate_weight)[:, None] + model.bias
+    (objective.loss(sampled(*padded(part.tiles)) + shift, part.outcome) * PATIENTS).backward()
+    by_name = {name.removeprefix("_module."): one.grad_sample for name, one in sampled.named_parameters()}
+    order = {f"{there}.{end}": f"{here}.{end}" for here, there in NAMES.items() for end in ("weight", "bias")}
+    columns = [by_name[order[name]] for name, one in model.named_parameters() if one.requires_grad]
+    each = torch.cat([one.reshape(PATIENTS, -1) for one in columns], dim=1).double()
+    limit = float(each.norm(dim=1).median())
+    expected = (each * (limit / each.norm(dim=1).clamp(min=1e-30)).clamp(max=1)[:, None]).sum(dim=0)
+    found = clipped_sum(model, patients, everyone(), objective, TRAIN, replace(OPEN, clip_norm=limit))
+    torch.testing.assert_close(found.gradient, expected, rtol=1e-4, atol=1e-6)
