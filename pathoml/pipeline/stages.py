@@ -12,7 +12,7 @@ import pandas as pd
 
 from pathoml.artefacts import flag_name
 from pathoml.cohort import SlideEntry
-from pathoml.cross_validation import CLINICAL, MODEL, cross_validate
+from pathoml.cross_validation import MODEL, cross_validate
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError

@@ -5,9 +5,7 @@ Usage: python scripts/bench/evaluate.py
 
 import json
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
