@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pathoml.artefacts import flag_name
+from pathoml.baseline_settings import CLINICAL
 from pathoml.cohort import SlideEntry
 from pathoml.cross_validation import MODEL, cross_validate
 from pathoml.encoders.registry import find_record
