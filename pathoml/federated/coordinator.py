@@ -193,7 +193,7 @@ def _take_rounds(
     plan = network.plan
     for number in range(len(progress.history), method.rounds):
         request = network.message("train", named(progress.model) | _controls(progress, plan, setup), number)
-        answers = network.need(request, network.ready())
+        answers = network.need(request, network.trainers())
         weights = [one.numbers[method.weight] for one in answers.values()]
         row = {"round": float(number), "sites": float(len(answers)), **_weighted(answers)}
         spent = [one.numbers["epsilon"] for one in answers.values() if "epsilon" in one.numbers]

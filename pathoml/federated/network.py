@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pathoml.bags import FeatureSpec
-from pathoml.errors import FederationError
+from pathoml.errors import FederationError, RefusalCode
 from pathoml.federated.guard import accept, allowed_answer
 from pathoml.federated.judging import calibrated, centred_by_plan, member_of
 from pathoml.federated.linear import LinearTerms, add_terms, newton_step, penalised
@@ -55,6 +55,7 @@ class Network:
         self.plan, self._transport, self._log = plan, transport, output / "coordinator.jsonl"
         self._setup: dict[str, AnyArray] = {}
         self._set_up: set[str] = set()
+        self._too_few: set[str] = set()
 
     def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         """Send a request to sites, all by default, and return the answers that are as they should be.
@@ -83,7 +84,10 @@ class Network:
                 answer = from_bytes(got[name])
                 if answer.code:
                     self._note(request, name, answer.code)
-                    self._set_up.discard(name)
+                    if answer.code == RefusalCode.TOO_FEW_PATIENTS:
+                        self._too_few.add(name)
+                    else:
+                        self._set_up.discard(name)
                     continue
                 answers[name] = accept(answer, request, allowed_answer(request, self.plan))
             except FederationError as error:
@@ -161,6 +165,16 @@ class Network:
         if missing:
             self._set_up |= set(self.ask(self.message("setup", self._setup), missing))
         return [name for name in self._transport.sites if name in self._set_up]
+
+    def trainers(self) -> list[str]:
+        """Return the sites that have the setup and, as far as they have said, enough patients to train on.
+
+        Returns
+        -------
+        list of str
+            In the order of the network; the others are told the model, and judge it.
+        """
+        return [name for name in self.ready() if name not in self._too_few]
 
     def prepare(self) -> Setup:
         """Fit the network's transforms on sums of the sites that take part.
@@ -251,7 +265,7 @@ class Network:
         objective = setup.objective(self.plan)
         columns = len(setup.transform.names)
         point = np.zeros(columns + (objective.out if objective.has_level else 0))
-        sites = self.ready()
+        sites = list(self.need(self.message("newton", {"parameters": point}), self.trainers()))
         terms = self._terms(point, sites, columns, ridge)
         for _ in range(steps):
             step = newton_step(terms)
@@ -320,7 +334,7 @@ class Network:
         draft = member_of(plan, setup, dict(model))
         events: int | None = None
         if plan.privacy is None:
-            answers = self.need(self.message("calibrate", named(model)), self.ready())
+            answers = self.need(self.message("calibrate", named(model)), self.trainers())
             arrays = [dict(one.arrays) for one in answers.values()]
             member: Member = calibrated(draft, plan, arrays, [dict(one.numbers) for one in answers.values()])
             events = int(sum(one["hazard.events"].sum() for one in arrays))
