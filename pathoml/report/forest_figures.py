@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.ticker import LogLocator, NullLocator
 
 from pathoml.report.drawing import STYLE, new_figure, to_svg
 from pathoml.report.words import estimate_words
+
+_FARTHEST = 4.0
+"""An interval of a hazard ratio is cut where it is so many times larger or smaller than any estimate."""
 
 
 def concordance_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -27,6 +31,26 @@ def concordance_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         _lines(axis, rows, reference=0.5)
         axis.set_xlabel("concordance on test patients (0.5 = guessing), 95 % interval")
         return to_svg(figure, "Concordance of each model: " + _spoken(rows))
+
+
+def difference_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Draw differences in concordance with their intervals.
+
+    Parameters
+    ----------
+    rows : sequence of (str, mapping)
+        Which, and value with low and high.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with rc_context(STYLE):
+        figure, (axis,) = new_figure(6.4, 0.55 + 0.3 * len(rows))
+        _lines(axis, rows, reference=0.0)
+        axis.set_xlabel("difference in concordance (0 = none), 95 % interval")
+        return to_svg(figure, "Differences in concordance: " + _spoken(rows))
 
 
 def forest_figure(subgroups: Mapping[str, Any]) -> str:
@@ -53,10 +77,24 @@ def forest_figure(subgroups: Mapping[str, Any]) -> str:
         axes[1].set_xscale("log")
         _lines(axes[1], ratios, reference=1.0)
         axes[1].set_xlabel("hazard ratio for one SD of risk (log scale; 1 = none)")
+        axes[1].set_xlim(*_ratio_limits(found))
+        axes[1].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
         axes[1].xaxis.set_major_formatter("{x:g}")
-        axes[1].xaxis.set_minor_formatter("{x:g}")
-        axes[1].tick_params(axis="x", which="both", labelsize=7, labelrotation=0)
+        axes[1].xaxis.set_minor_locator(NullLocator())
+        axes[1].tick_params(axis="y", labelleft=False)
         return to_svg(figure, "Forest plot of concordance by subgroup: " + _spoken(concordances))
+
+
+def _ratio_limits(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Return limits that show every estimate, and of intervals no more than makes them readable."""
+    values = [row["hazard_ratio"]["value"] for row in rows if row["hazard_ratio"]["value"] is not None]
+    lows = [row["hazard_ratio"]["low"] for row in rows if row["hazard_ratio"]["low"] is not None]
+    highs = [row["hazard_ratio"]["high"] for row in rows if row["hazard_ratio"]["high"] is not None]
+    lowest, highest = min([*values, 1.0]), max([*values, 1.0])
+    return (
+        max(min([*lows, lowest]), lowest / _FARTHEST) / 1.2,
+        min(max([*highs, highest]), highest * _FARTHEST) * 1.2,
+    )
 
 
 def _row_name(row: Mapping[str, Any]) -> str:

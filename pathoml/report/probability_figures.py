@@ -90,7 +90,7 @@ def distribution_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
             xlabel="predicted survival probability at the end of follow-up", ylabel="share of patients", xlim=(0, 1)
         )
         axis.set_ylim(bottom=0)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0))
         return to_svg(figure, f"D-calibration, a tenth in each bin is right. {'; '.join(parts)}")
 
 

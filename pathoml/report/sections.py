@@ -216,7 +216,7 @@ def _calibration(scheme: Mapping[str, Any], shown: Mapping[str, str]) -> Section
         for one in calibration["horizons"]
     ]  # fmt: skip
     table = Table(
-        "Calibration: 1, 1 and 0 are right",
+        "Calibration: 1, 1 and 0 are right; chance alone makes the mean absolute error larger than 0",
         ("model and time", "events", "observed / expected", "slope", "mean absolute error"),
         rows,
     )
@@ -242,7 +242,7 @@ def _decisions(scheme: Mapping[str, Any], shown: Mapping[str, str]) -> Section:
 def _hazards(scheme: Mapping[str, Any]) -> Section:
     rows = []
     for model, one in scheme["hazards"].items():
-        constancy, adjusted = one["proportional_hazards"], one.get("adjusted")
+        constancy, adjusted = one["proportional_hazards"], one["adjusted"]
         rows.append(
             (
                 model_words(model),
@@ -254,13 +254,11 @@ def _hazards(scheme: Mapping[str, Any]) -> Section:
             )
         )  # fmt: skip
     first = next(iter(scheme["hazards"].values()))
-    covariates = ", ".join(first["adjusted"]["covariates"]) if "adjusted" in first else ""
+    covariates = ", ".join(first["adjusted"]["covariates"]) if first["adjusted"] is not None else ""
     header = (
         "model", "hazard ratio", "adjusted hazard ratio", "added to clinical covariates", "share added", "proportional hazards",
     )  # fmt: skip
-    adjusted_for = (
-        f" Adjusted for {covariates}." if covariates else " The study names no clinical covariates to adjust for."
-    )
+    adjusted_for = f" Adjusted for {covariates}." if covariates else " There is nothing to adjust for."
     text = [
         f"Hazard ratio for {first['unit']}; Cox regression with a baseline hazard for each fold; {_count(scheme)}."
         f"{adjusted_for} Added: likelihood-ratio test of what the risk adds to the covariates, with its nominal p-value, and its"

@@ -42,9 +42,8 @@ def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str)
                 low, high = (numbers(curve["band"][side]) for side in ("low", "high"))
                 axis.fill_between(band, low, high, step="post", color=line["color"], alpha=0.13, linewidth=0)
             parts.append(label)
-        axis.set(xlabel="years", ylabel=f"{endpoint} (probability)", ylim=(0, 1.02), title=title)
+        axis.set(xlabel="years", ylabel=f"{endpoint} (probability)", ylim=(0, 1.02), title=f"{title}\n{_tests(groups)}")
         axis.set_xlim(left=0)
-        axis.text(0.02, 0.04, _tests(groups), transform=axis.transAxes, fontsize=7)
         axis.legend(frameon=False, loc="upper right")
         _numbers_at_risk(axis, groups)
         return to_svg(figure, f"Kaplan-Meier curves by risk group, {title}. {'; '.join(parts)}. {_tests(groups)}")
@@ -69,7 +68,7 @@ def _numbers_at_risk(axis: Any, groups: Mapping[str, Any]) -> None:
         )
         for year, count in zip(years[shown], curve["at_risk"][shown], strict=True):
             axis.text(year, -0.25 - 0.07 * line, count, transform=below, ha="center", fontsize=7, color=colour)
-    axis.text(-0.02, -0.18, "at risk ", transform=axis.transAxes, ha="right", fontsize=7, color="0.3")
+    axis.text(-0.045, -0.18, "at risk ", transform=axis.transAxes, ha="right", fontsize=7, color="0.3")
 
 
 def incidence_figure(groups: Mapping[str, Any], *, title: str) -> str:

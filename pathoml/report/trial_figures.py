@@ -40,7 +40,7 @@ def enrichment_figure(trial: Mapping[str, Any]) -> str:
                 axis.fill_between(share, low, high, color=line["color"], alpha=0.1, linewidth=0)
             axis.set(xlabel="% of the screened not enrolled (lowest risk)", ylabel=label)
             axis.set_ylim(bottom=0)
-        axes[0].legend(frameon=False, loc="upper left")
+        axes[1].legend(frameon=False, loc="upper left")
         return to_svg(
             figure, "Enrichment of a trial: event rate, patients screened and cost by the share not enrolled."
         )

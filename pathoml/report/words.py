@@ -14,7 +14,12 @@ MEASURES = {
     "integrated_brier": "Integrated Brier score, lower is better",
     "scaled_brier": "Share of the Brier score saved over Kaplan-Meier, higher is better",
 }
-MODELS = {"model": "this model", "clinical": "clinical model (Cox)", "package": "the package as it is"}
+MODELS = {
+    "model": "this model",
+    "clinical": "clinical model (Cox)",
+    "package": "the package as it is",
+    "recalibrated": "the package, recalibrated",
+}
 SCHEMES = {
     "kfold": "Cross-validation",
     "site_preserved": "Cross-validation by whole hospitals",
@@ -158,7 +163,10 @@ def verdict_words(scheme: Mapping[str, Any]) -> list[str]:
     """
     sentences = []
     for pair, differences in scheme["differences"].items():
-        other = model_words(pair.split(" - ", 1)[1])
+        name = pair.split(" - ", 1)[1]
+        if name == "recalibrated":  # ranks as it did; only probabilities change
+            continue
+        other = model_words(name)
         sentences.append(
             _rank_words(
                 other, differences["concordance"], scheme["verdicts"][pair], scheme["repeats"]["differences"][pair]
