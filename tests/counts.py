@@ -28,3 +28,6 @@ ARTEFACTS_OF_EACH_KIND = 8
 
 ARTEFACT_SEED = 5511
 """Their seed; thresholds were set on others."""
+
+NULL_COHORTS = 200
+"""Cohorts without any signal on which the interval of a frozen score and refitted permutations are tried."""

@@ -1,7 +1,7 @@
 """A package and new slides or patients -> predictions and maps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from pathoml.mil.patients import Patients
 from pathoml.packages import Package, load_package
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.stages import StageContext
+from pathoml.pipeline.validating import read_recalibration
 from pathoml.predictions import Predictions, write_predictions
 from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_numbers, read_text_table
 from pathoml.units import AnyArray
@@ -48,6 +49,8 @@ class PredictRequest:
         Weights file of a ``local`` or ``registered`` encoder on this machine.
     tissue_source : str or None
         Folder of outlined regions, or weights file of the segmentation network, on this machine.
+    recalibration : Path or None
+        As ``pathoml validate`` wrote it, for this package; survival curves are changed by it.
     """
 
     package: Path
@@ -57,6 +60,7 @@ class PredictRequest:
     impute_covariates: bool = False
     encoder_weights: str | None = None
     tissue_source: str | None = None
+    recalibration: Path | None = None
 
 
 def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions, list[SlideOutcome]]:
@@ -82,6 +86,7 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
         If the manifest or the table has problems, or a slide is given twice.
     """
     package = load_package(request.package)
+    change = None if request.recalibration is None else read_recalibration(request.recalibration, request.package)
     outcomes: list[SlideOutcome] = []
     if package.feature_spec is None:
         patients = _table_patients(request, package)
@@ -92,6 +97,9 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
         names = tuple(features)
         patients = Patients(names, tuple(features.values()), read_covariates(request, transforms, names))
     predictions = predict_package(package, patients, device=context.device)
+    if change is not None:
+        curves = change.apply(predictions.survival, predictions.curve_days)
+        predictions = replace(predictions, survival=curves)
     write_predictions(request.output / "predictions.csv", predictions)
     return predictions, outcomes
 
