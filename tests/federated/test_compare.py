@@ -51,7 +51,7 @@ def test_a_model_that_cannot_be_trained_is_named_and_the_rest_is_told(tmp_path: 
     parts = parts_of(plan, replace(cohort, event=alive.astype(np.int64)))
     _, found = compare(plan, parts, tmp_path, limits=LimitsSettings())
     assert set(found.impossible) == {"local-west"}
-    assert "events" in found.impossible["local-west"]
+    assert "west: TOO_FEW_PATIENTS" in found.impossible["local-west"]
     assert "local" not in found.overall  # not every site has one
 
 
