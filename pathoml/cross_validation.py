@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pathoml.cohort import BlockCovariate, Cohort
-from pathoml.covariates import CovariateTransform, FittedCategorical, fit_covariates
+from pathoml.cohort import Cohort
+from pathoml.covariates import CovariateTransform, FittedCategorical, ReducedCovariate, fit_covariates
 from pathoml.fold_fitting import FitPlan, fit_folds
 from pathoml.infer import predict_members, risk_groups
 from pathoml.mil.objective import CoxObjective
@@ -89,7 +89,7 @@ def fit_clinical(data: TrainingData, fold: Fold, settings: TrainSettings, curve_
     """
     fitted_on = (*fold.train, *fold.validation)
     rows = data.cohort.covariates.iloc[data.cohort.rows_of(fitted_on)]
-    clinical = tuple(one for one in data.covariates if not isinstance(one, BlockCovariate))
+    clinical = tuple(one for one in data.covariates if not isinstance(one, ReducedCovariate))
     transform = fit_covariates(clinical, rows)
     time_days, event = follow_up(data.cohort, fitted_on)
     cox = fit_cox(transform.apply(rows), time_days, event, ridge=settings.covariate_ridge)

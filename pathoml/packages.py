@@ -28,7 +28,7 @@ from pathoml.provenance import RESEARCH_USE_ONLY, digest_of
 from pathoml.units import AnyArray
 
 PACKAGE_FORMAT = "pathoml-package"
-PACKAGE_VERSION = 1
+PACKAGE_VERSION = 2
 _TENSORS, _JSON, _CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
 
 
@@ -228,7 +228,7 @@ def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) ->
         "fold": member.fold,
         "aggregator": member.aggregator.model_dump(mode="json"),
         "shape": asdict(member.model.shape),
-        "covariates": member.covariates.to_json(),
+        "covariates": member.covariates.to_json(arrays, f"{prefix}covariates."),
         "objective": member.objective.to_json(),
         "risk_centre": member.risk_centre,
         "risk_scale": member.risk_scale,
@@ -253,7 +253,7 @@ def _member_from_json(values: Mapping[str, Any], prefix: str, arrays: Mapping[st
         aggregator=aggregator,
         model=model.eval(),
         projection=projection,
-        covariates=transform_from_json(values["covariates"]),
+        covariates=transform_from_json(values["covariates"], arrays, f"{prefix}covariates."),
         objective=objective_from_json(values["objective"]),
         risk_centre=values["risk_centre"],
         risk_scale=values["risk_scale"],

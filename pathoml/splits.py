@@ -15,7 +15,7 @@ from pathoml.cohort import Cohort
 from pathoml.errors import CohortError, Problem, first_of
 from pathoml.files import write_text
 from pathoml.provenance import digest_of
-from pathoml.settings import ConfigPath, Settings
+from pathoml.settings import DataPath, Settings
 from pathoml.tables import missing_columns_message, read_text_table
 from pathoml.units import IntArray
 
@@ -39,8 +39,9 @@ class FixedSettings(Settings):
     """Folds as a table says."""
 
     kind: Literal["fixed"] = "fixed"
-    table: ConfigPath = Field(
-        description="Table with columns patient_id and fold (which tests them); rows of others are ignored."
+    table: DataPath = Field(
+        description="Table with columns patient_id and fold (which tests them); rows of others are ignored. Or a folder of tables"
+        " splits_0.csv, splits_1.csv, ... with columns train and val (who is tested), as MCAT and CLAM keep them."
     )
 
 
@@ -290,7 +291,7 @@ def _sites(cohort: Cohort) -> dict[str, IntArray]:
 
 
 def _fixed(cohort: Cohort, path: Path) -> dict[str, IntArray]:
-    table = read_text_table(path)
+    table = _folder_of_folds(path) if path.is_dir() else read_text_table(path)
     absent = [column for column in ("patient_id", "fold") if column not in table.columns]
     if absent:
         problems = [Problem(f"{path.name}: row 1", missing_columns_message(path, table, column)) for column in absent]
@@ -308,6 +309,42 @@ def _fixed(cohort: Cohort, path: Path) -> dict[str, IntArray]:
     if len(groups) < 2:
         raise CohortError(f"{path.name}: needs two folds or more, found {len(groups)}")
     return groups
+
+
+def fold_files(path: Path) -> list[Path]:
+    """Return the files that fixed folds are read from.
+
+    Parameters
+    ----------
+    path : Path
+        A table, or a folder of tables splits_<fold>.csv.
+
+    Returns
+    -------
+    list of Path
+        In the order of folds.
+    """
+    return sorted(path.glob("splits_*.csv"), key=lambda one: (len(one.name), one.name)) if path.is_dir() else [path]
+
+
+def _folder_of_folds(path: Path) -> pd.DataFrame:
+    """Read one table a fold, with those that train and those that are tested below one another."""
+    files = fold_files(path)
+    if not files:
+        raise CohortError(f"{path}: no tables splits_0.csv, splits_1.csv, ... in this folder")
+    folds = []
+    for file in files:
+        table = read_text_table(file)
+        for column in ("train", "val"):
+            if column not in table.columns:
+                raise CohortError(missing_columns_message(file, table, column))
+        tested = sorted(set(table["val"]) - {""})
+        both = sorted(set(tested) & set(table["train"]))
+        if both:
+            raise CohortError(f"{file.name}: patient(s) {', '.join(both[:5])} are trained on and tested")
+        name = file.stem.removeprefix("splits_")
+        folds.append(pd.DataFrame({"patient_id": tested, "fold": name}))
+    return pd.concat(folds, ignore_index=True)
 
 
 def _double_rows(table: pd.DataFrame, file_name: str) -> list[Problem]:

@@ -31,7 +31,7 @@ def load(folder: Path, text: str, *overrides: str, name: str = "study.yaml") -> 
 
 
 def test_every_mistake_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
-    text = BASE + "trian: {}\ntrain:\n  max_epochs: 0\n  loss: {kind: discret}\nmodel:\n  aggregator: {kind: abmill}\n"
+    text = BASE + "trian: {}\ntrain:\n  max_epochs: -1\n  loss: {kind: discret}\nmodel:\n  aggregator: {kind: abmill}\n"
     with pytest.raises(ConfigError, match=r"study\.yaml: 4 problem\(s\)") as caught:
         load(tmp_path, text)
     found = {problem.where: problem.message for problem in caught.value.problems}

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from pathoml.bags import FeatureSpec
-from pathoml.cohort import BlockCovariate, CategoricalCovariate, NumericCovariate
-from pathoml.covariates import fit_covariates
+from pathoml.covariates import BlockCovariate, CategoricalCovariate, NumericCovariate, fit_covariates
 from pathoml.errors import OutputError, PackageError
 from pathoml.infer import predict_package
 from pathoml.mil.objective import CoxObjective, DiscreteObjective
@@ -137,7 +136,7 @@ def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "package version 2, this pathoml reads pathoml-package version 1"),
+        ({"format_version": 1}, "package version 1, this pathoml reads pathoml-package version 2"),
         ({"format": "other"}, "does not say 'pathoml-package'"),
     ],
 )

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pathoml import fold_fitting
-from pathoml.cohort import BlockCovariate, CategoricalCovariate
+from pathoml.covariates import BlockCovariate, CategoricalCovariate
 from pathoml.cross_validation import cross_validate, fit_clinical
 from pathoml.errors import TrainingError
 from pathoml.evaluate import fold_mean_concordance

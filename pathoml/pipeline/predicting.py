@@ -1,5 +1,6 @@
 """A package and new slides or patients -> predictions and maps."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 
 from pathoml.bags import BagHeader, check_same_features, read_bag, read_bag_header
 from pathoml.cohort import SlideEntry, SlidesSettings
-from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, unseen_words
+from pathoml.covariates import CovariateTransform, FittedCategorical, FittedOrdinal, unseen_words
 from pathoml.errors import CohortError, InputError, PackageError, Problem
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract_settings import recipe_from_json
@@ -21,9 +22,12 @@ from pathoml.packages import Package, load_package
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.stages import StageContext
 from pathoml.predictions import Predictions, write_predictions
-from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_numbers, read_text_table
+from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_number_columns, read_text_table
 from pathoml.units import AnyArray
 
+logger = logging.getLogger(__name__)
+
+_SHOWN = 10
 _TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -158,13 +162,9 @@ def read_covariates(
         If the table lacks a column or a patient, a cell is not a number, or a word is one that no member has seen.
     """
     parts = transforms[0].parts
-    words = [part.column for part in parts if isinstance(part, FittedCategorical)]
-    numbers = [
-        name
-        for part in parts
-        if not isinstance(part, FittedCategorical)
-        for name in (part.columns if isinstance(part, FittedBlock) else (part.column,))
-    ]
+    of_words = [part for part in parts if isinstance(part, FittedCategorical | FittedOrdinal)]
+    words = [part.column for part in of_words]
+    numbers = list(dict.fromkeys(name for part in parts if part not in of_words for name in part.columns))
     columns = [*words, *numbers]
     if not columns:
         return pd.DataFrame(index=pd.RangeIndex(len(patient_ids)))
@@ -175,27 +175,56 @@ def read_covariates(
                 " --impute-covariates to fill in the training patients' medians and most frequent words"
             )
         blank = {name: ([""] if name in words else [np.nan]) * len(patient_ids) for name in columns}
-        return pd.DataFrame(blank)
+        table = pd.DataFrame(blank)
+        _say_what_is_filled(table, transforms, "no table")
+        return table
     table = _patient_rows(request.table, patient_ids, columns)
-    problems = _read_numbers(table, numbers, request.table.name, patient_ids)
+    table, problems = _read_numbers(table, numbers, request.table.name, patient_ids)
     problems += _unseen_words(table, transforms, request.table.name, patient_ids)
     if problems:
         raise CohortError(f"{request.table.name}: {len(problems)} problem(s)", problems)
+    _say_what_is_filled(table, transforms, request.table.name)
     return table
 
 
 def _read_numbers(
     table: pd.DataFrame, columns: Sequence[str], file_name: str, patient_ids: Sequence[str]
-) -> list[Problem]:
+) -> tuple[pd.DataFrame, list[Problem]]:
     """Turn the table's columns of numbers into numbers, and return what is none."""
-    problems: list[Problem] = []
-    for name in columns:
-        values, missing = parse_numbers(table[name])
-        for index in np.flatnonzero(np.isnan(values) & ~missing)[:10]:
-            where = f"{file_name}: patient {patient_ids[index]}, column {name}"
-            problems += [Problem(where, f"'{table[name].iloc[index]}' is not a number")]
-        table[name] = values
-    return problems
+    cells = table[list(columns)]
+    values, wrong = parse_number_columns(cells)
+    problems = [
+        Problem(
+            f"{file_name}: patient {patient_ids[row]}, column {columns[column]}",
+            f"'{cells.iat[row, column]!s}' is not a number",
+        )
+        for row, column in np.argwhere(wrong)[:_SHOWN]
+    ]
+    others = table.drop(columns=list(columns))
+    return pd.concat([others, pd.DataFrame(values, columns=list(columns), index=table.index)], axis=1), problems
+
+
+def _say_what_is_filled(table: pd.DataFrame, transforms: Sequence[CovariateTransform], file_name: str) -> None:
+    """Count the cells that are blank: the model takes something else in their place."""
+    filled: dict[str, int] = {}
+    patients = np.zeros(len(table), dtype=bool)
+    transform = transforms[0]
+    for part in transform.parts:
+        missing = ~part.is_given(table)
+        patients |= missing
+        if missing.any():
+            filled[part.columns[0] if len(part.columns) == 1 else part.part] = int(missing.sum())
+    if not filled:
+        return
+    shown = ", ".join(f"{name} ({count})" for name, count in list(filled.items())[:_SHOWN])
+    logger.warning(
+        "%s: %d of %d patient(s) lack covariates, which are filled as in training (medians or means, most frequent words): %s",
+        file_name, int(patients.sum()), len(table), shown,
+    )  # fmt: skip
+    lacking = ~transform.given(table)
+    for name, column in zip(transform.part_names, lacking.T, strict=True):
+        if column.any():
+            logger.warning("%s: %d of %d patient(s) have nothing of %s", file_name, int(column.sum()), len(table), name)
 
 
 def _unseen_words(

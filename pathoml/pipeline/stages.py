@@ -35,7 +35,7 @@ from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
-from pathoml.splits import FixedSettings, Fold, make_folds, read_folds, write_folds
+from pathoml.splits import FixedSettings, Fold, fold_files, make_folds, read_folds, write_folds
 from pathoml.survival.discrete import coarse_ceiling
 from pathoml.tracking import Tracking
 from pathoml.train import TrainingData
@@ -324,7 +324,8 @@ def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
     """Make the folds once; they stay as they are while patients and splits settings do."""
     folder, cohort = study.folder, study.cohort
     splits = study.config.splits
-    tables = [file_digest(scheme.table) for scheme in splits.schemes if isinstance(scheme, FixedSettings)]
+    fixed = [scheme.table for scheme in splits.schemes if isinstance(scheme, FixedSettings)]
+    tables = [file_digest(file) for table in fixed for file in fold_files(table)]
     patients = [cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()]
     digest = digest_of([result_settings(splits), tables, patients])
     stamp = folder.folds.with_suffix(".sha256")

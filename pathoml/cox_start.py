@@ -1,0 +1,188 @@
+"""Where covariates begin: at the fold's own Cox fit, with a penalty that may be sought inside its patients."""
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+
+from pathoml.covariates import Covariate, CovariateTransform, FittedBlock, fit_covariates
+from pathoml.errors import TrainingError
+from pathoml.mil.objective import Objective, Outcome
+from pathoml.survival.ridge_cox import InnerSplit, PartialLikelihood, cross_validated_likelihoods, fit_ridge
+from pathoml.train_settings import SearchedRidgeSettings, TrainSettings
+from pathoml.units import BoolArray, FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
+
+
+class CoxPatients(NamedTuple):
+    """Patients on whom covariates are fitted.
+
+    Parameters
+    ----------
+    raw : DataFrame
+        Covariates as the cohort holds them.
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    """
+
+    raw: pd.DataFrame
+    time_days: FloatArray
+    event: IntArray
+
+
+class CoxStart(NamedTuple):
+    """A Cox model on covariates.
+
+    Parameters
+    ----------
+    coefficients : ndarray of float64, shape (columns,)
+        Log hazard ratios.
+    block_ridge : float or None
+        Penalty that was chosen for the columns of blocks; None where none was sought.
+    """
+
+    coefficients: FloatArray
+    block_ridge: float | None
+
+
+def fit_cox_start(
+    covariates: tuple[Covariate, ...], transform: CovariateTransform, patients: CoxPatients, settings: TrainSettings
+) -> CoxStart:
+    """Fit Cox's model on covariates, single columns and blocks each with their own ridge penalty.
+
+    Parameters
+    ----------
+    covariates : tuple of settings of a covariate
+        What the transform was made by; inner folds fit transforms of their own.
+    transform : CovariateTransform
+        Fitted on these patients.
+    patients : CoxPatients
+        Who.
+    settings : TrainSettings
+        Penalties.
+
+    Returns
+    -------
+    CoxStart
+        Coefficients, and the penalty of blocks if it was sought.
+
+    Raises
+    ------
+    TrainingError
+        If there are too few events for the inner folds.
+    """
+    design = transform.apply(patients.raw)
+    if design.shape[1] == 0:
+        return CoxStart(np.zeros(0), None)
+    sought, searched = None, is_of_block(transform)
+    of_blocks = settings.covariate_ridge
+    if isinstance(settings.block_ridge, SearchedRidgeSettings):
+        if searched.any():
+            of_blocks = sought = choose_block_ridge(
+                covariates, patients, settings.block_ridge, settings.covariate_ridge
+            )
+    elif settings.block_ridge is not None:
+        of_blocks = settings.block_ridge.penalty
+    penalties = np.where(searched, of_blocks, settings.covariate_ridge)
+    likelihood = PartialLikelihood(design, patients.time_days, patients.event)
+    return CoxStart(fit_ridge(likelihood, penalties), sought)
+
+
+def choose_block_ridge(
+    covariates: tuple[Covariate, ...], patients: CoxPatients, search: SearchedRidgeSettings, covariate_ridge: float
+) -> float:
+    """Choose the penalty of blocks by the cross-validated partial likelihood; inner folds fit their own transforms.
+
+    Parameters
+    ----------
+    covariates : tuple of settings of a covariate
+        What transforms are fitted by.
+    patients : CoxPatients
+        Who is dealt into inner folds.
+    search : SearchedRidgeSettings
+        Penalties, inner folds and their seed.
+    covariate_ridge : float
+        Penalty of single columns.
+
+    Returns
+    -------
+    float
+        The best penalty.
+
+    Raises
+    ------
+    TrainingError
+        If there are too few events for the inner folds.
+    """
+    events = int(patients.event.sum())
+    if min(events, len(patients.event) - events) < search.folds:
+        raise TrainingError(
+            f"train.block_ridge: {search.folds} inner folds need as many events and as many censored patients; there are"
+            f" {events} events in {len(patients.event)} patients; use fewer inner folds"
+        )
+
+    def splits() -> Iterator[InnerSplit]:
+        dealer = StratifiedKFold(search.folds, shuffle=True, random_state=search.seed)
+        for kept, _ in dealer.split(patients.event, patients.event):
+            inner = fit_covariates(covariates, patients.raw.iloc[kept])
+            yield InnerSplit(kept, inner.apply(patients.raw), is_of_block(inner))
+
+    tried = np.geomspace(search.highest, search.lowest, search.steps)
+    outcome = (patients.time_days, patients.event)
+    scores = cross_validated_likelihoods(splits(), outcome, tried, covariate_ridge)
+    best = float(tried[scores.argmax()])
+    logger.info("ridge penalty of blocks: %.3g of %.3g to %.3g", best, search.lowest, search.highest)
+    return best
+
+
+def is_of_block(transform: CovariateTransform) -> BoolArray:
+    """Tell which columns come from blocks and groups of genes.
+
+    Parameters
+    ----------
+    transform : CovariateTransform
+        Fitted.
+
+    Returns
+    -------
+    ndarray of bool, shape (columns,)
+        False for single columns.
+    """
+    return np.array([isinstance(part, FittedBlock) for part in transform.parts for _ in part.names], dtype=bool)
+
+
+def marginal_logits(objective: Objective, patients: CoxPatients) -> Tensor:
+    """Fit the same logits for all patients: the loss is convex, so a few Newton-like steps do.
+
+    Parameters
+    ----------
+    objective : Objective
+        One that has a level.
+    patients : CoxPatients
+        Whose observed hazard it is.
+
+    Returns
+    -------
+    Tensor of float64, shape (out,)
+        Where the bias begins.
+    """
+    outcome = Outcome(torch.from_numpy(patients.event == 1), torch.from_numpy(patients.time_days))
+    logits = torch.zeros(objective.out, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = objective.loss(logits.expand(len(outcome.event), -1), outcome) + 1e-4 * logits.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return logits.detach()
