@@ -53,6 +53,10 @@ class SlidesSettings(Settings):
         None, description="Folder that paths in the manifest start from; default: the manifest's own."
     )
     bags: ConfigPath = Field(Path("bags"), description="Folder for the feature bags.")
+    required: bool = Field(
+        default=True,
+        description="Whether patients without a slide that could be used are left out; else they enter with their covariates.",
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where covariates begin: at the fold's own Cox fit, with a penalty that may be sought inside its patients."""
+"""Where a model begins: covariates at the fold's own Cox fit, with a penalty that may be sought inside its patients."""
 
 import logging
 from collections.abc import Iterator
@@ -10,9 +10,12 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from pathoml.covariates import Covariate, CovariateTransform, FittedBlock, fit_covariates
-from pathoml.errors import TrainingError
+from pathoml.covariates import CLINICAL_PART, Covariate, CovariateTransform, FittedBlock, fit_covariates
+from pathoml.errors import InputError, TrainingError
 from pathoml.mil.objective import Objective, Outcome
+from pathoml.mil.prognosis import ModelShape, PrognosisModel
+from pathoml.mil.published import start_from
+from pathoml.mil.settings import ModelSettings
 from pathoml.survival.ridge_cox import InnerSplit, PartialLikelihood, cross_validated_likelihoods, fit_ridge
 from pathoml.train_settings import SearchedRidgeSettings, TrainSettings
 from pathoml.units import BoolArray, FloatArray, IntArray
@@ -51,6 +54,80 @@ class CoxStart(NamedTuple):
 
     coefficients: FloatArray
     block_ridge: float | None
+
+
+def start_model(
+    tile_dim: int, transform: CovariateTransform, objective: Objective, settings: ModelSettings
+) -> PrognosisModel:  # fmt: skip
+    """Build a model with fresh weights.
+
+    Parameters
+    ----------
+    tile_dim : int
+        Columns of a projected tile; 0 without slides.
+    transform : CovariateTransform
+        Of its covariates.
+    objective : Objective
+        What its logits mean.
+    settings : ModelSettings
+        What it is made of.
+
+    Returns
+    -------
+    PrognosisModel
+        Silent but for published weights.
+
+    Raises
+    ------
+    InputError
+        If parts that the fusion needs are not there.
+    """
+    shape = ModelShape(tile_dim, len(transform.names), objective.out, transform.groups)
+    if settings.fusion.kind == "co_attention" and (not tile_dim or set(transform.part_names) <= {CLINICAL_PART}):
+        raise InputError("model.fusion: co_attention needs slides, and a covariate of kind block or gene_groups")
+    model = PrognosisModel(settings.aggregator, shape, settings.fusion)
+    model.bias.requires_grad_(objective.has_level)
+    if settings.start is not None and model.slides is not None:
+        start_from(model.slides, settings.start)
+    return model
+
+
+def start_covariates(
+    model: PrognosisModel, covariates: tuple[tuple[Covariate, ...], CovariateTransform], patients: CoxPatients,
+    objective: Objective, settings: TrainSettings,
+) -> CoxStart:  # fmt: skip
+    """Start covariates at the fold's Cox fit, bins at their observed hazard; a random start can leave age with the wrong sign.
+
+    Parameters
+    ----------
+    model : PrognosisModel
+        Changed in place.
+    covariates : tuple of (tuple of settings of a covariate, CovariateTransform)
+        What was asked for, and the transform fitted on these patients.
+    patients : CoxPatients
+        Who.
+    objective : Objective
+        Whether there is a level.
+    settings : TrainSettings
+        Penalties.
+
+    Returns
+    -------
+    CoxStart
+        The fit.
+    """
+    asked, transform = covariates
+    start = fit_cox_start(asked, transform, patients, settings)
+    given = transform.given(patients.raw)
+    effects = transform.apply(patients.raw) * start.coefficients
+    with torch.no_grad():
+        model.covariate_weight.copy_(torch.from_numpy(start.coefficients))
+        for part in range(given.shape[1]):  # who lacks a part begins as the average of those who have it
+            share = effects[given[:, part]][:, model.layout.columns_of(part)].sum(axis=1)
+            model.absent[part] = float(share.mean()) if len(share) else 0.0
+        if objective.has_level:
+            model.bias.copy_(marginal_logits(objective, patients))
+    return start
 
 
 def fit_cox_start(

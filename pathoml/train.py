@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,21 +12,19 @@ import torch
 from pathoml.cohort import Cohort
 from pathoml.covariates import (
     Covariate,
-    CovariateTransform,
     GeneGroupsCovariate,
     fit_covariates,
     read_gene_groups,
 )
-from pathoml.cox_start import CoxPatients, CoxStart, fit_cox_start, marginal_logits
+from pathoml.cox_start import CoxPatients, start_covariates, start_model
 from pathoml.errors import TrainingError
-from pathoml.infer import predict_logits
+from pathoml.finishing import finish_member, lacking_parts
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import forward, step_gradient
 from pathoml.mil.objective import Objective, fit_objective
 from pathoml.mil.patients import PatientFeatures, select_patients
-from pathoml.mil.prognosis import ModelShape, PrognosisModel
+from pathoml.mil.prognosis import PrognosisModel
 from pathoml.mil.projection import TileProjection, as_they_are, fit_projection
-from pathoml.mil.published import start_from
 from pathoml.mil.settings import ModelSettings
 from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member
@@ -250,13 +248,15 @@ def fit_member(
     transform = fit_covariates(data.covariates, raw)
     objective = fit_objective(settings.loss, patients.time_days, patients.event)
     torch.manual_seed(settings.seed)
-    model = _start_model(projection, transform, objective, model_settings)
-    start = _start_covariates(model, transform, data.covariates, patients, objective, settings)
+    model = start_model(0 if projection is None else projection.out, transform, objective, model_settings)
+    start = start_covariates(model, (data.covariates, transform), patients, objective, settings)
 
     def patients_of(names: Sequence[str]) -> TrainingPatients:
         chosen = select_patients(data.cohort, data.features, names)
         return TrainingPatients(chosen, data.cohort, projection, transform, settings, context.device)
 
+    lacking = lacking_parts(model, select_patients(data.cohort, data.features, fitted_on), transform, settings)
+    model.absent.requires_grad_(bool(lacking) and settings.max_epochs > 0)
     first = {"epoch": 0.0} if start.block_ridge is None else {"epoch": 0.0, "block_ridge": start.block_ridge}
     if settings.max_epochs:
         state = start_state(model.to(context.device), settings)
@@ -267,8 +267,13 @@ def fit_member(
         context.on_epoch(first)
     fitted = model.to("cpu").eval()
     name = digest_of(fold.key if settings.seed == 0 else [fold.key, settings.seed])[:8]
-    draft = Member(name, model_settings.aggregator, fitted, projection, transform, objective, 0.0, 1.0, 0.0, ())
-    return _calibrate(draft, data, fold), history
+    draft = Member(
+        name, model_settings.aggregator, fitted, projection, transform, objective, 0.0, 1.0, 0.0, (), model_settings.fusion,
+        may_lack=lacking,
+    )  # fmt: skip
+    everyone = (*fold.train, *fold.validation)
+    chosen = select_patients(data.cohort, data.features, everyone)
+    return finish_member(draft, chosen, *follow_up(data.cohort, everyone)), history
 
 
 def _fit_until_no_better(
@@ -319,52 +324,6 @@ def _validate(
     time_days, event = patients.outcome.time_days.cpu().numpy(), patients.outcome.event.cpu().numpy().astype(np.int64)
     value = concordance(time_days, event, risk)
     return loss, value if math.isfinite(value) else 0.5
-
-
-def _start_model(
-    projection: TileProjection | None, transform: CovariateTransform, objective: Objective, settings: ModelSettings
-) -> PrognosisModel:
-    tile_dim = 0 if projection is None else projection.out
-    model = PrognosisModel(settings.aggregator, ModelShape(tile_dim, len(transform.names), objective.out))
-    model.bias.requires_grad_(objective.has_level)
-    if settings.start is not None and model.slides is not None:
-        start_from(model.slides, settings.start)
-    return model
-
-
-def _start_covariates(
-    model: PrognosisModel, transform: CovariateTransform, covariates: tuple[Covariate, ...], patients: CoxPatients,
-    objective: Objective, settings: TrainSettings,
-) -> CoxStart:  # fmt: skip
-    """Start covariates at the fold's Cox fit, bins at their observed hazard; a random start can leave age with the wrong sign."""
-    start = fit_cox_start(covariates, transform, patients, settings)
-    with torch.no_grad():
-        model.covariate_weight.copy_(torch.from_numpy(start.coefficients))
-        if objective.has_level:
-            model.bias.copy_(marginal_logits(objective, patients))
-    return start
-
-
-def _calibrate(draft: Member, data: TrainingData, fold: Fold) -> Member:
-    """Fit what turns logits into risks, groups and curves, on the patients that fitted the model."""
-    fitted_on = (*fold.train, *fold.validation)
-    patients = select_patients(data.cohort, data.features, fitted_on)
-    logits = predict_logits(draft, patients)
-    time_days, event = follow_up(data.cohort, fitted_on)
-    objective = draft.objective.calibrated(logits, time_days, event)
-    risk = objective.risk(logits)
-    shift = draft.covariates.apply(patients.covariates) @ draft.model.covariate_weight.detach().numpy().astype(
-        np.float64
-    )
-    slide_part = logits - shift[:, None] - draft.model.bias.detach().numpy().astype(np.float64)
-    return replace(
-        draft,
-        objective=objective,
-        risk_centre=float(risk.mean()),
-        risk_scale=float(risk.std()) or 1.0,
-        risk_cutoff=float(np.median(risk)),
-        slide_centre=tuple(slide_part.mean(axis=0).tolist()),
-    )
 
 
 def follow_up(cohort: Cohort, patient_ids: Sequence[str]) -> tuple[FloatArray, IntArray]:

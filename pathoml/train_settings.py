@@ -120,6 +120,13 @@ class TrainSettings(Settings):
     feature_noise: float = Field(
         0.0, ge=0, le=10, description="Standard deviation of noise added to tiles in training."
     )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of parts (slides, clinical columns, each block, gene groups) hidden from the model at random in each"
+        " step of training, so that it serves patients who lack them; one part of each patient is left.",
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 trains in mixed precision.")
     covariate_ridge: float = Field(
         1.0,

@@ -49,7 +49,9 @@ def member(kind: str, seed: int = 0) -> Member:
     aggregator: Any = MeanPoolSettings()
     if kind == "cox":
         objective, aggregator = CoxObjective().calibrated(rng.normal(size=(12, 1)), time, event), AbmilSettings()
-    model = as_if_trained(PrognosisModel(aggregator, ModelShape(4, len(transform.names), objective.out))).eval()
+    model = as_if_trained(
+        PrognosisModel(aggregator, ModelShape(4, len(transform.names), objective.out, transform.groups))
+    ).eval()
     numbers = {"risk_centre": 0.1 / 3, "risk_scale": 1.7, "risk_cutoff": 0.2, "slide_centre": (0.3,) * objective.out}
     return Member("kfold-0", aggregator, model, projection, transform, objective, **numbers)
 

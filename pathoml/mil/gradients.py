@@ -99,8 +99,11 @@ def forward(model: PrognosisModel, batch: Batch, settings: TrainSettings) -> Bag
     tiles = _disturbed(batch.tiles, settings) if model.training else batch.tiles
     device_type = batch.covariates.device.type
     mixed = torch.autocast(device_type, dtype=torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
+    present = batch.present
+    if model.training and present is not None and settings.modality_dropout:
+        present = _without_some_parts(present, settings.modality_dropout)
     with mixed:
-        output: BagOutput = model(tiles, batch.covariates)
+        output: BagOutput = model(tiles, batch.covariates, present)
     further = {name: value.float() for name, value in output.auxiliary.items()}
     return output._replace(logits=output.logits.float(), auxiliary=further)
 
@@ -207,6 +210,13 @@ def _finite(loss: Tensor, outputs: Sequence[BagOutput], seen: _Seen) -> Tensor:
         f"the loss is not a finite number; it comes from {who}; look at their bags and covariates, or set "
         "train.learning_rate lower, or train.clip_norm"
     )
+
+
+def _without_some_parts(present: Tensor, share: float) -> Tensor:
+    """Hide parts that patients have, one of each patient at least being left."""
+    draw = torch.where(present, torch.rand(present.shape, device=present.device), -1.0)
+    lasting = draw == draw.amax(dim=1, keepdim=True)
+    return present & ((draw >= share) | lasting)
 
 
 def _disturbed(tiles: Packed, settings: TrainSettings) -> Packed:

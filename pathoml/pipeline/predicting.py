@@ -10,7 +10,7 @@ import pandas as pd
 
 from pathoml.bags import BagHeader, check_same_features, read_bag, read_bag_header
 from pathoml.cohort import SlideEntry, SlidesSettings
-from pathoml.covariates import CovariateTransform, FittedCategorical, FittedOrdinal, unseen_words
+from pathoml.covariates import SLIDES_PART, CovariateTransform, FittedCategorical, FittedOrdinal, unseen_words
 from pathoml.errors import CohortError, InputError, PackageError, Problem
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract_settings import recipe_from_json
@@ -19,6 +19,7 @@ from pathoml.infer import predict_package
 from pathoml.manifest import read_manifest
 from pathoml.mil.patients import Patients
 from pathoml.packages import Package, load_package
+from pathoml.part_shares import part_shares, write_part_shares
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
 from pathoml.pipeline.stages import StageContext
 from pathoml.predictions import Predictions, write_predictions
@@ -87,16 +88,26 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     """
     package = load_package(request.package)
     outcomes: list[SlideOutcome] = []
+    transforms = [member.covariates for member in package.members]
     if package.feature_spec is None:
         patients = _table_patients(request, package)
     else:
-        transforms = [member.covariates for member in package.members]
-        read_covariates(request, transforms, _patient_names(request.inputs))  # says what is missing before any work
-        features, outcomes = _patient_features(request, package, context)
+        without = _patients_without_slides(request, package)
+        named = (*(_patient_names(request.inputs) if request.inputs or not without else ()), *without)
+        read_covariates(request, transforms, named)  # says what is missing before any work
+        features: dict[str, AnyArray] = {}
+        if request.inputs:
+            features, outcomes = _patient_features(request, package, context)
+        width = len(package.members[0].projection.mean) if package.members[0].projection is not None else 0
+        features |= {name: np.zeros((0, width), dtype=np.float16) for name in without}
         names = tuple(features)
         patients = Patients(names, tuple(features.values()), read_covariates(request, transforms, names))
+    table_name = "no table" if request.table is None else request.table.name
+    _say_what_is_filled(patients.covariates, transforms, table_name)
     predictions = predict_package(package, patients, device=context.device)
     write_predictions(request.output / "predictions.csv", predictions)
+    shares = part_shares(package.members, patients, device=context.device)
+    write_part_shares(request.output / "part_shares.csv", shares)
     return predictions, outcomes
 
 
@@ -175,15 +186,12 @@ def read_covariates(
                 " --impute-covariates to fill in the training patients' medians and most frequent words"
             )
         blank = {name: ([""] if name in words else [np.nan]) * len(patient_ids) for name in columns}
-        table = pd.DataFrame(blank)
-        _say_what_is_filled(table, transforms, "no table")
-        return table
+        return pd.DataFrame(blank)
     table = _patient_rows(request.table, patient_ids, columns)
     table, problems = _read_numbers(table, numbers, request.table.name, patient_ids)
     problems += _unseen_words(table, transforms, request.table.name, patient_ids)
     if problems:
         raise CohortError(f"{request.table.name}: {len(problems)} problem(s)", problems)
-    _say_what_is_filled(table, transforms, request.table.name)
     return table
 
 
@@ -271,6 +279,17 @@ def _table_patients(request: PredictRequest, package: Package) -> Patients:
     if "" in names:
         raise CohortError(f"{request.table.name}: row {table.index[table['patient_id'] == ''][0]}: blank patient_id")
     return Patients(names, None, read_covariates(request, [member.covariates for member in package.members], names))
+
+
+def _patients_without_slides(request: PredictRequest, package: Package) -> tuple[str, ...]:
+    """Return the patients whom only the table names, if the model has learnt to do without slides."""
+    if request.table is None or not all(SLIDES_PART in member.may_lack for member in package.members):
+        return ()
+    table = read_text_table(request.table)
+    if "patient_id" not in table.columns:
+        raise CohortError(missing_columns_message(request.table, table, "patient_id"))
+    with_slides = set(_patient_names(request.inputs)) if request.inputs else set()
+    return tuple(name for name in dict.fromkeys(table["patient_id"]) if name and name not in with_slides)
 
 
 def _patient_features(
