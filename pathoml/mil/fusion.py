@@ -78,6 +78,9 @@ class Fused(NamedTuple):
 class Fusion(nn.Module, ABC):
     """Joins the parts of a model. All start at zero: before training there is only the linear effect of covariates."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @property
     def slides_stand_alone(self) -> bool:
         """Whether the slides' share depends on the slides only."""
