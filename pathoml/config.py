@@ -1,13 +1,11 @@
 """One YAML file -> one frozen settings tree, or every mistake in it at once."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from pathoml.artefacts import QualitySettings
 from pathoml.cohort import CohortSettings, SlidesSettings
@@ -19,6 +17,7 @@ from pathoml.heatmap_settings import HeatmapSettings
 from pathoml.mil.settings import ModelSettings
 from pathoml.provenance import settings_digest
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings, merge
+from pathoml.settings_problems import problems_of
 from pathoml.splits import SplitsSettings
 from pathoml.stain_settings import NoStainSettings, StainSettings
 from pathoml.tiling import TilingSettings
@@ -28,8 +27,6 @@ from pathoml.tune_settings import TuneSettings, impossible_values
 from pathoml.yaml_source import KeyPath, YamlSource, read_scalar, read_yaml
 
 _MAX_EXTENDS = 8
-_KIND_IF_NONE = "classical"
-"""The only form that may be meant without saying so: of `tissue`."""
 _OF_EXTRACTION = ("tissue", "quality", "tiling", "stain", "extract")
 
 
@@ -149,7 +146,7 @@ def examine_config(path: Path, overrides: Sequence[str] = ()) -> ConfigReading:
     try:
         config = Config.model_validate(source.data, context=context)
     except ValidationError as error:
-        problems = sorted((_problem(details, source) for details in error.errors()), key=_place)
+        problems = problems_of(error, source, Config)
         return ConfigReading(None, _valid_sections(source.data, context), tuple(problems), source)
     return ConfigReading(config, {name: getattr(config, name) for name in Config.model_fields}, (), source)
 
@@ -236,98 +233,3 @@ def _override(source: YamlSource, overrides: Sequence[str]) -> YamlSource:
         data = merge(data, value)
         lines[path] = f"--set {key.strip()}"
     return YamlSource(data, lines)
-
-
-def _problem(details: ErrorDetails, source: YamlSource) -> Problem:
-    path = tuple(_real_path(details["loc"], source.data))
-    if details["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        path = (*path, "kind")
-    dotted = ".".join(str(part) for part in path)
-    message = _message(details, path, source.data)
-    if not path:  # said of the whole configuration, and by its own words of what
-        return Problem(source.where(("encoder",)), message.removeprefix("value error, "))
-    return Problem(source.where(path), f"{dotted}: {message}")
-
-
-def _place(problem: Problem) -> tuple[str, int]:
-    """Sort problems by file, then line."""
-    file_name, _, line = problem.where.rpartition(":")
-    return file_name, int(line) if line.isdigit() else 0
-
-
-def _real_path(loc: tuple[int | str, ...], data: Any) -> Iterator[int | str]:
-    """Leave out the union tags that pydantic puts into its paths and that stand in no file."""
-    for position, part in enumerate(loc):
-        is_key = (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        )
-        if is_key:
-            data = data[part]
-            yield part
-        elif not (isinstance(data, dict) and part == data.get("kind", _KIND_IF_NONE)) or position == len(loc) - 1:
-            data = None
-            yield part
-
-
-def _message(details: ErrorDetails, path: KeyPath, data: Any) -> str:
-    kind, context, found = details["type"], details.get("ctx", {}), details["input"]
-    if kind == "missing":
-        return "missing; give it a value"
-    if kind == "extra_forbidden":
-        return f"unknown key{_known_here(path, data)}"
-    if kind == "union_tag_invalid":
-        expected = [name.strip(" '") for name in context["expected_tags"].split(",")]
-        return f"'{context['tag']}' is not one of {', '.join(expected)}{_suggestion(str(context['tag']), expected)}"
-    if kind == "union_tag_not_found":
-        return "missing; it says which of several forms is meant"
-    message = details["msg"][0].lower() + details["msg"][1:]
-    return message if isinstance(found, (dict, list)) else f"{message}, found {found!r}"
-
-
-def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def _known_here(path: KeyPath, data: Any) -> str:
-    """Name the key that was meant, or those that may stand in its place."""
-    settings = _settings_at(path[:-1], data)
-    known = sorted(settings.model_fields) if settings is not None else []
-    word = str(path[-1])
-    close = _suggestion(word, known)
-    if close:
-        return close
-    holding = [name for name in known if word.rstrip("s") in name]
-    if holding:
-        return f"; did you mean '{holding[0]}'?"
-    return f"; known here: {', '.join(known)}" if known else ""
-
-
-def _settings_at(path: KeyPath, data: Any) -> type[Settings] | None:
-    """Return the settings class whose keys stand at a path; of several forms the one that `kind` names."""
-    annotation: Any = Config
-    for part in path:
-        if isinstance(annotation, type) and issubclass(annotation, Settings):
-            field = annotation.model_fields.get(str(part))
-            annotation = None if field is None else field.annotation
-        else:
-            annotation = next((inner for inner in get_args(annotation) if inner is not Ellipsis), None)
-        held = isinstance(data, dict) and part in data
-        listed = isinstance(data, list) and isinstance(part, int) and part < len(data)
-        data = data[part] if held or listed else None
-        annotation = _form_of(annotation, data)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
-
-
-def _form_of(annotation: Any, data: Any) -> Any:
-    """Return the one of several forms that the data are of, or the annotation as it is."""
-    forms = [one for one in _flat(annotation) if isinstance(one, type) and issubclass(one, Settings)]
-    kind = data.get("kind", _KIND_IF_NONE) if isinstance(data, dict) else None
-    chosen = [one for one in forms if "kind" not in one.model_fields or one.model_fields["kind"].default == kind]
-    return chosen[0] if isinstance(data, dict) and chosen else annotation
-
-
-def _flat(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for inner in get_args(annotation):
-        yield from _flat(inner)

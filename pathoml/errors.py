@@ -34,11 +34,14 @@ The tree::
     ├── BagError (ValueError)               a feature bag is missing, damaged, or of another kind than asked
     │   ├── BagFormatError
     │   └── BagMismatchError
+    ├── FederationError (RuntimeError)      a plan, a message or a site does not do what the network agreed on
+    │   └── RefusedError                    a site says no; `code` is all that leaves it
     └── OutputError (OSError)               a result cannot be written where it was asked for
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -283,3 +286,39 @@ class BagMismatchError(BagError):
 
 class OutputError(PathomlError, OSError):
     """A result cannot be written where it was asked for."""
+
+
+class FederationError(PathomlError, RuntimeError):
+    """A plan, a message or a site does not do what the network agreed on."""
+
+
+class RefusalCode(StrEnum):
+    """Why a site says no: these words are all that leaves it."""
+
+    NOT_APPROVED = "NOT_APPROVED"
+    BAD_REQUEST = "BAD_REQUEST"
+    NOT_SET_UP = "NOT_SET_UP"
+    TOO_FEW_PATIENTS = "TOO_FEW_PATIENTS"
+    OTHER_ENDPOINT = "OTHER_ENDPOINT"
+    OTHER_FEATURES = "OTHER_FEATURES"
+    OTHER_COVARIATES = "OTHER_COVARIATES"
+    BAD_DATA = "BAD_DATA"
+    TRAINING_FAILED = "TRAINING_FAILED"
+    MAY_NOT_LEAVE = "MAY_NOT_LEAVE"
+    LIMIT_OF_SITE = "LIMIT_OF_SITE"
+
+
+class RefusedError(FederationError):
+    """A site says no.
+
+    Parameters
+    ----------
+    code : RefusalCode
+        All that leaves the site.
+    message : str
+        What the site's own log and staff are told.
+    """
+
+    def __init__(self, code: RefusalCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)

@@ -1,9 +1,10 @@
 """Settings of feature extraction; torch-free."""
 
+import re
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from pathoml.artefacts import QualitySettings
 from pathoml.encoders.settings import EncoderSettings
@@ -76,12 +77,47 @@ class ExtractSettings(Settings):
         description="Cluster that `pathoml extract --engine ray` works on, for example 'auto'; without, this machine.",
         json_schema_extra=NOT_IN_HASH,
     )
+    worker_memory_gb: float = Field(
+        8.0,
+        gt=0,
+        description="A decoding process that holds more gigabytes of its own is ended (on Linux, and not with workers: 0);"
+        " its slide is tried once more, alone and fewer tiles at a time.",
+        json_schema_extra=NOT_IN_HASH,
+    )
     slide_timeout_s: float = Field(
         7200,
         gt=0,
         description="A slide whose decoding takes longer is given up; waiting for the encoder does not count.",
         json_schema_extra=NOT_IN_HASH,
     )
+
+    @model_validator(mode="after")
+    def _folders_are_apart(self) -> Self:
+        """Refuse further encoders whose bags would lie in one folder, each making those of the other stale."""
+        names = [folder_suffix(one) for one in self.also]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(
+                f"two of 'also' would write to one folder, '<bags>-{double}'; extract one of them by a configuration of its own"
+            )
+        return self
+
+
+def folder_suffix(encoder: EncoderSettings) -> str:
+    """Return what the folder of a further encoder's bags has behind the name of the first one's.
+
+    Parameters
+    ----------
+    encoder : EncoderSettings
+        One of ``extract.also``.
+
+    Returns
+    -------
+    str
+        Its kind and name, fit for a folder on any system.
+    """
+    name = getattr(encoder, "name", None) or getattr(encoder, "architecture", None) or getattr(encoder, "features", "")
+    return re.sub(r"[^a-z0-9._-]+", "-", f"{encoder.kind}-{name}".lower())
 
 
 _DEFAULT_QUALITY, _DEFAULT_STAIN = QualitySettings(), NoStainSettings()

@@ -140,8 +140,13 @@ def _finite(patients: Sequence[str], bags: Sequence[AnyArray | TileRows]) -> Ite
         yield tiles
 
 
+Correction = Callable[[PrognosisModel], None]
+"""Adds to a model's gradients what a federation holds its sites together by."""
+
+
 def local_update(
-    state: TrainState, patients: TrainingPatients, objective: Objective, settings: TrainSettings
+    state: TrainState, patients: TrainingPatients, objective: Objective, settings: TrainSettings,
+    *, correct: Correction | None = None,
 ) -> float:  # fmt: skip
     """Take one pass over the patients: all that training, alone or in a federation, does to a model.
 
@@ -155,6 +160,8 @@ def local_update(
         What is minimised.
     settings : TrainSettings
         How.
+    correct : callable, optional
+        Changes the gradients of every step, before they are clipped.
 
     Returns
     -------
@@ -176,6 +183,8 @@ def local_update(
         for parts in patients.steps(state.dealer):
             state.optimizer.zero_grad()
             losses.append(step_gradient(state.model, parts, objective, settings))
+            if correct is not None:
+                correct(state.model)
             if settings.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
             state.optimizer.step()
@@ -284,13 +293,13 @@ def _fit_until_no_better(
     (objective, first), resume = begun, context.resume
     progress = resume.read(state) if resume is not None else None
     if progress is None:
-        loss, order = _validate(state.model, validation, objective, settings)
+        loss, order = validate(state.model, validation, objective, settings)
         history = [{**first, "validation_loss": loss, "validation_concordance": order}]
         progress = TrainProgress(history, _badness(loss, order, settings), 0, copy.deepcopy(state.model.state_dict()))
         context.on_epoch(history[0])
     while state.epoch < settings.max_epochs and state.epoch - progress.best_epoch < settings.patience:
         train_loss = local_update(state, train, objective, settings)
-        loss, order = _validate(state.model, validation, objective, settings)
+        loss, order = validate(state.model, validation, objective, settings)
         progress.history.append(
             {
                 "epoch": float(state.epoch), "train_loss": train_loss, "validation_loss": loss,
@@ -312,10 +321,27 @@ def _badness(loss: float, order: float, settings: TrainSettings) -> float:
     return loss if settings.stop_on == "loss" else -order
 
 
-def _validate(
+def validate(
     model: PrognosisModel, patients: TrainingPatients, objective: Objective, settings: TrainSettings
 ) -> tuple[float, float]:  # fmt: skip
-    """Return loss and concordance of patients as they are; 0.5 where no pair can be compared."""
+    """Judge a model on patients as they are.
+
+    Parameters
+    ----------
+    model : PrognosisModel
+        Left in evaluation mode.
+    patients : TrainingPatients
+        Who.
+    objective : Objective
+        What is minimised.
+    settings : TrainSettings
+        Precision.
+
+    Returns
+    -------
+    tuple of float
+        Loss, and Harrell's concordance; 0.5 where no pair can be compared.
+    """
     model.eval()
     with torch.no_grad():
         logits = torch.cat([forward(model, part, settings).logits for part in patients.parts()])

@@ -89,12 +89,15 @@ class TrainSettings(Settings):
     """How the model is fitted."""
 
     loss: Loss = Field(CoxLossSettings(), description="What is minimised.")
-    learning_rate: float = Field(1e-2, gt=0, le=1, description="AdamW step size.")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="AdamW, or plain gradient steps, which federated control variates are made for."
+    )
+    learning_rate: float = Field(1e-2, gt=0, le=1, description="Step size.")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="Whether the step size falls along a cosine until max_epochs."
     )
     warmup_epochs: int = Field(0, ge=0, description="Epochs in which the step size rises to its full size.")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay.")
+    weight_decay: float = Field(1e-2, ge=0, description="Weight decay.")
     clip_norm: float | None = Field(None, gt=0, description="Gradients longer than this are shortened to it.")
     max_epochs: int = Field(
         200,

@@ -28,7 +28,7 @@ class TrainState:
     ----------
     model : PrognosisModel
         Its weights.
-    optimizer : torch.optim.AdamW
+    optimizer : torch.optim.Optimizer
         With its moments.
     dealer : torch.Generator
         Decides who comes when.
@@ -39,7 +39,7 @@ class TrainState:
     """
 
     model: PrognosisModel
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     dealer: torch.Generator
     random: Tensor
     epoch: int = 0
@@ -60,7 +60,13 @@ def start_state(model: PrognosisModel, settings: TrainSettings) -> TrainState:
     TrainState
         Before the first epoch; dropout goes on where torch's generator stands.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    kinds: dict[str, type[torch.optim.AdamW] | type[torch.optim.SGD]] = {
+        "adamw": torch.optim.AdamW,
+        "sgd": torch.optim.SGD,
+    }
+    optimizer = kinds[settings.optimizer](
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
     return TrainState(model, optimizer, torch.Generator().manual_seed(settings.seed), torch.get_rng_state())
 
 
@@ -139,11 +145,7 @@ class ResumeFile:
         OutputError
             If it cannot be written.
         """
-        tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in progress.best_state.items()}
-        for number, moments in state.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-        tensors |= {"dealer": state.dealer.get_state(), "random": state.random}
+        tensors = tensors_of(state) | {f"best.{name}": value for name, value in progress.best_state.items()}
         said = {
             "digest": self.digest, "epoch": state.epoch, "history": progress.history, "best": progress.best,
             "best_epoch": progress.best_epoch,
@@ -176,13 +178,51 @@ class ResumeFile:
         if said.get("digest") != self.digest:
             return None
         logger.info("going on after epoch %d", said["epoch"])
-        state.model.load_state_dict(_below(tensors, "model."))
-        optimizer = state.optimizer.state_dict()
-        optimizer["state"] = _moments(_below(tensors, "optimizer."))
-        state.optimizer.load_state_dict(optimizer)
-        state.dealer.set_state(tensors["dealer"])
-        state.random, state.epoch = tensors["random"], int(said["epoch"])
+        take_tensors(state, tensors, int(said["epoch"]))
         return TrainProgress(said["history"], float(said["best"]), int(said["best_epoch"]), _below(tensors, "best."))
+
+
+def tensors_of(state: TrainState) -> dict[str, Tensor]:
+    """Return a state's tensors by name: weights, the optimiser's moments, and the two generators.
+
+    Parameters
+    ----------
+    state : TrainState
+        After an epoch.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For `take_tensors`; the number of the epoch is not among them.
+    """
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    for number, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {
+            f"optimizer.{number}.{name}": torch.as_tensor(value)
+            for name, value in moments.items()
+            if value is not None  # SGD keeps a place for a momentum that it was not asked for
+        }
+    return tensors | {"dealer": state.dealer.get_state(), "random": state.random}
+
+
+def take_tensors(state: TrainState, tensors: dict[str, Tensor], epoch: int) -> None:
+    """Bring a state to where `tensors_of` was taken.
+
+    Parameters
+    ----------
+    state : TrainState
+        Changed in place.
+    tensors : dict of str to Tensor
+        As `tensors_of` gave them.
+    epoch : int
+        Epochs that were done.
+    """
+    state.model.load_state_dict(_below(tensors, "model."))
+    optimizer = state.optimizer.state_dict()
+    optimizer["state"] = _moments(_below(tensors, "optimizer."))
+    state.optimizer.load_state_dict(optimizer)
+    state.dealer.set_state(tensors["dealer"])
+    state.random, state.epoch = tensors["random"], epoch
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

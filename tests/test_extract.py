@@ -22,6 +22,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.decoding.workers import Decoding, DecodingPool
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
+from pathoml.encoders.weights_identity import known_weights_digest
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract.locks import STALE_S, Locks
 from pathoml.extract_settings import ExtractSettings, Recipe
@@ -32,6 +33,8 @@ from pathoml.testing.pyramid import write_pyramid
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
 
+LITE0_DIGEST = known_weights_digest(Lite0Settings())
+"""What stands in for the encoder says that it has its weights: bags made with others are made again."""
 PLAN = TissuePlan(
     seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
     tumour=0.5, glands=0.3,
@@ -88,7 +91,7 @@ def toy(module: nn.Module | None = None) -> Encoder:
     """Mean colours of a tile's quarters."""
     module = module or nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return Encoder("toy", module, 12, 0.5, 224, zero, one, "e" * 64, "", "")
+    return Encoder("toy", module, 12, 0.5, 224, zero, one, LITE0_DIGEST, "", "")
 
 
 @pytest.fixture
@@ -258,6 +261,33 @@ def test_only_settings_that_decide_the_result_cause_work(
     assert statuses(extract_archive([entry(slides / "a.tif")], changed, tmp_path)) == [status]
 
 
+def test_bags_of_other_weights_are_made_again(
+    slides: Path, tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = [entry(slides / "a.tif"), entry(slides / "b.tif")]
+    extract_archive(entries, recipe(), tmp_path)
+    other = dataclasses.replace(toy(), weights_digest="f" * 64)
+    monkeypatch.setattr("pathoml.extract.kept.known_weights_digest", lambda _: "f" * 64)
+    monkeypatch.setattr("pathoml.extract.archive.built_encoder", lambda *_: other)
+    with caplog.at_level("INFO"):
+        assert statuses(extract_archive(entries, recipe(), tmp_path)) == ["done", "done"]
+    assert "extracting slide a again: the encoder's weights changed" in caplog.text
+    assert read_bag(tmp_path / "a.h5").header.weights_digest == "f" * 64
+    assert statuses(extract_archive(entries, recipe(), tmp_path)) == ["kept", "kept"]
+
+
+def test_weights_that_only_building_tells_are_compared_once_the_encoder_is_built(
+    slides: Path, tmp_path: Path, fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = entry(slides / "a.tif"), entry(slides / "b.tif")
+    extract_archive([first], recipe(), tmp_path)
+    other = dataclasses.replace(toy(), weights_digest="f" * 64)
+    monkeypatch.setattr("pathoml.extract.kept.known_weights_digest", lambda _: None)
+    monkeypatch.setattr("pathoml.extract.archive.built_encoder", lambda *_: other)
+    assert statuses(extract_archive([first], recipe(), tmp_path)) == ["kept"], "nothing to do, nothing built"
+    assert statuses(extract_archive([first, second], recipe(), tmp_path)) == ["done", "done"]
+
+
 def test_a_new_mpp_in_the_manifest_causes_work(slides: Path, tmp_path: Path, fast: None) -> None:
     given = [statuses(extract_archive([entry(slides / "a.tif", mpp)], recipe(), tmp_path)) for mpp in (None, 0.4, 0.4)]
     assert given == [["done"], ["done"], ["kept"]]
@@ -288,7 +318,7 @@ def test_a_slide_whose_owner_dies_meanwhile_is_taken_up(
 ) -> None:
     (tmp_path / "locks").mkdir()
     lock = tmp_path / "locks" / "a.lock"
-    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}), encoding="ascii")
+    lock.write_text(json.dumps({"host": "elsewhere", "machine": "0" * 16, "number": 1, "started": 1}), encoding="ascii")
     release = Locks.release
 
     def dies(self: Locks, slide_id: str) -> None:
@@ -305,6 +335,9 @@ def test_time_in_which_nobody_looked_is_not_held_against_a_slide() -> None:
     class Ring:
         def is_waiting(self, lane: int) -> bool:
             return False
+
+        def writer(self, lane: int) -> int:
+            return 0
 
     pool = DecodingPool.__new__(DecodingPool)
     pool._ring, pool._recipe = Ring(), recipe(slide_timeout_s=10)

@@ -25,8 +25,9 @@ from pathoml.bags import Bag, read_bag, write_bag
 from pathoml.cohort import SlideEntry, SlidesSettings
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
+from pathoml.encoders.weights_identity import known_weights_digest
 from pathoml.errors import BagFormatError, CohortError, InputError, OutputError
-from pathoml.extract import SlideOutcome, extract_archive
+from pathoml.extract import SlideOutcome, extract_archive, floor
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.manifest import read_manifest
 from pathoml.pipeline.run_folder import require_writable
@@ -36,8 +37,10 @@ from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
 from pathoml.tiling import TileFlag, TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
-from tests.lethal_paths import Deadly, DeadlyOnce, Greedy, Hanging
+from tests.lethal_paths import Deadly, DeadlyOnce, Greedy, GreedyOnce, Hanging, Hungry, HungryOnce
 
+LITE0_DIGEST = known_weights_digest(Lite0Settings())
+"""What stands in for the encoder says that it has its weights: bags made with others are made again."""
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None
 
 
@@ -53,7 +56,7 @@ class Quarters(nn.Module):
 
 
 def toy(module: nn.Module | None = None) -> Encoder:
-    return Encoder("toy", module or Quarters(), 12, 0.5, 224, (0.0,) * 3, (1.0,) * 3, "e" * 64, "", "")
+    return Encoder("toy", module or Quarters(), 12, 0.5, 224, (0.0,) * 3, (1.0,) * 3, LITE0_DIGEST, "", "")
 
 
 @pytest.fixture(autouse=True)
@@ -255,20 +258,31 @@ def test_row_15_a_slide_that_changed_after_extraction_is_extracted_again(good: P
 
 
 @pytest.fixture(scope="module")
-def by_workers(good: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SlideOutcome]:
-    """Slides that do the worst to their process, and good ones between them."""
+def archive_of_lethal_slides(
+    good: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, SlideOutcome], list[dict[str, object]], Path]:
+    """Slides that do the worst to their process, and good ones between them; outcomes, ledger and bags."""
     folder = tmp_path_factory.mktemp("lethal")
     once = folder / "once.tif"
-    shutil.copy(good, once)
+    fed = folder / "fed.tif"
+    for path in (once, fed):
+        shutil.copy(good, path)
     entries = [
         entry(Deadly(good), name="segfault"), entry(good, name="first"), entry(Greedy(good), name="greedy"),
-        entry(Hanging(good), name="hang"), entry(DeadlyOnce(once), name="once"), entry(good, name="last"),
+        entry(Hanging(good), name="hang"), entry(DeadlyOnce(once), name="once"), entry(Hungry(good), name="hungry"),
+        entry(HungryOnce(fed), name="fed"), entry(good, name="last"),
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pathoml.extract.archive.built_encoder", lambda *_: toy())
-        found = extract_archive(entries, recipe(workers=2, slide_timeout_s=8), folder / "bags")
+        found = extract_archive(entries, recipe(workers=2, slide_timeout_s=8, worker_memory_gb=0.7), folder / "bags")
     assert not list((folder / "bags").glob("locks*"))
-    return {one.slide_id: one for one in found}
+    lines = (folder / "bags" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    return {one.slide_id: one for one in found}, [json.loads(line) for line in lines], folder / "bags"
+
+
+@pytest.fixture
+def by_workers(archive_of_lethal_slides: tuple) -> dict[str, SlideOutcome]:
+    return archive_of_lethal_slides[0]
 
 
 def test_row_16_a_segfault_costs_its_slide_and_the_others_go_on(by_workers: dict[str, SlideOutcome]) -> None:
@@ -276,11 +290,42 @@ def test_row_16_a_segfault_costs_its_slide_and_the_others_go_on(by_workers: dict
     assert by_workers["first"].status == by_workers["last"].status == "done"
 
 
-def test_row_17_out_of_memory_is_tried_once_more_then_given_up(
-    by_workers: dict[str, SlideOutcome], caplog: pytest.LogCaptureFixture
+def test_row_17_out_of_memory_is_tried_once_more_smaller_then_given_up(
+    archive_of_lethal_slides: tuple, good: Path, tmp_path: Path
 ) -> None:
-    assert by_workers["greedy"].code == "OUT_OF_MEMORY"
-    assert by_workers["once"].status == "done", "killed the first time, as by the kernel, and done the second"
+    found, ledger, folder = archive_of_lethal_slides
+    for name in ("greedy", "hungry"):
+        assert (found[name].code, found[name].attempt) == ("OUT_OF_MEMORY", 2)
+    assert "more than extract.worker_memory_gb: 0.7" in found["hungry"].message
+    assert found["once"].status == "done", "killed the first time, as by the kernel, and done the second"
+    assert (found["fed"].status, found["fed"].attempt) == ("done", 2)
+    outcome(good, tmp_path)
+    for name in ("once", "fed"):  # fewer tiles at a time change no byte of what they say
+        again, usual = read_bag(folder / f"{name}.h5"), read_bag(tmp_path / "good.h5")
+        np.testing.assert_array_equal(again.features, usual.features)
+        np.testing.assert_array_equal(again.coords, usual.coords)
+    attempts = [(one["status"], one["code"], one["attempt"]) for one in ledger if one["slide_id"] == "fed"]
+    assert attempts == [("failed", "OUT_OF_MEMORY", 1), ("done", "", 2)]
+    assert [one["attempt"] for one in ledger if one["slide_id"] == "greedy"] == [1, 2]
+    assert [one["attempt"] for one in ledger if one["slide_id"] == "first"] == [1]
+
+
+@pytest.mark.parametrize("kind", [GreedyOnce, Greedy])
+def test_row_17_the_same_without_decoding_processes(
+    kind: type[Path], good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.lethal_paths.parent_process", lambda: "here too")
+    sizes = []
+    decode = floor.decode_here
+    monkeypatch.setattr(
+        "pathoml.extract.floor.decode_here", lambda *given: (sizes.append(len(given[2].page())), decode(*given))[1]
+    )
+    path = tmp_path / "s.tif"
+    shutil.copy(good, path)
+    found = extract_archive([entry(kind(path)), entry(good)], recipe(), tmp_path / "bags")
+    first = ("done", "") if kind is GreedyOnce else ("failed", "OUT_OF_MEMORY")
+    assert [(one.status, one.code, one.attempt) for one in found] == [(*first, 2), ("done", "", 1)]
+    assert sizes == [16, 4, 16]
 
 
 def test_row_18_a_hang_is_ended_after_its_deadline(by_workers: dict[str, SlideOutcome], tmp_path: Path) -> None:

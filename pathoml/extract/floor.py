@@ -1,10 +1,9 @@
 """Slides in work: one by one in this process, or many between decoding processes, encoder threads and a writer."""
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 from pathoml.cohort import SlideEntry
@@ -13,58 +12,84 @@ from pathoml.decoding.workers import Decoding, DecodingPool, decode_here
 from pathoml.errors import OutOfMemoryError, SlideError, WorkerLostError
 from pathoml.extract.line import Line, Work
 from pathoml.extract.outcomes import SlideOutcome
-from pathoml.extract.slide import PAGE_TILES, StreamSink
+from pathoml.extract.slide import FEW_TILES, PAGE_TILES, StreamSink
 from pathoml.stain import stain_change
 
-logger = logging.getLogger(__name__)
-
 _PAUSE_S = 0.003
+_Fetching = deque[tuple[SlideEntry, "Future[SlideEntry]"]]
 
 
 def one_by_one(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideOutcome]:
-    """Decode and encode in this very process.
+    """Decode and encode in this very process; where slides are copied near, the next ones are meanwhile.
 
     Parameters
     ----------
     line : Line
         What the slides share.
     todo : deque of SlideEntry
-        The slides.
+        The slides; emptied.
 
     Yields
     ------
     SlideOutcome
         One a slide.
     """
-    for entry in _with_freed(line, todo):
-        claimed = line.claim(entry)
-        if not claimed:
-            continue
-        if isinstance(claimed, SlideOutcome):
-            yield claimed
-            continue
-        work = line.work(entry)
-        sink = StreamSink(line.recipe, [(job.stream, features) for job, features in work.parts])
-        try:
-            near = line.source.fetch(entry).result()
-            work.tiles = decode_here(near, line.recipe, sink, sheet_path(line.folder, entry.slide_id), line.device)
-        except SlideError as error:
-            yield line.lose(entry, error)
-            continue
-        finally:
-            line.source.release(entry)
-        line.flush()
-        line.collect(wait=True)
-        yield line.write(work)
+    near: _Fetching = deque()
+    while True:
+        yield from _fetch(line, todo, near, max(1, line.source.ahead))
+        if near:
+            yield _decode_and_write(line, *_first_near(near))
+        elif not todo:
+            todo.extend(line.freed())
+            if not todo:
+                break
     yield from line.left_to_others()
 
 
-def _with_freed(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideEntry]:
-    """Give all slides, then those whose owner has died meanwhile."""
-    while todo:
-        yield todo.popleft()
-        if not todo:
-            todo.extend(line.freed())
+def _fetch(line: Line, todo: deque[SlideEntry], near: "_Fetching", most: int) -> Iterator[SlideOutcome]:
+    """Claim the next slides and have them brought near; give the outcomes of those that are done already."""
+    while todo and len(near) < most:
+        entry = todo.popleft()
+        claimed = line.claim(entry)
+        if isinstance(claimed, SlideOutcome):
+            yield claimed
+        elif claimed:
+            near.append((entry, line.source.fetch(entry)))
+
+
+def _first_near(near: _Fetching) -> tuple[SlideEntry, "Future[SlideEntry]"]:
+    """Take a slide that is near already; any, since others may wait for the room that it takes."""
+    wait([future for _, future in near], return_when=FIRST_COMPLETED)
+    first = next(one for one in near if one[1].done())
+    near.remove(first)
+    return first
+
+
+def _decode_and_write(line: Line, entry: SlideEntry, fetched: "Future[SlideEntry]") -> SlideOutcome:
+    attempt = 1
+    try:
+        near = fetched.result()
+        try:
+            work = _decode(line, entry, near, attempt)
+        except OutOfMemoryError as error:
+            line.try_again(entry, error)
+            attempt = 2
+            work = _decode(line, entry, near, attempt)
+    except SlideError as error:
+        return line.lose(entry, error, attempt=attempt)
+    finally:
+        line.source.release(entry)
+    line.flush()
+    line.collect(wait=True)
+    return line.write(work)
+
+
+def _decode(line: Line, entry: SlideEntry, near: SlideEntry, attempt: int) -> Work:
+    work = line.work(entry, attempt)
+    parts = [(job.stream, features) for job, features in work.parts]
+    sink = StreamSink(line.recipe, parts, PAGE_TILES if attempt == 1 else FEW_TILES)
+    work.tiles = decode_here(near, line.recipe, sink, sheet_path(line.folder, entry.slide_id), line.device)
+    return work
 
 
 def in_parallel(line: Line, todo: deque[SlideEntry]) -> Iterator[SlideOutcome | None]:
@@ -106,7 +131,7 @@ class _Floor:
         self._line, self._pool, self._writer, self._todo = line, pool, writer, todo
         self._again: deque[SlideEntry] = deque()
         self._second: set[str] = set()
-        self._fetching: deque[tuple[SlideEntry, Future[SlideEntry]]] = deque()
+        self._fetching: _Fetching = deque()
         self._decoding: list[tuple[Decoding, Work]] = []
         self._encoding: list[Work] = []
         self._writing: deque[Future[SlideOutcome]] = deque()
@@ -136,15 +161,9 @@ class _Floor:
         return ended, moved
 
     def _fetch(self) -> list[SlideOutcome]:
-        """Claim the next slides and have them brought near: as many as can begin, and a few ahead where that takes time."""
-        ended = []
-        while self._todo and len(self._fetching) < max(self._line.source.ahead, self._pool.free_lanes()):
-            entry = self._todo.popleft()
-            claimed = self._line.claim(entry)
-            if isinstance(claimed, SlideOutcome):
-                ended.append(claimed)
-            elif claimed:
-                self._fetching.append((entry, self._line.source.fetch(entry)))
+        """Have the next slides brought near: as many as can begin, and a few ahead where that takes time."""
+        most = max(self._line.source.ahead, self._pool.free_lanes())
+        ended = list(_fetch(self._line, self._todo, self._fetching, most))
         # A second attempt has the machine's memory for itself.
         if self._again and not (self._todo or self._fetching or self._decoding) and self._pool.free_lanes():
             entry = self._again.popleft()
@@ -161,7 +180,9 @@ class _Floor:
             except SlideError as error:
                 ended.append(self._line.lose(entry, error))
                 continue
-            self._decoding.append((self._pool.begin(near), self._line.work(entry)))
+            again = entry.slide_id in self._second
+            decoding = self._pool.begin(near, page_tiles=FEW_TILES if again else None)
+            self._decoding.append((decoding, self._line.work(entry, 2 if again else 1)))
         return ended
 
     def _take_pages(self) -> bool:
@@ -187,16 +208,14 @@ class _Floor:
             self._line.source.release(work.entry)
             try:
                 work.tiles = self._pool.end(decoding)
-            except (WorkerLostError, OutOfMemoryError) as error:
-                if work.entry.slide_id in self._second:
-                    ended.append(self._line.lose(work.entry, error))
-                else:
-                    logger.warning("%s; trying once more, alone", error)
+            except SlideError as error:
+                again = work.attempt == 1 and isinstance(error, WorkerLostError | OutOfMemoryError)
+                if again:
+                    self._line.try_again(work.entry, error)
                     self._second.add(work.entry.slide_id)
                     self._again.append(work.entry)
-                continue
-            except SlideError as error:
-                ended.append(self._line.lose(work.entry, error))
+                else:
+                    ended.append(self._line.lose(work.entry, error, attempt=work.attempt))
                 continue
             self._encoding.append(work)
         return ended

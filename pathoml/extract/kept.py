@@ -1,19 +1,19 @@
 """Which bags are to be made, and which of them are there already."""
 
 import logging
-import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathoml.bags import read_bag
+from pathoml.bags import BagHeader, read_bag
 from pathoml.cohort import SlideEntry
 from pathoml.decoding.slide_tiles import regions_digest
 from pathoml.encoders.settings import EncoderSettings
+from pathoml.encoders.weights_identity import known_weights_digest
 from pathoml.errors import BagError, SlideError
 from pathoml.extract.outcomes import SlideOutcome
 from pathoml.extract.staging import source_fingerprint
-from pathoml.extract_settings import Recipe
+from pathoml.extract_settings import Recipe, folder_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,26 @@ def folder_beside(folder: Path, encoder: EncoderSettings) -> Path:
     Path
         ``<folder>-<encoder>``, beside it.
     """
-    name = getattr(encoder, "name", None) or getattr(encoder, "architecture", None) or getattr(encoder, "features", "")
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{encoder.kind}-{name}")
-    return folder.with_name(f"{folder.name}-{plain}")
+    return folder.with_name(f"{folder.name}-{folder_suffix(encoder)}")
 
 
-def recipes_by_folder(recipe: Recipe, folder: Path) -> dict[Path, Recipe]:
+@dataclass(frozen=True)
+class Wanted:
+    """What bags of one folder should be.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What they hold.
+    weights_digest : str or None
+        Of their encoder; None where it is not known yet, and then it is not compared.
+    """
+
+    recipe: Recipe
+    weights_digest: str | None
+
+
+def wanted_by_folder(recipe: Recipe, folder: Path) -> dict[Path, Wanted]:
     """Return what is to be made, by folder: the recipe's own bags, and those of further encoders.
 
     Parameters
@@ -50,33 +64,34 @@ def recipes_by_folder(recipe: Recipe, folder: Path) -> dict[Path, Recipe]:
 
     Returns
     -------
-    dict of Path to Recipe
+    dict of Path to Wanted
         The folder itself first.
     """
     further = {folder_beside(folder, one): replace(recipe, encoder=one) for one in recipe.extract.also}
-    return {folder: recipe, **further}
+    recipes = {folder: recipe, **further}
+    return {place: Wanted(own, known_weights_digest(own.encoder)) for place, own in recipes.items()}
 
 
-def all_kept(entry: SlideEntry, recipes: Mapping[Path, Recipe]) -> SlideOutcome | None:
+def all_kept(entry: SlideEntry, wanted: Mapping[Path, Wanted]) -> SlideOutcome | None:
     """Look whether every bag of a slide is whole and up to date.
 
     Parameters
     ----------
     entry : SlideEntry
         The slide.
-    recipes : mapping of Path to Recipe
-        From `recipes_by_folder`.
+    wanted : mapping of Path to Wanted
+        From `wanted_by_folder`.
 
     Returns
     -------
     SlideOutcome or None
         That of the first bag; None if any has to be made.
     """
-    kept = [kept_bag(entry, folder, recipe) for folder, recipe in recipes.items()]
+    kept = [kept_bag(entry, folder, one) for folder, one in wanted.items()]
     return kept[0] if all(kept) else None
 
 
-def kept_bag(entry: SlideEntry, folder: Path, recipe: Recipe) -> SlideOutcome | None:
+def kept_bag(entry: SlideEntry, folder: Path, wanted: Wanted) -> SlideOutcome | None:
     """Look whether a slide's bag is whole and up to date.
 
     Parameters
@@ -85,8 +100,8 @@ def kept_bag(entry: SlideEntry, folder: Path, recipe: Recipe) -> SlideOutcome | 
         The slide.
     folder : Path
         Of the bags.
-    recipe : Recipe
-        What the bag should hold.
+    wanted : Wanted
+        What the bag should be.
 
     Returns
     -------
@@ -102,11 +117,21 @@ def kept_bag(entry: SlideEntry, folder: Path, recipe: Recipe) -> SlideOutcome | 
     except (BagError, OSError, SlideError) as error:
         logger.warning("extracting slide %s again: %s", entry.slide_id, error)
         return None
-    header = bag.header
-    same_mpp = header.mpp_from == "metadata" if entry.mpp is None else header.slide_mpp == (entry.mpp, entry.mpp)
-    same = header.settings_digest == recipe.digest and header.slide_fingerprint == fingerprint
-    same &= header.regions_digest == regions_digest(recipe.tissue, entry.slide_id)
-    if not same or not same_mpp:
-        logger.info("extracting slide %s again: the slide or the settings changed", entry.slide_id)
+    changed = _what_changed(bag.header, entry, fingerprint, wanted)
+    if changed:
+        logger.info("extracting slide %s again: %s changed", entry.slide_id, " and ".join(changed))
         return None
     return SlideOutcome(entry.slide_id, "kept", tiles=len(bag.features))
+
+
+def _what_changed(header: BagHeader, entry: SlideEntry, fingerprint: str, wanted: Wanted) -> list[str]:
+    """Name what a bag was made from or with that is not so any more."""
+    same_mpp = header.mpp_from == "metadata" if entry.mpp is None else header.slide_mpp == (entry.mpp, entry.mpp)
+    same = {
+        "the slide": header.slide_fingerprint == fingerprint,
+        "its resolution": same_mpp,
+        "its regions": header.regions_digest == regions_digest(wanted.recipe.tissue, entry.slide_id),
+        "the settings": header.settings_digest == wanted.recipe.digest,
+        "the encoder's weights": wanted.weights_digest in {None, header.weights_digest},
+    }
+    return [name for name, is_same in same.items() if not is_same]

@@ -1,5 +1,6 @@
 """What all slides of one extraction share, and the steps that each goes through."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +11,15 @@ from pathoml.cohort import SlideEntry
 from pathoml.decoding.slide_tiles import SlideTiles
 from pathoml.encoders.record import Encoder
 from pathoml.errors import SlideError
-from pathoml.extract.kept import all_kept, kept_bag
+from pathoml.extract.kept import Wanted, all_kept, kept_bag
 from pathoml.extract.locks import Locks
-from pathoml.extract.outcomes import SlideOutcome, failed
+from pathoml.extract.outcomes import SlideOutcome, append_to_ledger, failed
 from pathoml.extract.slide import make_bag
 from pathoml.extract.staging import Source
 from pathoml.extract.stream import BatchStream, SlideFeatures
 from pathoml.extract_settings import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,15 @@ class Work:
         Once it is decoded.
     began : float
         `time.monotonic` when its decoding began.
+    attempt : int
+        1, or 2 after a first one that was lost.
     """
 
     entry: SlideEntry
     parts: list[tuple[Job, SlideFeatures]]
     tiles: SlideTiles | None = None
     began: float = field(default_factory=time.monotonic)
+    attempt: int = 1
 
     def is_whole(self) -> bool:
         """Say whether it is decoded and every encoder has given its features.
@@ -92,25 +98,27 @@ class Line:
     def __init__(self, jobs: Sequence[Job], device: str, locks: Locks, source: Source) -> None:
         self.jobs, self.device, self.source = jobs, device, source
         self.recipe, self.folder = jobs[0].recipe, jobs[0].folder
-        self._recipes = {job.folder: job.recipe for job in jobs}
+        self._wanted = {job.folder: Wanted(job.recipe, job.encoder.weights_digest) for job in jobs}
         self._locks = locks
         self._busy_elsewhere: list[SlideEntry] = []
 
-    def work(self, entry: SlideEntry) -> Work:
+    def work(self, entry: SlideEntry, attempt: int = 1) -> Work:
         """Begin with a slide: with the encoders whose bags it lacks.
 
         Parameters
         ----------
         entry : SlideEntry
             The slide.
+        attempt : int, optional
+            Which it is.
 
         Returns
         -------
         Work
             With nothing done.
         """
-        lacking = [job for job in self.jobs if kept_bag(entry, job.folder, job.recipe) is None]
-        return Work(entry, [(job, SlideFeatures()) for job in lacking])
+        lacking = [job for job in self.jobs if kept_bag(entry, job.folder, self._wanted[job.folder]) is None]
+        return Work(entry, [(job, SlideFeatures()) for job in lacking], attempt=attempt)
 
     def flush(self) -> None:
         """Have every batch encoded as it is."""
@@ -148,7 +156,7 @@ class Line:
         if not self._locks.acquire(entry.slide_id):
             self._busy_elsewhere.append(entry)
             return False
-        kept = all_kept(entry, self._recipes)
+        kept = all_kept(entry, self._wanted)
         if kept is not None:
             self._locks.release(entry.slide_id)
         return kept or True
@@ -172,12 +180,12 @@ class Line:
                 bag = make_bag(work.entry.path.name, job.recipe, job.encoder, work.tiles, features)
                 write_bag(job.folder / f"{work.entry.slide_id}.h5", bag)
         except SlideError as error:
-            return self.lose(work.entry, error)
+            return self.lose(work.entry, error, attempt=work.attempt)
         self._locks.release(work.entry.slide_id)
         seconds = round(time.monotonic() - work.began, 3)
-        return SlideOutcome(work.entry.slide_id, "done", tiles=len(work.tiles), seconds=seconds)
+        return SlideOutcome(work.entry.slide_id, "done", tiles=len(work.tiles), seconds=seconds, attempt=work.attempt)
 
-    def lose(self, entry: SlideEntry, error: SlideError) -> SlideOutcome:
+    def lose(self, entry: SlideEntry, error: SlideError, *, attempt: int = 1) -> SlideOutcome:
         """Give up a slide.
 
         Parameters
@@ -186,6 +194,8 @@ class Line:
             The slide.
         error : SlideError
             Why.
+        attempt : int, optional
+            Which it was.
 
         Returns
         -------
@@ -193,7 +203,25 @@ class Line:
             Failed.
         """
         self._locks.release(entry.slide_id)
-        return failed(entry.slide_id, error)
+        return failed(entry.slide_id, error, attempt=attempt)
+
+    def try_again(self, entry: SlideEntry, error: SlideError) -> None:
+        """Write down a first attempt that was lost, and that there will be a second.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide, which stays this process's.
+        error : SlideError
+            Why it was lost.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written down.
+        """
+        logger.warning("%s; trying once more, alone and fewer tiles at a time", error)
+        append_to_ledger(self.folder, failed(entry.slide_id, error))
 
     def freed(self) -> list[SlideEntry]:
         """Return slides whose owner has died since they were passed over; they can be claimed.
@@ -205,7 +233,7 @@ class Line:
         """
         freed = []
         for entry in list(self._busy_elsewhere):
-            if all_kept(entry, self._recipes) is None and self._locks.acquire(entry.slide_id):
+            if all_kept(entry, self._wanted) is None and self._locks.acquire(entry.slide_id):
                 self._locks.release(entry.slide_id)
                 self._busy_elsewhere.remove(entry)
                 freed.append(entry)
@@ -221,7 +249,7 @@ class Line:
         """
         for entry in self._busy_elsewhere:
             owner = self._locks.owner(entry.slide_id)
-            kept = all_kept(entry, self._recipes)
+            kept = all_kept(entry, self._wanted)
             message = (
                 f"{entry.path.name}: {owner} is at work on it; the same command, given later, sees that it is done"
             )

@@ -3,13 +3,14 @@
 import json
 import logging
 import os
-import socket
+import secrets
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 from pathoml.errors import OutputError
 from pathoml.files import make_folder
-from pathoml.processes import is_running
+from pathoml.processes import ProcessIdentity, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +22,11 @@ _FOLDER = "locks"
 class Locks:
     """The locks that this process holds on slides of one folder.
 
-    A lock is a file, made only if it is not there, that names its owner and is touched while the owner lives. Ages are
-    told by the file server's clock alone. A lock of a dead process of this machine is taken over at once, any other
-    that has not been touched for three minutes too.
+    A lock is a file, made only if it is not there, that names its owner and is touched while the owner lives. An owner is a
+    process of one start of one machine, and a number drawn for each of these objects: so a later process of the same
+    number is not taken for it, and an owner that was held up for so long that another took over neither touches nor
+    removes the other's lock. Ages are told by the file server's clock alone. A lock whose process this machine knows
+    to have ended is taken over at once, any other that has not been touched for three minutes too.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ class Locks:
         make_folder(self._folder)
         self._held: set[Path] = set()
         self._guard, self._stop = threading.Lock(), threading.Event()
-        self._own = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+        self._own = json.dumps({**asdict(this_process()), "token": secrets.token_hex(8)})
         self._beats = threading.Thread(target=self._beat, name="locks", daemon=True)
         self._beats.start()
 
@@ -78,10 +81,7 @@ class Locks:
         slide_id : str
             Which this process owns.
         """
-        path = self._path(slide_id)
-        with self._guard:
-            self._held.discard(path)
-        path.unlink(missing_ok=True)
+        self._give_back(self._path(slide_id))
 
     def owner(self, slide_id: str) -> str:
         """Return who works on a slide.
@@ -103,9 +103,20 @@ class Locks:
         self._stop.set()
         self._beats.join()
         for path in list(self._held):
-            self._held.discard(path)
-            path.unlink(missing_ok=True)
+            self._give_back(path)
         self._sweep()
+
+    def _give_back(self, path: Path) -> None:
+        with self._guard:
+            self._held.discard(path)
+        if self._is_own(path):
+            path.unlink(missing_ok=True)
+
+    def _is_own(self, path: Path) -> bool:
+        try:
+            return path.read_text(encoding="ascii", errors="replace") == self._own
+        except FileNotFoundError:
+            return False
 
     def _sweep(self) -> None:
         """Take away what dead owners left behind, and the folder if nobody is at work."""
@@ -138,18 +149,13 @@ class Locks:
     def _is_stale(self, path: Path) -> bool:
         try:
             age = self._server_time() - path.stat().st_mtime
-            content = json.loads(path.read_text(encoding="ascii", errors="replace") or "{}")
+            owner = _read_owner(path)
         except FileNotFoundError:
             return True
-        except ValueError:
-            content = {}  # being written at this moment, or what a failing disk left: its age will tell
-        if not isinstance(content, dict):
-            content = {}
-        on_this_machine = content.get("host") == socket.gethostname()
-        return age > STALE_S or (on_this_machine and not is_running(int(content.get("pid", 0))))
+        return age > STALE_S or (owner is not None and owner.has_ended() is True)
 
     def _server_time(self) -> float:
-        probe = self._folder / f".clock-{os.getpid()}"
+        probe = self._folder / f".clock-{os.getpid()}-{secrets.token_hex(4)}"
         for _ in range(3):
             try:
                 probe.touch()
@@ -192,11 +198,19 @@ class Locks:
                 held = list(self._held)
             for path in held:
                 try:
-                    os.utime(path)
-                except FileNotFoundError:
-                    logger.warning("%s: the lock was taken away; another process may do the same slide", path.stem)
+                    self._touch(path)
                 except OSError as error:
                     logger.warning("%s: the lock cannot be touched (%s)", path.stem, error)
+
+    def _touch(self, path: Path) -> None:
+        if self._is_own(path):
+            os.utime(path)
+            return
+        with self._guard:
+            lost = path in self._held  # not given back meanwhile
+            self._held.discard(path)
+        if lost:
+            logger.warning("%s: the lock was taken away; another process may do the same slide", path.stem)
 
 
 def sweep_locks(bags: Path) -> None:
@@ -230,9 +244,18 @@ def owner_of(path: Path) -> str:
         Host and process, or ``nobody``.
     """
     try:
-        content = json.loads(path.read_text(encoding="ascii"))
-        return f"process {content['pid']} on {content['host']}"
+        owner = _read_owner(path)
     except FileNotFoundError:
         return "nobody"
+    return "an unknown process" if owner is None else f"process {owner.number} on {owner.host}"
+
+
+def _read_owner(path: Path) -> ProcessIdentity | None:
+    """Return what a lock says; None of one that is being written at this moment, or that a failing disk has spoiled."""
+    try:
+        content = json.loads(path.read_text(encoding="ascii", errors="replace"))
+        return ProcessIdentity(
+            str(content["host"]), str(content["machine"]), int(content["number"]), int(content["started"])
+        )
     except (ValueError, KeyError, TypeError):
-        return "an unknown process"
+        return None

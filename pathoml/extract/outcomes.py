@@ -11,7 +11,7 @@ from pathoml.files import append_line
 
 @dataclass(frozen=True)
 class SlideOutcome:
-    """What became of one slide; one line of the ledger.
+    """What became of one slide, or of one attempt at it; one line of the ledger.
 
     Parameters
     ----------
@@ -27,6 +27,8 @@ class SlideOutcome:
         Tiles in the bag.
     seconds : float
         Time spent on decoding it.
+    attempt : int
+        2 where a first attempt of the same extraction was lost with its process, or for lack of memory.
     """
 
     slide_id: str
@@ -35,6 +37,7 @@ class SlideOutcome:
     message: str = ""
     tiles: int = 0
     seconds: float = 0.0
+    attempt: int = 1
 
     @property
     def has_bag(self) -> bool:
@@ -42,7 +45,7 @@ class SlideOutcome:
         return self.status in {"done", "kept"}
 
 
-def failed(slide_id: str, error: SlideError) -> SlideOutcome:
+def failed(slide_id: str, error: SlideError, *, attempt: int = 1) -> SlideOutcome:
     """Return the outcome of a slide that is lost.
 
     Parameters
@@ -51,13 +54,15 @@ def failed(slide_id: str, error: SlideError) -> SlideOutcome:
         The slide.
     error : SlideError
         Why.
+    attempt : int, optional
+        Which it was.
 
     Returns
     -------
     SlideOutcome
         With the error's code and words.
     """
-    return SlideOutcome(slide_id, "failed", error.code, str(error))
+    return SlideOutcome(slide_id, "failed", error.code, str(error), attempt=attempt)
 
 
 def append_to_ledger(folder: Path, outcome: SlideOutcome) -> None:

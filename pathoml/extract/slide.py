@@ -21,6 +21,8 @@ from pathoml.units import FloatArray, RgbImage
 
 PAGE_TILES = 16
 """Tiles decoded at a time."""
+FEW_TILES = 4
+"""The same, of a slide for which memory was too small."""
 
 
 def extract_slide(
@@ -93,14 +95,17 @@ class StreamSink:
         Tile size and change of colours.
     parts : sequence of (BatchStream, SlideFeatures)
         Where tiles go, and whose they are; one for each encoder.
+    page_tiles : int
+        Tiles decoded at a time.
     """
 
     recipe: Recipe
     parts: Sequence[tuple[BatchStream, SlideFeatures]]
+    page_tiles: int = PAGE_TILES
 
     def __post_init__(self) -> None:
         side = self.recipe.tiling.tile_px
-        self._page = np.empty((PAGE_TILES, side, side, 3), dtype=np.uint8)
+        self._page = np.empty((self.page_tiles, side, side, 3), dtype=np.uint8)
         for _, features in self.parts:
             features.change = stain_change(self.recipe.stain, None)
 

@@ -2,24 +2,25 @@
 
 import hashlib
 import logging
-import os
+import re
+import secrets
 import shutil
-import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from pathoml.cohort import SlideEntry
 from pathoml.errors import OutputError, PathomlError, SlideNotFoundError, UnreadableSlideError
 from pathoml.extract_settings import StagingSettings
 from pathoml.files import make_folder
 from pathoml.manifest import without_query
-from pathoml.processes import is_running
+from pathoml.processes import ProcessIdentity, this_process
+from pathoml.slides.belonging import StoredFile, names_of_slide
 from pathoml.slides.identity import sampled_digest, slide_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Staging:
     def __init__(self, settings: StagingSettings) -> None:
         self._settings, self._quota = settings, int(settings.quota_gb * _GB)
         self.ahead = settings.slides_ahead
-        self._folder = settings.folder / f"{socket.gethostname()}-{os.getpid()}"
+        self._folder = settings.folder / _folder_name(this_process())
         make_folder(self._folder)
         self._sweep()
         self._copies = ThreadPoolExecutor(settings.copies_at_once, thread_name_prefix="stage")
@@ -212,12 +213,21 @@ class Staging:
             self._used[entry.slide_id] = size
 
     def _sweep(self) -> None:
-        """Delete what killed processes of this machine left."""
-        host, _, _ = self._folder.name.rpartition("-")
-        for folder in self._settings.folder.glob(f"{host}-*"):
-            number = folder.name.removeprefix(f"{host}-")
-            if number.isdecimal() and folder != self._folder and not is_running(int(number)):
+        """Delete what processes of this machine left that have ended."""
+        for folder in self._settings.folder.iterdir():
+            owner = _owner_of(folder.name)
+            if owner is not None and owner.has_ended():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_name(owner: ProcessIdentity) -> str:
+    return f"{owner.host}-{owner.machine or 'unknown'}-{owner.number}-{owner.started}-{secrets.token_hex(4)}"
+
+
+def _owner_of(name: str) -> ProcessIdentity | None:
+    """Return whose a folder of copies is; None of any other folder."""
+    found = re.fullmatch(r"(.+)-([0-9a-f]{16}|unknown)-(\d{1,9})-(\d{1,20})-[0-9a-f]{8}", name)
+    return found and ProcessIdentity(found[1], found[2], int(found[3]), int(found[4]))
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,34 @@ class _RemoteFile:
     path: str  # as its file system spells it
     name: str  # relative to the slide's folder
     size: int
+
+
+@dataclass(frozen=True)
+class _RemoteSurroundings:
+    """A folder as its store's package knows it: a `Surroundings`."""
+
+    system: Any
+    folder: str
+
+    def files(self, folder: str = "") -> list[StoredFile]:
+        place = f"{self.folder}/{folder}" if folder else self.folder
+        if not self.system.isdir(place):
+            return []
+        found: dict[str, Any] = self.system.find(place, maxdepth=1, detail=True)
+        prefix = f"{folder}/" if folder else ""
+        return [
+            StoredFile(f"{prefix}{PurePosixPath(path).name}", str(about.get("size")) + _changed(about))
+            for path, about in sorted(found.items())
+        ]
+
+    def open(self, name: str) -> BinaryIO:
+        stream: BinaryIO = self.system.open(f"{self.folder}/{name}", "rb")
+        return stream
+
+
+def _changed(about: Mapping[str, Any]) -> str:
+    """Return when a file was changed, in whatever way its store says it."""
+    return "-".join(str(about[key]) for key in ("mtime", "LastModified", "updated", "ETag", "etag") if key in about)
 
 
 class _Remote:
@@ -240,19 +278,15 @@ class _Remote:
             self._system, self._path = fsspec.core.url_to_fs(entry.url or str(entry.path))
 
     def files(self) -> Sequence[_RemoteFile]:
-        """Return the slide's own file, then what belongs to it: an MRXS slide's folder, the DICOM files beside."""
-        own = PurePosixPath(without_query(self._path))
-        paths = [(self._path, own.name)]
+        """Return the slide's own file, then what belongs to it."""
+        folder, _, own = without_query(self._path).rpartition("/")
         with self._border():
-            if own.suffix.lower() == ".mrxs" and self._system.isdir(str(own.with_suffix(""))):
-                inside = sorted(self._system.find(str(own.with_suffix("")), maxdepth=1))
-                paths += [(path, f"{own.stem}/{PurePosixPath(path).name}") for path in inside]
-            if own.suffix.lower() == ".dcm":
-                beside = [PurePosixPath(path) for path in sorted(self._system.find(str(own.parent), maxdepth=1))]
-                paths += [
-                    (str(one), one.name) for one in beside if one.suffix.lower() == ".dcm" and one.name != own.name
-                ]
-            return [_RemoteFile(path, name, int(self._system.size(path))) for path, name in paths]
+            # A signed URL is good for one file only, and its folder cannot be listed.
+            signed = self._path != f"{folder}/{own}"
+            names = [own] if signed else names_of_slide(own, _RemoteSurroundings(self._system, folder))
+            paths = [self._path, *(f"{folder}/{name}" for name in names[1:])]
+            sizes = [int(self._system.size(path)) for path in paths]
+        return [_RemoteFile(*one) for one in zip(paths, names, sizes, strict=True)]
 
     def blocks(self, one: _RemoteFile) -> Iterator[bytes]:
         """Read one file, block by block."""
@@ -269,10 +303,8 @@ class _Remote:
     def fingerprint(self, files: Sequence[_RemoteFile]) -> str:
         """Return what `slide_fingerprint` says of the slide, without copying it."""
         digest = hashlib.sha256()
-        own = PurePosixPath(without_query(files[0].path))
-        counted = files if own.suffix.lower() == ".mrxs" else files[:1]
         with self._border():
-            for one in counted:
+            for one in files:
                 with self._system.open(one.path, "rb") as stream:
                     digest.update(sampled_digest(stream, one.size))
         return digest.hexdigest()

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
@@ -17,12 +18,11 @@ from torch import Tensor
 
 from pathoml.encoders.record import Encoder
 from pathoml.errors import EncoderError
+from pathoml.extract.precision import PRECISIONS, exact_float32
 from pathoml.stain import StainChange
 from pathoml.units import RgbImage
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -148,14 +148,18 @@ class BatchStream:
         self._filling: _Batch | None = None
         self._running: deque[tuple[Future[tuple[NDArray[np.float32], int]], _Batch]] = deque()
         self.busy_s, self.encoded_tiles, self.first_batch = 0.0, 0, 0.0
+        self._while_open = ExitStack()
 
     def __enter__(self) -> Self:
+        if self._precision == torch.float32:
+            self._while_open.enter_context(exact_float32())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._while_open.close()
 
     def add(self, slide: SlideFeatures, tiles: RgbImage, rows: NDArray[np.int64]) -> None:
         """Take tiles of a slide, in its order; waits for a batch to be encoded where all are full.

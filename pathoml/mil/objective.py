@@ -91,6 +91,21 @@ class Objective(ABC):
         """
 
     @abstractmethod
+    def denominator(self, outcome: Outcome) -> int:
+        """Return what the loss is a mean over.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            Follow-up of some patients.
+
+        Returns
+        -------
+        int
+            Events for Cox, patients for time bins; by it losses of several hospitals are weighted.
+        """
+
+    @abstractmethod
     def risk(self, logits: FloatArray) -> FloatArray:
         """Return one number a patient.
 
@@ -205,6 +220,10 @@ class CoxObjective(Objective):
             loss = loss + self.settings.ranking_weight * ranking_loss(logits[:, 0], outcome.event, outcome.time_days)
         return loss
 
+    def denominator(self, outcome: Outcome) -> int:
+        """Return the events."""
+        return int(outcome.event.sum())
+
     def risk(self, logits: FloatArray) -> FloatArray:
         """Return the log hazard."""
         return logits[:, 0]
@@ -277,7 +296,13 @@ class DiscreteObjective(Objective):
                 logits[:, None, :], outcome.event.long(), time_bin,
                 likelihood_share=self.settings.likelihood_share, scale=self.settings.scale,
             )  # fmt: skip
-        return _BINNED_LOSSES[self.form](logits, outcome.event, time_bin)
+        # Who reaches the last edge without the event has survived every bin, the last one too.
+        survived = ~outcome.event & (outcome.time_days >= float(self.edges[-1]))
+        return _BINNED_LOSSES[self.form](logits, outcome.event, torch.where(survived, self.out, time_bin))
+
+    def denominator(self, outcome: Outcome) -> int:
+        """Return the patients."""
+        return len(outcome.event)
 
     def risk(self, logits: FloatArray) -> FloatArray:
         """Return minus the expected days without event."""

@@ -100,6 +100,41 @@ def fit_projection(bags: Iterable[AnyArray | TileRows], components: int | None) 
     BagFormatError
         If all tiles have the same features.
     """
+    return projection_of(sum_tiles(bags), components)
+
+
+@dataclass(frozen=True)
+class TileSums:
+    """All that a projection is fitted on; sums of several hospitals can be added.
+
+    Parameters
+    ----------
+    count : int
+        Tiles.
+    total : ndarray of float64, shape (dim,)
+        Sum of their features.
+    products : ndarray of float64, shape (dim, dim)
+        Sum of the features' products.
+    """
+
+    count: int
+    total: FloatArray
+    products: FloatArray
+
+
+def sum_tiles(bags: Iterable[AnyArray | TileRows]) -> TileSums:
+    """Sum up tiles and their products.
+
+    Parameters
+    ----------
+    bags : iterable of ndarray, each of shape (tiles, dim)
+        At least one.
+
+    Returns
+    -------
+    TileSums
+        Of all of them.
+    """
     count, total, products = 0, np.zeros(0), np.zeros((0, 0))
     for features in bags:
         block = np.asarray(features, dtype=np.float64)
@@ -108,16 +143,67 @@ def fit_projection(bags: Iterable[AnyArray | TileRows], components: int | None) 
         count += len(block)
         total += block.sum(axis=0)
         products += block.T @ block
-    mean = total / count
-    covariance = products / count - np.outer(mean, mean)
+    return TileSums(count, total, products)
+
+
+def projection_of(sums: TileSums, components: int | None) -> TileProjection:
+    """Fit a projection on sums over tiles.
+
+    Parameters
+    ----------
+    sums : TileSums
+        Of all training tiles.
+    components : int or None
+        As in `fit_projection`.
+
+    Returns
+    -------
+    TileProjection
+        The same that the tiles themselves would give.
+
+    Raises
+    ------
+    BagFormatError
+        If all tiles have the same features.
+    """
+    mean = sums.total / sums.count
+    covariance = sums.products / sums.count - np.outer(mean, mean)
     deviation = np.sqrt(np.clip(np.diag(covariance), 0, None))
     scale = np.where(deviation > 1e-6 * np.maximum(1.0, np.abs(mean)), deviation, 1.0)
     if components is None:
         return TileProjection(mean, scale, None)
-    variances, axes = np.linalg.eigh(covariance / np.outer(scale, scale))
+    return TileProjection(
+        mean, scale, principal_components(covariance / np.outer(scale, scale), components, sums.count)
+    )
+
+
+def principal_components(correlation: FloatArray, components: int, count: int) -> FloatArray:
+    """Return the principal axes of standardised features, scaled so that the first score has unit variance.
+
+    Parameters
+    ----------
+    correlation : ndarray of float64, shape (dim, dim)
+        Of the features.
+    components : int
+        Axes wanted; fewer if the features have fewer.
+    count : int
+        Tiles that it is of, for the message.
+
+    Returns
+    -------
+    ndarray of float64, shape (components, dim)
+        Signs fixed.
+
+    Raises
+    ------
+    BagFormatError
+        If all tiles have the same features.
+    """
+    variances, axes = np.linalg.eigh(correlation)
     kept = np.argsort(variances)[::-1][: min(components, int((variances > 1e-9).sum()))]
     if len(kept) == 0:
         raise BagFormatError(f"the features of {count} training tiles have no spread; was the encoder given pictures?")
     directions = axes[:, kept].T
     signs = np.sign(directions[np.arange(len(kept)), np.abs(directions).argmax(axis=1)])
-    return TileProjection(mean, scale, directions * signs[:, None] / np.sqrt(variances[kept[0]]))
+    scaled: FloatArray = directions * signs[:, None] / np.sqrt(variances[kept[0]])
+    return scaled

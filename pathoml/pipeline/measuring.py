@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from pathoml.config import Config
-from pathoml.extract.archive import built_encoder
-from pathoml.extract.stream import PRECISIONS
+from pathoml.extract.built import built_encoder, release_encoders
+from pathoml.extract.precision import PRECISIONS, exact_float32
 
 BATCHES = {"cpu": (4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}
 _LEAST_S, _LEAST_CALLS = 1.0, 2
@@ -65,7 +65,7 @@ def measure_batches(config: Config, device: str) -> Iterator[Timing]:
                 yield Timing(precision, batch_tiles, _rate(config, precision, batch_tiles, device, calls))
     finally:
         torch.set_num_threads(threads)
-        built_encoder.cache_clear()
+        release_encoders()
 
 
 def proposal(timings: list[Timing]) -> str:
@@ -102,7 +102,7 @@ def _rate(config: Config, precision: str, batch_tiles: int, device: str, calls: 
     def call(_: int) -> None:
         encoder.encode(batch.to(device), precision=PRECISIONS[precision]).cpu()
 
-    with ThreadPoolExecutor(calls) as pool:
+    with exact_float32(), ThreadPoolExecutor(calls) as pool:
         try:
             list(pool.map(call, range(calls)))  # the first call of a shape prepares more than it computes
             done, started = 0, time.perf_counter()

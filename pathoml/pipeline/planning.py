@@ -7,6 +7,7 @@ import numpy as np
 
 from pathoml.bags import read_bag_header
 from pathoml.config import Config
+from pathoml.encoders.weights_identity import known_weights_digest
 from pathoml.errors import BagError, SlideError
 from pathoml.files import read_lines
 from pathoml.geojson import geojson_finder
@@ -72,7 +73,8 @@ def _bag_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
 
 
 def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
-    todo = [entry for entry in study.entries if not _has_bag(bags / f"{entry.slide_id}.h5", study.config.recipe.digest)]
+    made_with = study.config.recipe.digest, known_weights_digest(study.config.encoder)
+    todo = [entry for entry in study.entries if not _has_bag(bags / f"{entry.slide_id}.h5", *made_with)]
     facts = [("Slides", f"{len(study.entries)}, of which {len(todo)} have no bag yet")]
     if not todo:
         return facts
@@ -112,12 +114,15 @@ def _look(config: Config, slide_id: str) -> Look:
     return Look(settings.mask_mpp, classical_finder(settings), config.quality)
 
 
-def _has_bag(path: Path, recipe_digest: str) -> bool:
-    """Tell whether a bag made with the same settings is there; its checksums are left to the run."""
+def _has_bag(path: Path, recipe_digest: str, weights_digest: str | None) -> bool:
+    """Tell whether a bag made with the same settings and weights is there; its checksums are left to the run."""
     try:
-        return path.is_file() and read_bag_header(path).settings_digest == recipe_digest
+        header = read_bag_header(path) if path.is_file() else None
     except BagError:
         return False
+    if header is None or header.settings_digest != recipe_digest:
+        return False
+    return weights_digest in {None, header.weights_digest}
 
 
 def _tiles_per_second(ledger: Path) -> tuple[float, str]:

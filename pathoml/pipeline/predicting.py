@@ -12,7 +12,7 @@ from pathoml.bags import BagHeader, check_same_features, read_bag, read_bag_head
 from pathoml.cohort import SlideEntry, SlidesSettings
 from pathoml.covariates import SLIDES_PART, CovariateTransform, FittedCategorical, FittedOrdinal, unseen_words
 from pathoml.errors import CohortError, InputError, PackageError, Problem
-from pathoml.extract import SlideOutcome, extract_archive
+from pathoml.extract import SlideOutcome, extract_archive, release_encoders
 from pathoml.extract_settings import recipe_from_json
 from pathoml.heatmap_settings import HeatmapSettings
 from pathoml.infer import predict_package
@@ -365,4 +365,8 @@ def _extract(
     recipe = recipe_from_json(
         package.recipe, encoder_weights=request.encoder_weights, tissue_source=request.tissue_source
     )
-    return extract_archive(entries, recipe, request.output / "bags", device=context.device, progress=context.progress)
+    outcomes = extract_archive(
+        entries, recipe, request.output / "bags", device=context.device, progress=context.progress, watch=context.watch
+    )
+    release_encoders()
+    return outcomes

@@ -18,7 +18,7 @@ from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
-from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray
+from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray, release_encoders
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.fold_fitting import FitPlan
 from pathoml.heatmaps import STYLES
@@ -107,6 +107,7 @@ def extract_stage(
         outcomes = extract_archive(
             entries, recipe, bags, device=context.device, progress=context.progress, watch=context.watch
         )
+        release_encoders()  # what comes next wants the device's memory for itself
     if shard is None:
         _write_tables(study, context, outcomes, bags)
     return outcomes
@@ -114,7 +115,7 @@ def extract_stage(
 
 def _write_tables(study: Study, context: StageContext, outcomes: list[SlideOutcome], bags: Path) -> None:
     write_json(study.folder.environment, environment(context.device))
-    table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status"])
+    table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status", "attempt"])
     table.insert(1, "has_bag", [outcome.has_bag for outcome in outcomes])
     write_text(study.folder.slides, table.to_csv(index=False))
     write_quality(study.entries, outcomes, study.cohort, bags, study.config.name)

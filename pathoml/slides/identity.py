@@ -1,11 +1,11 @@
 """Which file a slide is: a fast fingerprint to notice replacement, a full digest to notice a flipped bit."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from pathoml.files import file_digest
+from pathoml.slides.belonging import slide_files
 
 _END_BYTES = 1 << 16
 _SAMPLE_BYTES = 4096
@@ -20,7 +20,7 @@ def slide_fingerprint(path: Path) -> str:
     Parameters
     ----------
     path : Path
-        The slide; the companion folder of an MRXS slide is included.
+        The slide; every file that belongs to it is included, see `pathoml.slides.belonging`.
 
     Returns
     -------
@@ -47,32 +47,13 @@ def slide_digest(path: Path) -> str:
     str
         64 hexadecimal digits. Changes when a single bit does.
     """
-    files = list(slide_files(path))
+    files = slide_files(path)
     if len(files) == 1:
         return file_digest(files[0])
     digest = hashlib.sha256()
     for file in files:
         digest.update(bytes.fromhex(file_digest(file)))
     return digest.hexdigest()
-
-
-def slide_files(path: Path) -> Iterator[Path]:
-    """Give the files that make up a slide.
-
-    Parameters
-    ----------
-    path : Path
-        The slide.
-
-    Yields
-    ------
-    Path
-        The slide's own file first, then the files of an MRXS slide's folder by name.
-    """
-    yield path
-    companions = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and companions.is_dir():
-        yield from sorted(file for file in companions.iterdir() if file.is_file())
 
 
 def sampled_digest(stream: BinaryIO, size: int) -> bytes:

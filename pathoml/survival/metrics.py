@@ -42,8 +42,37 @@ def harrell_metric(time_days: FloatArray, event: IntArray, risk: FloatArray) -> 
     ----------
     Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Stat Med 15 (1996) 361-387.
     """
+    sums = harrell_pairs(time_days, event, risk)
+    return lambda counts: _ratio(*sums(counts))
+
+
+def harrell_pairs(
+    time_days: FloatArray, event: IntArray, risk: FloatArray
+) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
+    """Prepare the two sums whose ratio is Harrell's concordance; those of several hospitals can be added.
+
+    Parameters
+    ----------
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    risk : ndarray of float64, shape (patients,)
+        Higher is worse.
+
+    Returns
+    -------
+    callable
+        Counts of how often each patient is drawn, shape (samples, patients) -> concordant pairs (ties count one half) and
+        comparable pairs, each of shape (samples,).
+    """
     comparable = _comparable(time_days, event)
-    return _pair_ratio(comparable * _order_score(risk, risk), comparable)
+    concordant = comparable * _order_score(risk, risk)
+
+    def sums(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return ((counts @ concordant) * counts).sum(axis=1), ((counts @ comparable) * counts).sum(axis=1)
+
+    return sums
 
 
 def concordance(time_days: FloatArray, event: IntArray, risk: FloatArray) -> float:

@@ -37,8 +37,8 @@ from pathoml.bags import Bag, BagHeader, read_bag, write_bag
 from pathoml.cohort import SlideEntry
 from pathoml.encoders.settings import EncoderSettings, Lite0Settings, LocalSettings
 from pathoml.extract import extract_archive
-from pathoml.extract.archive import built_encoder
-from pathoml.extract.stream import PRECISIONS
+from pathoml.extract.built import built_encoder
+from pathoml.extract.precision import PRECISIONS, exact_float32
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.files import file_digest
 from pathoml.tiling import TilingSettings
@@ -103,7 +103,7 @@ def alone_rate(wanted: Recipe, batches: int, calls_at_once: int, device: str = "
     def call(_: int) -> None:
         encoder.encode(batch.to(device), precision=PRECISIONS[settings.precision]).cpu()
 
-    with ThreadPoolExecutor(calls_at_once) as pool:
+    with exact_float32(), ThreadPoolExecutor(calls_at_once) as pool:
         list(pool.map(call, range(2 * calls_at_once)))
         started = time.perf_counter()
         list(pool.map(call, range(batches)))

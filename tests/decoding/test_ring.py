@@ -87,6 +87,17 @@ def test_a_process_killed_in_the_middle_leaves_whole_pages_and_a_usable_lane(rin
     next_one.join(30)
 
 
+def test_a_writer_may_be_told_to_use_less_of_its_pages(ring: RingReader) -> None:
+    memory = SharedMemory(name=ring.name)
+    assert len(LaneWriter(memory, SHAPE, 0).page()) == 3
+    writer = LaneWriter(memory, SHAPE, 0, page_tiles=2)
+    writer.page()[:] = 7
+    writer.deliver(np.array([4, 5]))
+    pixels, rows = ring.full_page(0)
+    assert (pixels == 7).all()
+    assert rows.tolist() == [4, 5]
+
+
 def test_too_little_shared_memory_is_said_before_anything_is_touched() -> None:
     with pytest.raises(OutputError, match=r"are needed for tiles and .* MB are free in /dev/shm"):
         RingReader(RingShape(lanes=100_000, page_tiles=64, tile_px=1024))

@@ -6,11 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from pathoml.extract.locks import STALE_S, Locks, sweep_locks
+from pathoml.processes import ProcessIdentity, this_process
+from tests.ended import dead_process
 
 
 @pytest.fixture
@@ -20,16 +23,13 @@ def locks(tmp_path: Path):
     one.close()
 
 
-def write_lock(folder: Path, slide_id: str, **content: object) -> Path:
+ELSEWHERE = ProcessIdentity("elsewhere", "0" * 16, 1, 1)
+
+
+def write_lock(folder: Path, slide_id: str, owner: ProcessIdentity) -> Path:
     path = folder / "locks" / f"{slide_id}.lock"
-    path.write_text(json.dumps(content), encoding="ascii")
+    path.write_text(json.dumps({**asdict(owner), "token": "other"}), encoding="ascii")
     return path
-
-
-def ended_process() -> int:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    return done.pid
 
 
 def test_a_slide_has_one_owner_until_it_is_given_back(locks: Locks, tmp_path: Path) -> None:
@@ -44,12 +44,50 @@ def test_a_slide_has_one_owner_until_it_is_given_back(locks: Locks, tmp_path: Pa
 
 
 def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(locks: Locks, tmp_path: Path) -> None:
-    write_lock(tmp_path, "a", host=socket.gethostname(), pid=ended_process())
+    write_lock(tmp_path, "a", dead_process())
     assert locks.acquire("a")
 
 
+def test_a_later_process_of_the_same_number_is_not_taken_for_the_owner(locks: Locks, tmp_path: Path) -> None:
+    here = this_process()
+    write_lock(tmp_path, "a", replace(here, started=here.started - 1))
+    assert locks.acquire("a")
+    write_lock(tmp_path, "b", here)  # as long as it lives, whoever it is
+    assert not locks.acquire("b")
+
+
+@pytest.mark.parametrize("number", [1, 2**22 + 1], ids=["lives here", "does not"])
+def test_after_a_restart_a_lock_goes_by_its_age_whatever_lives_now(locks: Locks, tmp_path: Path, number: int) -> None:
+    """A machine of the same name that was started at another time may be another machine, and its owner alive."""
+    before = replace(this_process(), machine="f" * 16, number=number)
+    path = write_lock(tmp_path, "a", before)
+    assert not locks.acquire("a")
+    os.utime(path, (time.time() - STALE_S - 5,) * 2)
+    assert locks.acquire("a")
+
+
+def test_an_owner_that_was_held_up_leaves_the_lock_of_its_successor_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pathoml.extract.locks.HEARTBEAT_S", 0.05)
+    slow = Locks(tmp_path)
+    assert slow.acquire("a")
+    path = write_lock(tmp_path, "a", ELSEWHERE)
+    os.utime(path, (1000, 1000))
+    deadline = time.monotonic() + 30
+    while "was taken away" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "another process may do the same slide" in caplog.text
+    assert path.stat().st_mtime == 1000, "not kept alive for another"
+    slow.release("a")
+    assert path.exists()
+    os.utime(path)
+    slow.close()
+    assert path.exists()
+
+
 def test_the_lock_of_another_machine_holds_as_long_as_it_is_touched(locks: Locks, tmp_path: Path) -> None:
-    path = write_lock(tmp_path, "a", host="elsewhere", pid=1)
+    path = write_lock(tmp_path, "a", ELSEWHERE)
     assert not locks.acquire("a")
     long_ago = time.time() - STALE_S - 5
     os.utime(path, (long_ago, long_ago))
@@ -72,12 +110,12 @@ def test_an_owner_touches_its_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_a_killed_process_left_is_swept_up_though_nothing_is_left_to_do(tmp_path: Path) -> None:
     (tmp_path / "locks").mkdir()
-    write_lock(tmp_path, "a", host=socket.gethostname(), pid=ended_process())
+    write_lock(tmp_path, "a", dead_process())
     (tmp_path / "locks" / ".clock-1").touch()
     sweep_locks(tmp_path)
     assert not (tmp_path / "locks").exists()
     (tmp_path / "locks").mkdir()
-    write_lock(tmp_path, "b", host="elsewhere", pid=1)
+    write_lock(tmp_path, "b", ELSEWHERE)
     sweep_locks(tmp_path)
     assert (tmp_path / "locks" / "b.lock").exists(), "another machine's owner is alive as long as it touches its lock"
 
@@ -102,9 +140,10 @@ def test_of_processes_that_race_for_slides_each_slide_has_one(tmp_path: Path) ->
         for _ in range(3)
     ]
     time.sleep(1.5)
+    dead = dead_process()
     for number in range(0, 200, 2):  # every second one has a stale lock to fight over
         (tmp_path / "locks").mkdir(exist_ok=True)
-        write_lock(tmp_path, str(number), host=socket.gethostname(), pid=ended_process() if number == 0 else 2**22 + 1)
+        write_lock(tmp_path, str(number), dead)
     (tmp_path / "go").touch()
     won = [int(one.stdout.readline()) for one in racers]
     for one in racers:
@@ -112,7 +151,7 @@ def test_of_processes_that_race_for_slides_each_slide_has_one(tmp_path: Path) ->
     assert sum(won) == 200
 
 
-@pytest.mark.parametrize("content", [b"\0" * 40, b"[]", b"{", b""])
+@pytest.mark.parametrize("content", [b"\0" * 40, b"[]", b"{", b"", b'{"host": "a", "pid": 1}'])
 def test_a_lock_that_says_nothing_goes_by_its_age(locks: Locks, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "locks" / "a.lock"
     path.write_bytes(content)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pathoml.cohort import SlideEntry
-from pathoml.encoders.settings import Lite0Settings
+from pathoml.encoders.settings import Lite0Settings, LocalSettings
 from pathoml.errors import InputError
 from pathoml.extract import Shard, extract_archive, extract_with_ray, parse_shard
 from pathoml.extract.kept import folder_beside
@@ -102,6 +103,15 @@ def test_several_encoders_share_one_decoding_and_their_bags_are_those_of_each_al
     assert [one.status for one in extract_archive(slides, both, tmp_path / "bags")] == ["kept", "done", "kept", "kept"]
     assert (tmp_path / "bags" / "s1.h5").stat().st_mtime_ns == before, "only what is missing is made"
     assert len(bags(second)) == 4
+
+
+def test_further_encoders_that_would_share_a_folder_are_refused() -> None:
+    head = Lite0Settings(features="head")
+    first, second = (LocalSettings(architecture="resnet18", weights=f"{n}.pth", sha256=n * 64) for n in "ab")
+    assert len(ExtractSettings(also=(head, first)).also) == 2
+    for also in ((head, head), (head, first, second)):
+        with pytest.raises(ValidationError, match=r"would write to one folder, '<bags>-(lite0-head|local-resnet18)'"):
+            ExtractSettings(also=also)
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,6 @@
 """Staging: what is read from a copy is what lies at the source; copies stay within their quota and go away."""
 
 import errno
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,11 +21,14 @@ from pathoml.extract.staging import Staging, source_fingerprint
 from pathoml.extract_settings import ExtractSettings, Recipe, StagingSettings
 from pathoml.manifest import read_manifest
 from pathoml.pipeline.checking import check
-from pathoml.slides import slide_fingerprint
+from pathoml.processes import this_process
+from pathoml.slides import slide_digest, slide_fingerprint
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
+from tests.ended import dead_process
+from tests.slides.several_files import slide_of_several_files
 from tests.test_extract import toy
 
 PLAN = TissuePlan(
@@ -100,6 +99,26 @@ def test_staged_slides_give_the_same_bags_as_slides_in_place(
     assert not files(tmp_path / "near")
     again = extract_archive(store, recipe(staging, workers=workers), tmp_path / "fetched")
     assert codes(again) == ["kept", "kept", "kept", "TEXT"]
+
+
+@pytest.mark.usefixtures("_toy")
+def test_in_one_process_the_next_slides_are_copied_meanwhile_and_a_tight_quota_blocks_nothing(
+    slides: list[SlideEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(entry.path.stat().st_size for entry in slides)
+    staging = StagingSettings(folder=tmp_path / "near", quota_gb=1.2 * largest / 1e9, copies_at_once=3)
+    reserve, first = Staging._reserve, threading.Event()
+
+    def second_comes_first(self: Staging, entry: SlideEntry, size: int) -> None:
+        if entry.slide_id == "s0":
+            assert first.wait(timeout=60)
+        reserve(self, entry, size)
+        first.set()
+
+    monkeypatch.setattr(Staging, "_reserve", second_comes_first)
+    found = extract_archive(slides[:3], recipe(staging), tmp_path / "bags")
+    assert codes(found) == ["done", "done", "done"]
+    assert not files(tmp_path / "near")
 
 
 @pytest.mark.usefixtures("_toy")
@@ -248,31 +267,42 @@ def test_a_copy_that_fails_leaves_room_and_names_the_slide(
         assert futures[1].result(timeout=60).path.read_bytes() == entries[1].path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["a.mrxs", "a.dcm"])
+@pytest.mark.parametrize("name", ["a.mrxs", "a.dcm", "a.vms"])
 def test_what_belongs_to_a_slide_is_copied_with_it(tmp_path: Path, name: str) -> None:
-    entry = blank(tmp_path, name)
-    beside = tmp_path / ("a/Data0001.dat" if name.endswith("mrxs") else "b.dcm")
-    beside.parent.mkdir(exist_ok=True)
-    beside.write_bytes(b"belongs to it")
-    (tmp_path / "c.txt").write_bytes(b"does not")
+    share = tmp_path / "share"
+    share.mkdir()
+    path, beside = slide_of_several_files(share, name)
+    (share / "c.txt").write_bytes(b"does not")
+    entry = SlideEntry("a", path, "P1", None, 2)
+    far = fsspec.filesystem("memory")
+    far.put(str(share), "/far", recursive=True)
     with Staging(StagingSettings(folder=tmp_path / "near")) as staging:
-        near = staging.fetch(entry).result()
-        assert slide_fingerprint(near.path) == slide_fingerprint(entry.path)
-        assert slide_fingerprint(entry.path) == source_fingerprint(replace(entry, url=entry.path.as_uri()))
-        assert {one.name for one in files(near.path.parent)} == {name, beside.name}
-        assert (near.path.parent / beside.relative_to(tmp_path)).read_bytes() == b"belongs to it"
+        for source in (entry, replace(entry, url=path.as_uri()), replace(entry, url=f"memory://far/{name}")):
+            assert source_fingerprint(source) == slide_fingerprint(path)
+            near = staging.fetch(source).result()
+            assert slide_fingerprint(near.path) == slide_fingerprint(path)
+            assert slide_digest(near.path) == slide_digest(path)
+            assert {one.name for one in files(near.path.parent)} == {name, beside.name}
+            assert (near.path.parent / beside.relative_to(share)).read_bytes() == beside.read_bytes()
+            staging.release(source)
+    far.rm("/far", recursive=True)
 
 
-def test_copies_of_a_dead_process_are_swept_and_those_of_a_living_one_kept(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    host = socket.gethostname()
-    for owner in (f"{host}-{ended.pid}", f"{host}-{os.getppid()}", "elsewhere-1", "mine"):
-        (tmp_path / owner).mkdir()
-        (tmp_path / owner / "copy.tif").write_bytes(b"x")
+def test_copies_of_dead_processes_are_swept_and_those_of_living_ones_kept(tmp_path: Path) -> None:
+    here = this_process()
+    owners = {
+        "dead": dead_process(),
+        "recycled number": replace(here, started=here.started - 1),
+        "alive": here,
+        "elsewhere": replace(here, host="elsewhere", machine="0" * 16),
+    }
+    names = {what: staging_module._folder_name(owner) for what, owner in owners.items()} | {"mine": "mine"}
+    for name in names.values():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "copy.tif").write_bytes(b"x")
     with Staging(StagingSettings(folder=tmp_path)):
         left = {path.parent.name for path in files(tmp_path)}
-    assert left == {f"{host}-{os.getppid()}", "elsewhere-1", "mine"}
+    assert left == {names[what] for what in ("alive", "elsewhere", "mine")}
 
 
 def test_a_manifest_may_name_urls(tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ def test_every_shape_is_tried_and_what_does_not_fit_is_not_proposed(
     def built(*_: object) -> Encoder:
         return encoder
 
-    built.cache_clear = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setattr("pathoml.pipeline.measuring.built_encoder", built)
     monkeypatch.setattr("pathoml.pipeline.measuring._LEAST_S", 0.01)
     timings = list(measure_batches(load_config(finished.folder / "study.yaml"), "cpu"))

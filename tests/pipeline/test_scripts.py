@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 
 from pathoml.bags import read_bag
+from pathoml.testing.pyramid import write_pyramid
 from tests.small_cohort import FinishedRun
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -96,13 +98,66 @@ def test_shards_of_a_folder_share_it(archive: Path, finished: FinishedRun, tmp_p
     assert len(list((tmp_path / "bags").glob("*.h5"))) == 3
 
 
+EXTRACT, PREDICT = "extract_archive.py", "predict_archive.py"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [(("nowhere", "bags"), "no slide below it"), ((".", "bags", "--shard", "0/2"), "expected I/N")],
-    ids=["no slide", "no shard"],
+    ("name", "arguments", "said"),
+    [
+        (EXTRACT, ("nowhere", "bags"), "no slide below it"),
+        (EXTRACT, (".", "bags", "--shard", "0/2"), "expected I/N"),
+        (EXTRACT, ("twice", "bags"), "two slides would be called a; narrow --pattern"),
+        (PREDICT, ("package", "twice", "out"), "no bag (.h5) in it"),
+        (PREDICT, ("package", "slides.csv", "out"), "package"),
+    ],
+    ids=["no slide", "no shard", "two of a name", "no bags", "no package"],
 )
-def test_wrong_usage_exits_2_with_a_sentence(arguments: tuple[str, ...], said: str) -> None:
-    done = script("extract_archive.py", *arguments)
+def test_wrong_usage_exits_2_with_a_sentence(
+    name: str, arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twice").mkdir()
+    for ending in ("svs", "tif"):
+        (tmp_path / "twice" / f"a.{ending}").touch()
+    done = script(name, *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_slide_without_tissue_is_said_and_leaves_code_0_one_that_fails_leaves_1(
+    finished: FinishedRun, tmp_path: Path
+) -> None:
+    good = next(iter(sorted((finished.folder / "slides").glob("*.tif"))))
+    write_pyramid(tmp_path / "white.tif", np.full((900, 900, 3), 244, np.uint8), mpp=0.5)
+    (tmp_path / "broken.tif").write_text("no slide", encoding="ascii")
+    rows = {"good": good, "white": tmp_path / "white.tif", "broken": tmp_path / "broken.tif"}
+    for names, code in ((("good", "white"), 0), (("good", "broken"), 1)):
+        lines = [f"{name},{rows[name]},{name}" for name in names]
+        (tmp_path / "slides.csv").write_text("\n".join(["slide_id,path,patient_id", *lines]), encoding="utf-8")
+        done = script(
+            PREDICT, finished.folder / "run" / "package", tmp_path / "slides.csv", tmp_path / "out",
+            "--impute-covariates", "--device", "cpu",
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert f"{names[1]}: {'TEXT' if code else 'NO_TISSUE'}: " in done.stderr
+
+
+HELP = """
+import runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as ended:
+    assert not ended.code
+assert not {"torch", "numpy", "pandas", "pydantic"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*_archive.py")))
+def test_help_comes_at_once(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, str(SCRIPTS / name)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")

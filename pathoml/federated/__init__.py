@@ -1,0 +1,1 @@
+"""Hospitals train one model together; nothing but the model travels."""

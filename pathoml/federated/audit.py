@@ -1,0 +1,137 @@
+"""A site's audit log: one line for every message in and out, each chained to the one before by its hash."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pathoml.errors import FederationError
+from pathoml.federated.messages import Message
+from pathoml.files import append_line, make_folder
+from pathoml.provenance import digest_of
+
+_FIRST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the check of a log found.
+
+    Parameters
+    ----------
+    lines : int
+        Lines that are whole and in their place.
+    problem : str
+        What is wrong with the first that is not; empty if nothing is.
+    head : str
+        Hash of the last good line. Written down elsewhere, it shows later whether lines were cut off the end.
+    """
+
+    lines: int
+    problem: str
+    head: str
+
+
+class AuditLog:
+    """The log of one site.
+
+    Parameters
+    ----------
+    path : Path
+        JSON lines, only ever appended to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        make_folder(path.parent)
+        verdict = verify_log(path)
+        if verdict.problem:
+            raise FederationError(
+                f"{path}: {verdict.problem}; the log was altered. Keep it for whoever looks into this, and begin another folder"
+            )
+        self._number, self._head = verdict.lines, verdict.head
+
+    def note(self, direction: str, message: Message, content: bytes, further: Mapping[str, Any] | None = None) -> None:
+        """Write a line.
+
+        Parameters
+        ----------
+        direction : str
+            ``in`` or ``out``.
+        message : Message
+            What came or goes.
+        content : bytes
+            As it came or goes; only its digest and length are kept.
+        further : mapping, optional
+            What else the site's staff should know, such as why it refused, or the privacy spent.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written; then nothing is sent either.
+        """
+        line: dict[str, Any] = {
+            "number": self._number, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "direction": direction,
+            "kind": message.kind, "plan": message.plan, "round": message.round_number, "code": message.code,
+            "arrays": [[name, array.dtype.name, list(array.shape)] for name, array in sorted(message.arrays.items())],
+            "numbers": dict(message.numbers), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
+            **(further or {}), "previous": self._head,
+        }  # fmt: skip
+        line["digest"] = digest_of(line)
+        append_line(self.path, json.dumps(line, sort_keys=True))
+        self._number, self._head = self._number + 1, line["digest"]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read a log's lines.
+
+    Parameters
+    ----------
+    path : Path
+        As `AuditLog` wrote it.
+
+    Returns
+    -------
+    list of dict
+        In order, unchecked.
+    """
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            found.append({"digest": "", "unreadable": line[:80]})
+    return found
+
+
+def verify_log(path: Path) -> Verdict:
+    """Check that every line of a log is as it was written, and in its place.
+
+    Parameters
+    ----------
+    path : Path
+        The log; one that is not there is whole and empty.
+
+    Returns
+    -------
+    Verdict
+        With the number of the first line that is not.
+    """
+    previous = _FIRST
+    lines = read_log(path)
+    for number, line in enumerate(lines):
+        stated = line.get("digest")
+        content = {name: value for name, value in line.items() if name != "digest"}
+        if "unreadable" in line:
+            return Verdict(number, f"line {number + 1} cannot be read", previous)
+        if digest_of(content) != stated:
+            return Verdict(number, f"line {number + 1} was changed", previous)
+        if line["previous"] != previous or line["number"] != number:
+            return Verdict(number, f"a line before line {number + 1} was changed, moved or taken out", previous)
+        previous = str(stated)
+    return Verdict(len(lines), "", previous)

@@ -1,0 +1,242 @@
+"""Does joining help? The shared model beside each hospital's own, the pooled one, and one trained without the hospital."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathoml.errors import PathomlError
+from pathoml.federated.coordinator import FederationResult
+from pathoml.federated.judging import member_of, risks_of
+from pathoml.federated.plan import Plan
+from pathoml.federated.setup import Setup, arrays_of
+from pathoml.federated.simulate import pool, simulate
+from pathoml.federated.site_data import SiteData
+from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings
+from pathoml.mil.patients import select_patients
+from pathoml.mil.projection import projection_of, sum_tiles
+from pathoml.packages import Package
+from pathoml.progress import Progress, silent
+from pathoml.survival.metrics import harrell_pairs
+from pathoml.train import follow_up
+from pathoml.units import FloatArray
+
+SHARED, POOLED, LOCAL, WITHOUT = "shared", "pooled", "local", "without"
+"""Trained by the network; on all patients in one place; by the hospital alone; by the network without the hospital."""
+PAIRS = ((SHARED, LOCAL), (SHARED, POOLED), (WITHOUT, LOCAL), (SHARED, WITHOUT))
+BOOTSTRAPS = 1000
+_ANYBODY = LimitsSettings(public_benchmark=True)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Concordance of one model, or the difference of two, on the same bootstrap samples.
+
+    Parameters
+    ----------
+    value, low, high : float
+        Point and 95 % interval over patients, conditional on the fitted models; NaN where no pair can be compared.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What joining does for each site and for the network.
+
+    Parameters
+    ----------
+    patients, events : mapping of str to int
+        Test patients of each site.
+    sites : mapping of str to mapping of str to Compared
+        Site -> model, or pair of models as ``shared - local``.
+    overall : mapping of str to Compared
+        Over within-site pairs of all sites.
+    impossible : mapping of str to str
+        Models that could not be trained, and why.
+    """
+
+    patients: Mapping[str, int]
+    events: Mapping[str, int]
+    sites: Mapping[str, Mapping[str, Compared]]
+    overall: Mapping[str, Compared]
+    impossible: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values.
+
+        Returns
+        -------
+        dict
+            For comparison.json; null where nothing can be said.
+        """
+
+        def plain(one: Compared) -> dict[str, float | None]:
+            return {name: value if np.isfinite(value) else None for name, value in vars(one).items()}
+
+        return {
+            "sites": {
+                site: {"patients": self.patients[site], "events": self.events[site],
+                       "models": {name: plain(one) for name, one in models.items()}}
+                for site, models in self.sites.items()
+            },
+            "overall": {name: plain(one) for name, one in self.overall.items()},
+            "impossible": dict(self.impossible), "bootstraps": BOOTSTRAPS,
+            "conditional_on": "the fitted models: patients are drawn again, models are not fitted again",
+        }  # fmt: skip
+
+
+@dataclass
+class _Sums:
+    """Pairs of one model at one site: at the patients as they are, and at bootstrap samples of them."""
+
+    point: tuple[float, float]
+    samples: tuple[FloatArray, FloatArray]
+
+
+@dataclass
+class _Trained:
+    risks: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
+    impossible: dict[str, str] = field(default_factory=dict)
+
+
+def compare(
+    plan: Plan, parts: Mapping[str, SiteData], folder: Path, *, limits: LimitsSettings = DEFAULT_LIMITS,
+    device: str = "cpu", progress: Progress = silent,
+) -> tuple[FederationResult, Comparison]:  # fmt: skip
+    """Train the shared model and those that it is compared with, all by the same code, and judge them on the same patients.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the sites agree on.
+    parts : mapping of str to SiteData
+        The sites' patients.
+    folder : Path
+        Each training has a folder in it.
+    limits : LimitsSettings, optional
+        What every site enforces in the shared training.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+    progress : Progress, optional
+        Told after each training.
+
+    Returns
+    -------
+    tuple of FederationResult and Comparison
+        The shared model's result, and what joining does.
+    """
+    steps = 2 + (2 * len(parts) if len(parts) > 1 else 0)
+    done = 0
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        progress("federation", done, steps)
+
+    trained = _Trained()
+    result = simulate(plan, parts, folder / SHARED, limits=limits, device=device)
+    trained.risks[SHARED] = {name: risks_at(result.package, plan, data) for name, data in parts.items()}
+    told()
+
+    def attempt(label: str, which: Mapping[str, SiteData], on: Mapping[str, SiteData]) -> None:
+        alone = plan.model_copy(update={"sites": tuple(which), "quorum": len(which)})
+        try:
+            package = simulate(alone, which, folder / label, limits=_ANYBODY, device=device).package
+            found = {name: risks_at(package, plan, data) for name, data in on.items()}
+        except PathomlError as error:
+            trained.impossible[label] = str(error)
+            found = {}
+        trained.risks.setdefault(label.partition("-")[0], {}).update(found)
+        told()
+
+    attempt(POOLED, {"pooled": pool(parts)}, parts)
+    if len(parts) > 1:
+        for name, data in parts.items():
+            attempt(f"{LOCAL}-{name}", {name: data}, {name: data})
+            attempt(f"{WITHOUT}-{name}", {one: other for one, other in parts.items() if one != name}, {name: data})
+    return result, _compared(parts, trained, np.random.default_rng(plan.seed))
+
+
+def risks_at(package: Package, plan: Plan, data: SiteData) -> FloatArray:
+    """Return the risk of a site's test patients under a package, as the site itself would.
+
+    Parameters
+    ----------
+    package : Package
+        Of one member.
+    plan : Plan
+        Whether tiles are standardised by the site's own.
+    data : SiteData
+        The site.
+
+    Returns
+    -------
+    ndarray of float64, shape (test patients,)
+        Higher is worse.
+    """
+    member = package.members[0]
+    setup = Setup(member.covariates, member.projection, getattr(member.objective, "edges", np.zeros(0)))
+    if plan.features is not None and plan.features.scaling == "site":
+        tiles = select_patients(data.cohort, data.features, data.train).features
+        own = projection_of(sum_tiles(tiles or ()), None)
+        setup = setup.at_site(own.mean, own.scale)
+    return risks_of(member_of(plan, setup, arrays_of(member.model)), data, data.test)
+
+
+def _compared(parts: Mapping[str, SiteData], trained: _Trained, dealer: np.random.Generator) -> Comparison:
+    sums: dict[str, dict[str, _Sums]] = {}
+    patients, events = {}, {}
+    for name, data in parts.items():
+        time_days, event = follow_up(data.cohort, data.test)
+        patients[name], events[name] = len(event), int(event.sum())
+        count = len(event)
+        drawn = dealer.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAPS).astype(np.float64)
+        sums[name] = {}
+        for model, risks in trained.risks.items():
+            if name in risks:
+                pairs = harrell_pairs(time_days, event, risks[name])
+                above, below = pairs(np.ones((1, count)))
+                sums[name][model] = _Sums((float(above[0]), float(below[0])), pairs(drawn))
+    sites = {name: _ratios(models) for name, models in sums.items()}
+    everywhere = [model for model in trained.risks if all(model in models for models in sums.values())]
+    return Comparison(
+        patients, events, sites, _ratios({model: _added(sums, model) for model in everywhere}), trained.impossible
+    )
+
+
+def _added(sums: Mapping[str, Mapping[str, _Sums]], model: str) -> _Sums:
+    parts = [one[model] for one in sums.values()]
+    point = (sum(one.point[0] for one in parts), sum(one.point[1] for one in parts))
+    above, below = (np.stack([one.samples[k] for one in parts]).sum(axis=0) for k in (0, 1))
+    return _Sums(point, (above, below))
+
+
+def _ratios(models: Mapping[str, _Sums]) -> dict[str, Compared]:
+    points = {name: _divided(np.array([one.point[0]]), np.array([one.point[1]])) for name, one in models.items()}
+    samples = {name: _divided(*one.samples) for name, one in models.items()}
+    found = {name: _with_interval(points[name], samples[name]) for name in models}
+    for first, second in PAIRS:
+        if first in models and second in models:
+            found[f"{first} - {second}"] = _with_interval(
+                points[first] - points[second], samples[first] - samples[second]
+            )
+    return found
+
+
+def _divided(above: FloatArray, below: FloatArray) -> FloatArray:
+    ratio: FloatArray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return ratio
+
+
+def _with_interval(point: FloatArray, samples: FloatArray) -> Compared:
+    known = samples[np.isfinite(samples)]
+    if not np.isfinite(point[0]) or len(known) == 0:
+        return Compared(float("nan"), float("nan"), float("nan"))
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Compared(float(point[0]), float(low), float(high))

@@ -1,0 +1,228 @@
+"""The coordinator: it has no data. It asks, checks what comes back, adds up, and can be killed at any moment."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathoml.errors import FederationError
+from pathoml.federated.aggregation import aggregate, next_control, weighted_mean
+from pathoml.federated.checkpoint import Progress, arrays_below, read_checkpoint, write_checkpoint
+from pathoml.federated.guard import models_of
+from pathoml.federated.messages import Message
+from pathoml.federated.network import Network, named
+from pathoml.federated.plan import NewtonSettings, Plan, RoundsSettings, ScaffoldSettings
+from pathoml.federated.scores import SiteScore, scores_to_json
+from pathoml.federated.setup import Setup, arrays_of, build_model
+from pathoml.federated.transport import Transport
+from pathoml.files import make_folder, write_json
+from pathoml.packages import Package, save_package
+from pathoml.provenance import pathoml_version
+from pathoml.units import AnyArray
+
+Answers = Mapping[str, Message]
+OnRound = Callable[[int, int, Mapping[str, float]], None]
+"""Told after each round: its number, how many there are, and what sites said, weighted."""
+
+
+@dataclass(frozen=True)
+class FederationResult:
+    """What a federation leaves.
+
+    Parameters
+    ----------
+    package : Package
+        The network's model.
+    scores : mapping of str to SiteScore
+        Of the shared model, by site.
+    personal : mapping of str to SiteScore
+        Of each site's own version of it; empty if the plan asks for none.
+    history : list of dict
+        One row a round.
+    """
+
+    package: Package
+    scores: Mapping[str, SiteScore]
+    personal: Mapping[str, SiteScore]
+    history: list[dict[str, float]]
+
+
+def run_federation(
+    plan: Plan, transport: Transport, output: Path, *, on_round: OnRound | None = None
+) -> FederationResult:  # fmt: skip
+    """Train, calibrate and judge one model over a network; called again with the same plan, go on after the last whole round.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the sites agreed on.
+    transport : Transport
+        The network.
+    output : Path
+        Folder for checkpoint, log, package and scores.
+    on_round : callable, optional
+        Told after each round.
+
+    Returns
+    -------
+    FederationResult
+        Also written to the folder.
+
+    Raises
+    ------
+    FederationError
+        If fewer sites than the quorum answer, or Newton's steps do not converge.
+    """
+    make_folder(output)
+    network = Network(plan, transport, output)
+    checkpoint = output / "checkpoint.safetensors"
+    setup, progress = read_checkpoint(checkpoint, plan)
+    if setup is None:
+        setup = network.prepare()
+    network.use(setup)
+    if progress is None:
+        progress = Progress(_first_model(network, plan, setup))
+        write_checkpoint(checkpoint, plan, setup, progress)
+    if isinstance(plan.method, RoundsSettings):
+        _take_rounds(network, plan.method, progress, setup, checkpoint, on_round)
+    final = progress.best if progress.best else progress.model
+    package = network.package(setup, final)
+    save_package(output / "package", package)
+    scores = network.judge("evaluate", final)
+    personal = isinstance(plan.method, RoundsSettings) and plan.method.personal_epochs
+    own = network.judge("personal", final) if personal else {}
+    result = FederationResult(package, scores, own, progress.history)
+    write_json(output / "federation.json", result_to_json(plan, result))
+    return result
+
+
+def score_package(plan: Plan, package: Package, transport: Transport, output: Path) -> Mapping[str, SiteScore]:
+    """Have every site score a package of this plan on its own test patients; nothing is trained.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the sites agreed on.
+    package : Package
+        As `run_federation` wrote it.
+    transport : Transport
+        The network.
+    output : Path
+        Folder for log and scores.
+
+    Returns
+    -------
+    mapping of str to SiteScore
+        By site.
+
+    Raises
+    ------
+    FederationError
+        If the package is not of the plan, or fewer sites than the quorum answer.
+    """
+    if package.summary.get("plan") != plan.digest or len(package.members) != 1:
+        raise FederationError(
+            f"the package was not made by plan {plan.name} ({plan.digest[:12]}); its sites agreed to another"
+        )
+    member = package.members[0]
+    edges = getattr(member.objective, "edges", np.zeros(0))
+    make_folder(output)
+    network = Network(plan, transport, output)
+    network.use(Setup(member.covariates, member.projection, edges))
+    scores = network.judge("evaluate", arrays_of(member.model))
+    write_json(output / "scores.json", scores_to_json(scores))
+    return scores
+
+
+def result_to_json(plan: Plan, result: FederationResult) -> dict[str, Any]:
+    """Return what a federation found as plain JSON values.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the sites agreed on.
+    result : FederationResult
+        What came of it.
+
+    Returns
+    -------
+    dict
+        For federation.json.
+    """
+    return {
+        "plan": plan.digest, "name": plan.name, "pathoml_version": pathoml_version(),
+        "shared": scores_to_json(result.scores), "personal": scores_to_json(result.personal), "history": result.history,
+    }  # fmt: skip
+
+
+def _first_model(network: Network, plan: Plan, setup: Setup) -> dict[str, AnyArray]:
+    """Return the model that training starts with; its linear part is the network's own linear model."""
+    model = arrays_of(build_model(plan, setup))
+    width = len(model["covariate_weight"])
+    method = plan.method
+    if isinstance(method, NewtonSettings):
+        tolerance, steps = method.tolerance, method.steps
+    elif method.start == "newton" and width:
+        tolerance, steps = 1e-6, 50
+    else:
+        return model
+    point = network.linear(setup, plan.train.covariate_ridge, tolerance, steps)
+    model["covariate_weight"] = point[:width].astype(np.float32)
+    if len(point) > width:
+        model["bias"] = point[width:].astype(np.float32)
+    return model
+
+
+def _take_rounds(
+    network: Network, method: RoundsSettings, progress: Progress, setup: Setup, checkpoint: Path,
+    on_round: OnRound | None,
+) -> None:  # fmt: skip
+    """Train by rounds, from where the checkpoint stands; the round loop of the federation."""
+    plan = network.plan
+    for number in range(len(progress.history), method.rounds):
+        request = network.message("train", named(progress.model) | _controls(progress, plan, setup), number)
+        answers = network.need(request, network.ready())
+        weights = [one.numbers[method.weight] for one in answers.values()]
+        row = {"round": float(number), "sites": float(len(answers)), **_weighted(answers)}
+        if method.keep == "best_validation":
+            _keep_if_better(progress, row)
+        mean = weighted_mean([models_of(one.arrays) for one in answers.values()], weights)
+        changes = [arrays_below(one.arrays, "control.") for one in answers.values()]
+        control = next_control(method.aggregation, progress.server.control, changes, len(plan.sites))
+        progress.model, server = aggregate(method.aggregation, progress.model, mean, progress.server)
+        progress.server = replace(server, control=control)
+        progress.history.append(row)
+        write_checkpoint(checkpoint, plan, setup, progress)
+        if on_round is not None:
+            on_round(number, method.rounds, row)
+    if method.keep == "best_validation":
+        answers = network.ask(network.message("validate", named(progress.model), method.rounds), network.ready())
+        _keep_if_better(progress, _weighted(answers))
+
+
+def _keep_if_better(progress: Progress, row: Mapping[str, float]) -> None:
+    """Keep the model that was just judged, if sites told its validation loss and it is the lowest so far."""
+    if row.get("validation_loss", float("inf")) < progress.best_loss:
+        progress.best, progress.best_loss = dict(progress.model), row["validation_loss"]
+
+
+def _weighted(answers: Answers) -> dict[str, float]:
+    """Return the sites' losses, each weighted by the patients that it is a mean over."""
+    row = {}
+    for loss, count in (("train_loss", "patients"), ("validation_loss", "validation_patients")):
+        told = [one.numbers for one in answers.values() if loss in one.numbers and one.numbers.get(count)]
+        if told:
+            row[loss] = sum(one[loss] * one[count] for one in told) / sum(one[count] for one in told)
+    return row
+
+
+def _controls(progress: Progress, plan: Plan, setup: Setup) -> dict[str, AnyArray]:
+    method = plan.method
+    if not isinstance(method, RoundsSettings) or not isinstance(method.aggregation, ScaffoldSettings):
+        return {}
+    if not progress.server.control:
+        trained = {name for name, one in build_model(plan, setup).named_parameters() if one.requires_grad}
+        return {f"control.{name}": np.zeros(progress.model[name].shape) for name in sorted(trained)}
+    return {f"control.{name}": one for name, one in progress.server.control.items()}

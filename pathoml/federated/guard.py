@@ -1,0 +1,262 @@
+"""The last thing between a site and the network: what is not on the list does not leave."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pathoml.errors import FederationError, RefusalCode, RefusedError
+from pathoml.federated.aggregation import change_norm
+from pathoml.federated.messages import Message
+from pathoml.federated.plan import METRICS, Plan, RoundsSettings, ScaffoldSettings
+from pathoml.federated.preprocessing import number_columns
+from pathoml.units import AnyArray
+
+Shape = tuple[int, ...]
+Arrays = dict[str, tuple[str, Shape]]
+
+COUNTS = frozenset({"patients", "events"})
+"""Without these no site can be weighted; they are told by any site that takes part, above its thresholds."""
+REPLICATES = 200
+"""Bootstrap samples of a site's test patients; drawn with randomness of the site's own, so that none can be undone."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What an answer may hold.
+
+    Parameters
+    ----------
+    arrays : mapping of str to tuple of (str, tuple of int)
+        Name to type and shape; each of them has to be there.
+    numbers : frozenset of str
+        Names of numbers; any of them may be absent.
+    norm : float or None
+        Longest change of ``model.*`` against what was asked with; None if no model is sent.
+    """
+
+    arrays: Mapping[str, tuple[str, Shape]] = field(default_factory=dict)
+    numbers: frozenset[str] = frozenset()
+    norm: float | None = None
+
+
+def release(answer: Message, request: Message, allowed: Allowed) -> Message:
+    """Let an answer through, or refuse to send it.
+
+    Parameters
+    ----------
+    answer : Message
+        What a site is about to send.
+    request : Message
+        What it answers.
+    allowed : Allowed
+        What it may hold.
+
+    Returns
+    -------
+    Message
+        The same answer.
+
+    Raises
+    ------
+    RefusedError
+        With code MAY_NOT_LEAVE, or LIMIT_OF_SITE for an update that is too long; the message says which array or number.
+    """
+    problem = _problem_with(answer, request, allowed)
+    if problem:
+        raise RefusedError(RefusalCode.MAY_NOT_LEAVE, f"answer {answer.kind}: {problem}")
+    if allowed.norm is not None:
+        norm = change_norm(models_of(request.arrays), models_of(answer.arrays))
+        if norm > allowed.norm:
+            raise RefusedError(
+                RefusalCode.LIMIT_OF_SITE,
+                f"the update of round {answer.round_number} is {norm:.3g} long, and no more than {allowed.norm:.3g} may leave",
+            )
+    return answer
+
+
+def accept(answer: Message, request: Message, allowed: Allowed) -> Message:
+    """Hold a site's answer against what was asked; the coordinator's side of `release`.
+
+    Parameters
+    ----------
+    answer : Message
+        As it came.
+    request : Message
+        What was asked.
+    allowed : Allowed
+        What an answer may hold.
+
+    Returns
+    -------
+    Message
+        The same answer.
+
+    Raises
+    ------
+    FederationError
+        If anything in it is not what was agreed on.
+    """
+    try:
+        return release(answer, request, allowed)
+    except RefusedError as error:
+        raise FederationError(str(error)) from error
+
+
+def models_of(arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """Return the arrays of a model among others.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Of a message.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Without the prefix ``model.``.
+    """
+    return {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+
+
+def metrics_allowed(plan: Plan, refused: tuple[str, ...]) -> frozenset[str]:
+    """Return the metrics that a site sends.
+
+    Parameters
+    ----------
+    plan : Plan
+        Which it is asked for.
+    refused : tuple of str
+        Which it refuses.
+
+    Returns
+    -------
+    frozenset of str
+        Names.
+    """
+    return frozenset(name for name in METRICS if name in plan.metrics and name not in refused)
+
+
+def allowed_answer(
+    request: Message, plan: Plan, *, refused: tuple[str, ...] = (), norm: float | None = None
+) -> Allowed:  # fmt: skip
+    """Return what an answer may hold, from plan and request alone, whatever a site has computed.
+
+    Parameters
+    ----------
+    request : Message
+        What was asked.
+    plan : Plan
+        What the network agreed on.
+    refused : tuple of str, optional
+        Metrics that the site never sends.
+    norm : float, optional
+        Longest update that the site sends; the plan's by default.
+
+    Returns
+    -------
+    Allowed
+        Names, types, shapes. Nothing for a request that is not of the protocol.
+    """
+    metrics = metrics_allowed(plan, refused)
+    arrays = _ARRAYS[request.kind](request, plan) if request.kind in _ARRAYS else {}
+    numbers = {
+        "join": COUNTS, "newton": frozenset({"loss"}), "train": metrics | COUNTS, "validate": metrics,
+        "evaluate": metrics | COUNTS, "personal": metrics | COUNTS,
+        "calibrate": frozenset({"patients", "risk_sum", "risk_squares"}),
+    }.get(request.kind, frozenset())  # fmt: skip
+    limit = plan.update_norm if norm is None else norm
+    return Allowed(arrays, numbers, limit if request.kind == "train" else None)
+
+
+_REAL, _WHOLE = "float64", "int64"
+
+
+def _of_values(request: Message, plan: Plan) -> Arrays:
+    numbers = (len(number_columns(plan)),)
+    words = [one for one in plan.covariates if one.kind == "categorical"]
+    return {
+        "numbers.count": (_WHOLE, numbers), "numbers.sum": (_REAL, numbers), "patients": (_WHOLE, (1,)),
+        **{f"words.{index}": (_WHOLE, (len(one.words) + 1,)) for index, one in enumerate(words)},
+    }  # fmt: skip
+
+
+def _of_squares(request: Message, plan: Plan) -> Arrays:
+    return {"numbers.square": (_REAL, (len(number_columns(plan)),))}
+
+
+def _of_products(request: Message, plan: Plan) -> Arrays:
+    blocks = [one for one in plan.covariates if one.kind == "block"]
+    return {f"products.{index}": (_REAL, (len(one.columns), len(one.columns))) for index, one in enumerate(blocks)}
+
+
+def _of_tiles(request: Message, plan: Plan) -> Arrays:
+    if plan.features is None:
+        return {}
+    dim = plan.features.dim
+    arrays: Arrays = {
+        "tiles.count": (_WHOLE, (1,)), "tiles.total": (_REAL, (dim,)), "tiles.products": (_REAL, (dim, dim))
+    }  # fmt: skip
+    return arrays | ({"tiles.standard": (_REAL, (dim, dim))} if plan.features.scaling == "site" else {})
+
+
+def _of_times(request: Message, plan: Plan) -> Arrays:
+    return {"times.events": (_WHOLE, (len(plan.grid),))}
+
+
+def _of_newton(request: Message, plan: Plan) -> Arrays:
+    width = request.arrays["parameters"].shape[0]
+    return {"gradient": (_REAL, (width,)), "hessian": (_REAL, (width, width))}
+
+
+def _of_train(request: Message, plan: Plan) -> Arrays:
+    model = {name: (one.dtype.name, one.shape) for name, one in request.arrays.items() if name.startswith("model.")}
+    method = plan.method
+    if not isinstance(method, RoundsSettings) or not isinstance(method.aggregation, ScaffoldSettings):
+        return model
+    return model | {name: (_REAL, one.shape) for name, one in request.arrays.items() if name.startswith("control.")}
+
+
+def _of_evaluate(request: Message, plan: Plan) -> Arrays:
+    return {f"replicates.{name}": (_REAL, (REPLICATES,)) for name in ("concordant", "comparable")}
+
+
+def _of_calibrate(request: Message, plan: Plan) -> Arrays:
+    cells = (len(plan.grid),)
+    out = request.arrays["model.bias"].shape
+    return {"slides": (_REAL, out), "hazard.events": (_WHOLE, cells), "hazard.exposure": (_REAL, cells)}
+
+
+_ARRAYS: dict[str, Callable[[Message, Plan], Arrays]] = {
+    "values": _of_values, "squares": _of_squares, "products": _of_products, "tiles": _of_tiles, "times": _of_times,
+    "newton": _of_newton, "train": _of_train, "evaluate": _of_evaluate, "personal": _of_evaluate,
+    "calibrate": _of_calibrate,
+}  # fmt: skip
+
+
+def _problem_with(answer: Message, request: Message, allowed: Allowed) -> str:
+    if answer.plan != request.plan or answer.round_number != request.round_number:
+        return "it is of another plan or round than what was asked"
+    return _problem_with_arrays(answer.arrays, allowed) or _problem_with_numbers(answer.numbers, allowed)
+
+
+def _problem_with_arrays(arrays: Mapping[str, AnyArray], allowed: Allowed) -> str:
+    names = set(arrays) ^ set(allowed.arrays)
+    if names:
+        return f"arrays {', '.join(sorted(names)[:5])} are missing or not on the list"
+    for name, (dtype, shape) in allowed.arrays.items():
+        array = arrays[name]
+        if array.dtype.name != dtype or array.shape != shape:
+            return f"array {name} is {array.dtype.name} {array.shape}, not {dtype} {shape}"
+    endless = {name for name, array in arrays.items() if not np.isfinite(array).all()}
+    if endless:
+        return f"array(s) {', '.join(sorted(endless)[:5])} not finite"
+    return ""
+
+
+def _problem_with_numbers(numbers: Mapping[str, float], allowed: Allowed) -> str:
+    unlisted = set(numbers) - allowed.numbers
+    infinite = {name for name, value in numbers.items() if not np.isfinite(value)}
+    if unlisted or infinite:
+        return f"numbers {', '.join(sorted(unlisted | infinite)[:5])} are not on the list, or not finite"
+    return ""

@@ -1,0 +1,351 @@
+"""What the coordinator asks of a network, and how it holds the answers against what was asked."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathoml.bags import FeatureSpec
+from pathoml.errors import FederationError
+from pathoml.federated.guard import accept, allowed_answer
+from pathoml.federated.judging import calibrated, member_of
+from pathoml.federated.linear import LinearTerms, add_terms, newton_step, penalised
+from pathoml.federated.messages import Message, from_bytes
+from pathoml.federated.plan import FixedBins, Plan
+from pathoml.federated.preprocessing import add_sums, edges_from_counts, mean_of, spread_of, transform_of
+from pathoml.federated.scores import SiteScore
+from pathoml.federated.setup import Setup
+from pathoml.federated.transport import Transport
+from pathoml.files import append_line
+from pathoml.mil.projection import TileProjection, TileSums, principal_components, projection_of
+from pathoml.packages import Member, Package
+from pathoml.provenance import pathoml_version
+from pathoml.train_settings import CoxLossSettings
+from pathoml.units import AnyArray, FloatArray
+
+logger = logging.getLogger(__name__)
+
+
+class Network:
+    """The sites as the coordinator asks them; it keeps a log of who did not answer, and why.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the sites agreed on.
+    transport : Transport
+        The wires.
+    output : Path
+        Folder for the log.
+    """
+
+    def __init__(self, plan: Plan, transport: Transport, output: Path) -> None:
+        self.plan, self._transport, self._log = plan, transport, output / "coordinator.jsonl"
+        self._setup: dict[str, AnyArray] = {}
+        self._set_up: set[str] = set()
+
+    def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
+        """Send a request to sites, all by default, and return the answers that are as they should be.
+
+        Parameters
+        ----------
+        request : Message
+            The same for all.
+        sites : sequence of str, optional
+            Who is asked.
+
+        Returns
+        -------
+        dict of str to Message
+            By site; what is wrong with the others is in the log.
+        """
+        asked = tuple(self._transport.sites if sites is None else sites)
+        answers: dict[str, Message] = {}
+        got = self._transport.exchange(request, asked, self.plan.quorum)
+        for name in asked:
+            if name not in got:
+                self._note(request, name, "no answer")
+                self._set_up.discard(name)
+                continue
+            try:
+                answer = from_bytes(got[name])
+                if answer.code:
+                    self._note(request, name, answer.code)
+                    self._set_up.discard(name)
+                    continue
+                answers[name] = accept(answer, request, allowed_answer(request, self.plan))
+            except FederationError as error:
+                self._note(request, name, f"refused here: {error}")
+        return answers
+
+    def need(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
+        """Ask, and stop if fewer sites than the quorum give a good answer.
+
+        Parameters
+        ----------
+        request : Message
+            The same for all.
+        sites : sequence of str, optional
+            Who is asked.
+
+        Returns
+        -------
+        dict of str to Message
+            By site.
+
+        Raises
+        ------
+        FederationError
+            With how many answered.
+        """
+        answers = self.ask(request, sites)
+        if len(answers) < self.plan.quorum:
+            raise FederationError(
+                f"{request.kind}, round {request.round_number}: {len(answers)} of {len(self._transport.sites)} sites gave an "
+                f"answer that can be used, and the quorum is {self.plan.quorum}; {self._log.name} says which did not, and why"
+            )
+        return answers
+
+    def message(self, kind: str, arrays: Mapping[str, AnyArray] | None = None, number: int = 0) -> Message:
+        """Return a request of this plan.
+
+        Parameters
+        ----------
+        kind : str
+            What is asked.
+        arrays : mapping of str to ndarray, optional
+            What is sent along.
+        number : int, optional
+            The round.
+
+        Returns
+        -------
+        Message
+            To be sent.
+        """
+        return Message(kind, self.plan.digest, number, arrays or {})
+
+    def use(self, setup: Setup) -> None:
+        """Give the sites what they share before training.
+
+        Parameters
+        ----------
+        setup : Setup
+            Transforms and time bins.
+        """
+        self._setup = setup.to_arrays(self.plan)
+        self._set_up = set()
+        self.ready()
+
+    def ready(self) -> list[str]:
+        """Return the sites that have the setup, after sending it to those that do not: one that was away may be back.
+
+        Returns
+        -------
+        list of str
+            In the order of the network.
+        """
+        missing = [name for name in self._transport.sites if name not in self._set_up]
+        if missing:
+            self._set_up |= set(self.ask(self.message("setup", self._setup), missing))
+        return [name for name in self._transport.sites if name in self._set_up]
+
+    def prepare(self) -> Setup:
+        """Fit the network's transforms on sums of the sites that take part.
+
+        Returns
+        -------
+        Setup
+            The same that their patients in one place would give.
+
+        Raises
+        ------
+        FederationError
+            If too few sites answer, or one leaves between two sums.
+        """
+        plan = self.plan
+        sites = list(self.need(self.message("join")))
+        edges = np.zeros(0)
+        if not isinstance(plan.train.loss, CoxLossSettings):
+            edges = self._edges(sites)
+        values = self.need(self.message("values"), sites)
+        sites = list(values)
+        sums = add_sums([one.arrays for one in values.values()])
+        squares = self._same(self.message("squares", {"numbers.mean": mean_of(sums)}), sites)
+        spread = spread_of(sums, add_sums([one.arrays for one in squares.values()]))
+        products: dict[str, AnyArray] = {}
+        if any(one.kind == "block" for one in plan.covariates):
+            asked = self.message("products", {"numbers.mean": spread.mean, "numbers.scale": spread.scale})
+            products = add_sums([one.arrays for one in self._same(asked, sites).values()])
+        return Setup(transform_of(plan, sums, spread, products), self._projection(sites), edges)
+
+    def _same(self, request: Message, sites: Sequence[str]) -> dict[str, Message]:
+        """Ask the sites whose sums are in already: without one of them the sums would not fit together."""
+        answers = self.need(request, sites)
+        gone = [name for name in sites if name not in answers]
+        if gone:
+            raise FederationError(f"site(s) {', '.join(gone)} left while transforms were fitted; start again")
+        return answers
+
+    def _edges(self, sites: Sequence[str]) -> FloatArray:
+        bins = self.plan.bins
+        if isinstance(bins, FixedBins):
+            return np.asarray(bins.edges_days, dtype=np.float64)
+        counts = add_sums([one.arrays for one in self.need(self.message("times"), sites).values()])["times.events"]
+        return edges_from_counts(counts, np.asarray(self.plan.grid), bins.bins)
+
+    def _projection(self, sites: Sequence[str]) -> TileProjection | None:
+        if self.plan.features is None:
+            return None
+        sums = add_sums([one.arrays for one in self.need(self.message("tiles"), sites).values()])
+        count = int(sums["tiles.count"][0])
+        components = self.plan.model.tile_components
+        tiles = TileSums(count, sums["tiles.total"], sums["tiles.products"])
+        if self.plan.features.scaling == "network":
+            return projection_of(tiles, components)
+        shared = projection_of(tiles, None)  # for hospitals that have no tiles of their own yet to be standardised by
+        if components is None:
+            return shared
+        return replace(shared, components=principal_components(sums["tiles.standard"] / count, components, count))
+
+    def linear(self, setup: Setup, ridge: float, tolerance: float, steps: int) -> FloatArray:
+        """Fit the linear model of the covariates by Newton steps, each shortened until the loss falls.
+
+        Parameters
+        ----------
+        setup : Setup
+            Transforms.
+        ridge : float
+            Of the coefficients, on the summed loss.
+        tolerance : float
+            Longest step at which it has converged.
+        steps : int
+            At most.
+
+        Returns
+        -------
+        ndarray of float64, shape (columns + levels,)
+            Coefficients, then levels.
+
+        Raises
+        ------
+        FederationError
+            If it does not converge.
+        """
+        objective = setup.objective(self.plan)
+        columns = len(setup.transform.names)
+        point = np.zeros(columns + (objective.out if objective.has_level else 0))
+        sites = self.ready()
+        terms = self._terms(point, sites, columns, ridge)
+        for _ in range(steps):
+            step = newton_step(terms)
+            length = 1.0
+            while True:
+                following = self._terms(point + length * step, sites, columns, ridge)
+                if following.loss <= terms.loss + 1e-12 * abs(terms.loss) or length < 1e-6:
+                    break
+                length /= 2
+            point, terms = point + length * step, following
+            if float(np.abs(length * step).max(initial=0.0)) < tolerance:
+                return point
+        raise FederationError(
+            f"Newton's steps did not converge in {steps}; raise method.steps or train.covariate_ridge"
+        )
+
+    def _terms(self, point: FloatArray, sites: Sequence[str], columns: int, ridge: float) -> LinearTerms:
+        answers = self._same(self.message("newton", {"parameters": point}), sites)
+        parts = [
+            LinearTerms(one.numbers["loss"], one.arrays["gradient"], one.arrays["hessian"]) for one in answers.values()
+        ]
+        return penalised(add_terms(parts), point, columns, ridge)
+
+    def judge(self, kind: str, model: Mapping[str, AnyArray]) -> dict[str, SiteScore]:
+        """Have the sites score a model.
+
+        Parameters
+        ----------
+        kind : str
+            ``evaluate`` as it is, ``personal`` after each has fitted it to its own patients.
+        model : mapping of str to ndarray
+            Weights.
+
+        Returns
+        -------
+        dict of str to SiteScore
+            By site.
+        """
+        answers = self.ask(self.message(kind, named(model)), self.ready())
+        return {
+            name: SiteScore(one.numbers, one.arrays["replicates.concordant"], one.arrays["replicates.comparable"])
+            for name, one in answers.items()
+        }
+
+    def package(self, setup: Setup, model: Mapping[str, AnyArray]) -> Package:
+        """Calibrate a model by sums of the sites, and make a package of it.
+
+        Parameters
+        ----------
+        setup : Setup
+            Transforms.
+        model : mapping of str to ndarray
+            Weights.
+
+        Returns
+        -------
+        Package
+            Of one member.
+
+        Raises
+        ------
+        FederationError
+            If too few sites answer.
+        """
+        answers = self.need(self.message("calibrate", named(model)), self.ready())
+        arrays = [dict(one.arrays) for one in answers.values()]
+        numbers = [dict(one.numbers) for one in answers.values()]
+        member: Member = calibrated(member_of(self.plan, setup, dict(model)), self.plan, arrays, numbers)
+        plan, features = self.plan, self.plan.features
+        spec = None
+        if features is not None:
+            spec = FeatureSpec(
+                features.encoder, features.weights_digest, features.target_mpp, features.tile_px, features.precision_asked,
+                features.settings_digest,
+            )  # fmt: skip
+        summary: dict[str, Any] = {
+            "endpoint": plan.endpoint, "plan": plan.digest, "network": plan.name, "sites": len(answers),
+            "patients": int(sum(one["patients"] for one in numbers)),
+            "events": int(sum(one["hazard.events"].sum() for one in arrays)),
+            "pathoml_version": pathoml_version(), "config_digest": plan.digest,
+            "encoder_licence": "as of the encoder" if features else "no encoder",
+            "encoder_pretraining": "as of the encoder" if features else "no encoder",
+        }  # fmt: skip
+        return Package((member,), spec, None, plan.grid, summary)
+
+    def _note(self, request: Message, site: str, what: str) -> None:
+        logger.warning("site %s, %s of round %d: %s", site, request.kind, request.round_number, what)
+        row = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"), "plan": request.plan, "round": request.round_number,
+            "asked": request.kind, "site": site, "what": what,
+        }  # fmt: skip
+        append_line(self._log, json.dumps(row))
+
+
+def named(model: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    """Return a model's weights under the names by which they travel.
+
+    Parameters
+    ----------
+    model : mapping of str to ndarray
+        Weights.
+
+    Returns
+    -------
+    dict of str to ndarray
+        With the prefix ``model.``.
+    """
+    return {f"model.{name}": one for name, one in model.items()}

@@ -1,0 +1,329 @@
+"""Transforms that the whole network shares, fitted on sums of sites; what a site adds up, and what the coordinator makes of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, FittedNumeric, NumericCovariate
+from pathoml.errors import FederationError
+from pathoml.federated.plan import Plan, PlanBlock, PlanCategories
+from pathoml.units import AnyArray, FloatArray, IntArray
+
+SMALL_CELL = 5
+"""A word that fewer patients of a site have is counted as nobody's there."""
+
+Arrays = Mapping[str, AnyArray]
+
+
+def number_columns(plan: Plan) -> list[str]:
+    """Return the numeric columns of a plan, blocks included, in the order of its sums.
+
+    Parameters
+    ----------
+    plan : Plan
+        With its covariates.
+
+    Returns
+    -------
+    list of str
+        Names in the clinical table.
+    """
+    single = [one.column for one in plan.covariates if isinstance(one, NumericCovariate)]
+    return single + [name for one in plan.covariates if isinstance(one, PlanBlock) for name in one.columns]
+
+
+def word_covariates(plan: Plan) -> list[PlanCategories]:
+    """Return the covariates of a plan that are words.
+
+    Parameters
+    ----------
+    plan : Plan
+        With its covariates.
+
+    Returns
+    -------
+    list of PlanCategories
+        In its order.
+    """
+    return [one for one in plan.covariates if isinstance(one, PlanCategories)]
+
+
+def sum_values(plan: Plan, raw: pd.DataFrame, *, small_cell: int = SMALL_CELL) -> dict[str, AnyArray]:
+    """Add up a site's covariates: the first of two passes.
+
+    Parameters
+    ----------
+    plan : Plan
+        Which.
+    raw : DataFrame
+        Training patients of the site.
+    small_cell : int, optional
+        Words that fewer patients have are counted as nobody's.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``numbers.count`` and ``numbers.sum`` of shape (columns,); ``words.K`` of shape (words + 1,), the last for missing.
+    """
+    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
+    sums: dict[str, AnyArray] = {
+        "numbers.count": (~np.isnan(values)).sum(axis=0).astype(np.int64),
+        "numbers.sum": np.nansum(values, axis=0),
+        "patients": np.array([len(raw)], dtype=np.int64),
+    }
+    for number, one in enumerate(word_covariates(plan)):
+        words = raw[one.column].astype(str).to_numpy()
+        counts = np.array([(words == word).sum() for word in one.words], dtype=np.int64)
+        counts = np.append(counts, len(words) - counts.sum())
+        sums[f"words.{number}"] = np.where(counts < small_cell, 0, counts)
+    return sums
+
+
+def sum_squares(plan: Plan, raw: pd.DataFrame, mean: FloatArray) -> dict[str, AnyArray]:
+    """Add up squares around the network's means: the second pass.
+
+    Parameters
+    ----------
+    plan : Plan
+        Which.
+    raw : DataFrame
+        Training patients of the site.
+    mean : ndarray of float64, shape (columns,)
+        The network's.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``numbers.square`` of shape (columns,).
+    """
+    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
+    return {"numbers.square": np.nansum((values - mean) ** 2, axis=0)}
+
+
+def sum_products(plan: Plan, raw: pd.DataFrame, mean: FloatArray, scale: FloatArray) -> dict[str, AnyArray]:
+    """Add up products of each block's standardised columns; a missing value is the mean.
+
+    Parameters
+    ----------
+    plan : Plan
+        Which.
+    raw : DataFrame
+        Training patients of the site.
+    mean, scale : ndarray of float64, shape (columns,)
+        The network's.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``products.K`` of shape (columns of block K, the same).
+    """
+    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
+    standard = np.where(np.isnan(values), 0.0, (values - mean) / scale)
+    return {
+        f"products.{number}": standard[:, columns].T @ standard[:, columns]
+        for number, columns in enumerate(_block_columns(plan))
+    }
+
+
+def add_sums(parts: Sequence[Arrays]) -> dict[str, AnyArray]:
+    """Add what several sites summed up.
+
+    Parameters
+    ----------
+    parts : sequence of mapping of str to ndarray
+        The same names and shapes.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Their sums.
+    """
+    return {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Means and deviations of the network's numeric columns.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of float64, shape (columns,)
+        A missing value counts as the mean; the scale is 1 where nothing varies.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+
+
+def mean_of(sums: Arrays) -> FloatArray:
+    """Return the network's means.
+
+    Parameters
+    ----------
+    sums : mapping of str to ndarray
+        Of `sum_values`, over all sites.
+
+    Returns
+    -------
+    ndarray of float64, shape (columns,)
+        0 for a column that nobody has a value of.
+    """
+    count = np.asarray(sums["numbers.count"], dtype=np.float64)
+    return np.divide(sums["numbers.sum"], count, out=np.zeros(len(count)), where=count > 0)
+
+
+def spread_of(sums: Arrays, squares: Arrays) -> Spread:
+    """Return the network's means and deviations.
+
+    Parameters
+    ----------
+    sums, squares : mapping of str to ndarray
+        Of `sum_values` and `sum_squares`, over all sites.
+
+    Returns
+    -------
+    Spread
+        For `transform_of`.
+    """
+    mean = mean_of(sums)
+    deviation = np.sqrt(np.asarray(squares["numbers.square"]) / float(sums["patients"][0]))
+    return Spread(mean, np.where(deviation > 1e-12 * np.maximum(1.0, np.abs(mean)), deviation, 1.0))
+
+
+def transform_of(plan: Plan, sums: Arrays, spread: Spread, products: Arrays) -> CovariateTransform:
+    """Make the transform that all sites use.
+
+    Parameters
+    ----------
+    plan : Plan
+        Which covariates.
+    sums : mapping of str to ndarray
+        Of `sum_values`, over all sites.
+    spread : Spread
+        Of the numeric columns.
+    products : mapping of str to ndarray
+        Of `sum_products`, over all sites; empty for a plan without blocks.
+
+    Returns
+    -------
+    CovariateTransform
+        In the order of the plan.
+
+    Raises
+    ------
+    FederationError
+        If a block or a word has no spread over the whole network.
+    """
+    numbers, words, blocks = iter(range(len(spread.mean))), 0, 0
+    parts: list[FittedNumeric | FittedCategorical | FittedBlock] = []
+    spans = _block_columns(plan)
+    for one in plan.covariates:
+        if isinstance(one, NumericCovariate):
+            at = next(numbers)
+            mean, scale = float(spread.mean[at]), float(spread.scale[at])
+            parts.append(FittedNumeric(one.column, mean, mean, scale))
+        elif isinstance(one, PlanCategories):
+            parts.append(_fitted_words(one, np.asarray(sums[f"words.{words}"], dtype=np.int64)))
+            words += 1
+        else:
+            span, patients = spans[blocks], float(sums["patients"][0])
+            parts.append(_fitted_block(one, spread, span, np.asarray(products[f"products.{blocks}"]), patients))
+            blocks += 1
+    return CovariateTransform(tuple(parts))
+
+
+def merged_counts(times: FloatArray, grid: FloatArray, smallest: int) -> IntArray:
+    """Count times in the cells of a grid, each cell joined with those after it until it holds enough.
+
+    Parameters
+    ----------
+    times : ndarray of float64, shape (n,)
+        Times of events.
+    grid : ndarray of float64, shape (cells,)
+        Ends of the cells.
+    smallest : int
+        Fewest that are told together; a rest at the end goes to the last cell that is told.
+
+    Returns
+    -------
+    ndarray of int64, shape (cells,)
+        0 in cells whose count stands further on.
+    """
+    cells = np.minimum(np.searchsorted(grid, times), len(grid) - 1)
+    counts = np.bincount(cells, minlength=len(grid)).astype(np.int64)
+    told = np.zeros(len(grid), dtype=np.int64)
+    waiting, last = 0, -1
+    for cell, count in enumerate(counts.tolist()):
+        waiting += count
+        if waiting >= max(1, smallest):
+            told[cell], waiting, last = waiting, 0, cell
+    if waiting and last >= 0:
+        told[last] += waiting
+    return told
+
+
+def edges_from_counts(counts: IntArray, grid: FloatArray, bins: int) -> FloatArray:
+    """Choose time bins with about as many events each.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (cells,)
+        Of `merged_counts`, over all sites.
+    grid : ndarray of float64, shape (cells,)
+        Ends of the cells, the last of which ends follow-up.
+    bins : int
+        Wanted; fewer result where cells hold too many.
+
+    Returns
+    -------
+    ndarray of float64, shape (edges,)
+        From 0 to the last of the grid.
+
+    Raises
+    ------
+    FederationError
+        If no event was told.
+    """
+    total = int(counts.sum())
+    if total == 0:
+        raise FederationError(
+            "no site told of enough events to choose time bins; give the plan bins: {kind: fixed, ...}"
+        )
+    reached = np.cumsum(counts) / total
+    wanted = np.arange(1, bins) / bins
+    inner = grid[np.minimum(np.searchsorted(reached, wanted - 1e-12), len(grid) - 1)]
+    return np.unique(np.concatenate([[0.0], inner[inner < grid[-1]], [grid[-1]]]))
+
+
+def _block_columns(plan: Plan) -> list[slice]:
+    start = sum(isinstance(one, NumericCovariate) for one in plan.covariates)
+    spans = []
+    for one in plan.covariates:
+        if isinstance(one, PlanBlock):
+            spans.append(slice(start, start + len(one.columns)))
+            start += len(one.columns)
+    return spans
+
+
+def _fitted_words(one: PlanCategories, counts: IntArray) -> FittedCategorical:
+    found = {word: int(count) for word, count in zip((*one.words, ""), counts, strict=True) if count}
+    if not found:
+        raise FederationError(f"covariate {one.column}: no site has enough patients with any of its words")
+    levels = tuple(sorted(found))
+    fill = "" if "" in found else max(levels, key=lambda word: found[word])
+    return FittedCategorical(one.column, levels, fill)
+
+
+def _fitted_block(one: PlanBlock, spread: Spread, span: slice, products: FloatArray, patients: float) -> FittedBlock:
+    variances, vectors = np.linalg.eigh(products)
+    order = np.argsort(variances)[::-1]
+    order = order[variances[order] > max(float(variances.max()), 0.0) * 1e-10][: one.components]
+    if len(order) == 0:
+        raise FederationError(f"block {one.name}: its columns do not vary over the network")
+    axes = vectors[:, order].T
+    axes = axes * np.sign(axes[np.arange(len(order)), np.abs(axes).argmax(axis=1)])[:, None]
+    components = axes / np.sqrt(variances[order] / patients)[:, None]
+    mean = spread.mean[span]
+    return FittedBlock(one.name, one.name, one.columns, mean, mean, spread.scale[span], components)

@@ -1,0 +1,57 @@
+"""How a model does, by site and over all of them, from pairs of patients that never leave their site."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pathoml.units import FloatArray
+
+
+@dataclass(frozen=True)
+class SiteScore:
+    """How a model does on one site's test patients.
+
+    Parameters
+    ----------
+    numbers : mapping of str to float
+        Patients, events, concordance with its interval, pairs; empty where there are too few to tell.
+    concordant, comparable : ndarray of float64, shape (replicates,)
+        Pairs in bootstrap samples of the site's patients.
+    """
+
+    numbers: Mapping[str, float]
+    concordant: FloatArray
+    comparable: FloatArray
+
+
+def scores_to_json(scores: Mapping[str, SiteScore]) -> dict[str, Any]:
+    """Return scores by site, and over all sites by their pairs, as plain JSON values.
+
+    Parameters
+    ----------
+    scores : mapping of str to SiteScore
+        By site.
+
+    Returns
+    -------
+    dict
+        ``sites`` with the numbers of each; ``overall`` with concordance and 95 % interval over within-site pairs, and the mean
+        over sites.
+    """
+    told = [one for one in scores.values() if one.numbers.get("comparable")]
+    overall: dict[str, float] = {}
+    if told:
+        above = np.sum([one.concordant for one in told], axis=0)
+        below = np.sum([one.comparable for one in told], axis=0)
+        ratio = above[below > 0] / below[below > 0]
+        low, high = np.quantile(ratio, [0.025, 0.975]) if len(ratio) else (np.nan, np.nan)
+        pairs = sum(one.numbers["comparable"] for one in told)
+        overall = {
+            "concordance": sum(one.numbers["concordant"] for one in told) / pairs,
+            "concordance_low": float(low), "concordance_high": float(high),
+            "mean_over_sites": float(np.mean([one.numbers["concordant"] / one.numbers["comparable"] for one in told])),
+            "sites": float(len(told)),
+        }  # fmt: skip
+    return {"sites": {name: dict(one.numbers) for name, one in scores.items()}, "overall": overall}

@@ -1,0 +1,340 @@
+"""What the federation's commands do: check and rehearse at a site, approve, simulate, score."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pathoml.config import load_config
+from pathoml.errors import CohortError, FederationError, InputError, Problem
+from pathoml.federated.approvals import Approvals
+from pathoml.federated.compare import Comparison, compare
+from pathoml.federated.coordinator import FederationResult, run_federation
+from pathoml.federated.messages import Message, from_bytes, to_bytes
+from pathoml.federated.plan import Plan, RoundsSettings
+from pathoml.federated.simulate import simulate, site_name, split_cohort
+from pathoml.federated.site import Site, site_of
+from pathoml.federated.site_data import SiteData, SiteReading, examine_patients, examine_site, load_site
+from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, SiteSettings, read_site
+from pathoml.federated.transport import Answering, Transport
+from pathoml.files import write_json
+from pathoml.pipeline.stages import StageContext
+from pathoml.train import follow_up
+
+
+def site_facts(settings: SiteSettings, plan: Plan, reading: SiteReading) -> list[tuple[str, str]]:
+    """Return what a site would bring into a plan, for its own eyes.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        Of the site.
+    plan : Plan
+        What it is held against.
+    reading : SiteReading
+        What was found.
+
+    Returns
+    -------
+    list of (str, str)
+        Rows of a table.
+    """
+    facts = [
+        ("Plan", f"{plan.name}, hash {plan.digest}"),
+        ("Approved here", "yes" if is_approved(settings, plan) else "no"),
+    ]
+    if reading.data is None:
+        return facts
+    data = reading.data
+    for title, names in (("Training", data.train), ("Validation", data.validation), ("Test", data.test)):
+        facts.append((f"{title} patients", f"{len(names)}, {int(follow_up(data.cohort, names)[1].sum())} events"))
+    least, fewest = settings.limits.patients_for(plan), settings.limits.events_for(plan)
+    facts.append(("Nothing is said of fewer than", f"{least} patients or {fewest} events"))
+    facts.append(("Longest update that leaves", f"{settings.limits.norm_for(plan):g}"))
+    return facts
+
+
+def is_approved(settings: SiteSettings, plan: Plan) -> bool:
+    """Tell whether a site has agreed to a plan.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        Of the site.
+    plan : Plan
+        As the site's copy of the file has it.
+
+    Returns
+    -------
+    bool
+        By the hash of the plan.
+    """
+    return any(one.digest == plan.digest for one in Approvals(settings.folder).approved())
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """One answer that would leave a site.
+
+    Parameters
+    ----------
+    asked : str
+        What it answers.
+    answer : Message
+        What it holds, whole.
+    bytes_sent : int
+        Its length.
+    """
+
+    asked: str
+    answer: Message
+    bytes_sent: int
+
+
+def rehearse(settings: SiteSettings, plan: Plan, folder: Path) -> list[Leaving]:
+    """Take one round at a site without any network, and keep everything that would have left.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        Of the site.
+    plan : Plan
+        It need not be approved: nothing leaves.
+    folder : Path
+        For what the rehearsal writes.
+
+    Returns
+    -------
+    list of Leaving
+        In order.
+
+    Raises
+    ------
+    RefusedError
+        If the site's data do not fit the plan.
+    FederationError
+        If the site would refuse to take part.
+    """
+    data = load_site(settings, plan)
+    alone = {"sites": (settings.name,), "quorum": 1}
+    if isinstance(plan.method, RoundsSettings):
+        plan = plan.model_copy(update={**alone, "method": plan.method.model_copy(update={"rounds": 1})})
+    else:
+        plan = plan.model_copy(update=alone)
+    site = Site(folder / "site", lambda _: plan, lambda _: data, settings.limits)
+    listener = _Listener(settings.name, site)
+    run_federation(plan, listener, folder / "coordinator")
+    return listener.heard
+
+
+class _Listener:
+    """A network of one site that keeps what it is told."""
+
+    def __init__(self, name: str, site: Answering) -> None:
+        self._name, self._site = name, site
+        self.heard: list[Leaving] = []
+
+    @property
+    def sites(self) -> Sequence[str]:
+        return (self._name,)
+
+    def exchange(self, request: Message, sites: Sequence[str], quorum: int) -> Mapping[str, bytes]:
+        content = self._site.answer(to_bytes(request))
+        self.heard.append(Leaving(request.kind, from_bytes(content), len(content)))
+        return {self._name: content}
+
+
+def approve(settings: SiteSettings, plan: Plan, stated: str) -> None:
+    """Agree to a plan at a site.
+
+    Parameters
+    ----------
+    settings : SiteSettings
+        Of the site.
+    plan : Plan
+        As the site's copy of the file has it.
+    stated : str
+        The hash that the site was told.
+
+    Raises
+    ------
+    ConfigError
+        If the plan's hash is another.
+    """
+    Approvals(settings.folder).approve(plan, stated)
+
+
+def network_of_cohort(plan: Plan, config_path: Path, overrides: Sequence[str]) -> dict[str, SiteData]:
+    """Divide the cohort of a study into the sites of a plan by its hospitals.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its sites.
+    config_path : Path
+        The study's YAML file; its cohort, slides and bags are used.
+    overrides : sequence of str
+        ``key.subkey=value``.
+
+    Returns
+    -------
+    dict of str to SiteData
+        By site.
+
+    Raises
+    ------
+    CohortError
+        With everything that does not fit the plan.
+    InputError
+        If the study names no column for the hospital.
+    """
+    config = load_config(config_path, overrides)
+    if config.cohort.site is None:
+        raise InputError(f"{config_path.name}: cohort.site is missing; name the column of the hospital")
+    settings = SiteSettings(name="all", cohort=config.cohort, slides=config.slides)
+    reading = examine_patients(settings, plan)
+    if reading.problems or reading.cohort is None:
+        problems = [problem for _, problem in reading.problems]
+        raise CohortError(f"{len(problems)} problem(s) with the data of plan {plan.name}", problems)
+    unknown = sorted({site_name(text) for text in reading.cohort.site.tolist()} - set(plan.sites) - {""})
+    if unknown:
+        shown = ", ".join(unknown[:10])
+        raise CohortError(
+            f"plan {plan.name}: hospitals of the cohort are not among its sites",
+            [
+                Problem(
+                    "sites",
+                    f"{shown}; add them to the plan, or name a column whose values are its sites as cohort.site",
+                )
+            ],
+        )
+    return split_cohort(reading.cohort, reading.features, plan, reading.is_test)
+
+
+def simulate_sites(
+    plan: Plan, sites: Sequence[Path], output: Path, context: StageContext
+) -> FederationResult:  # fmt: skip
+    """Run a federation of several site files in this process.
+
+    Parameters
+    ----------
+    plan : Plan
+        What they agree on; approval is not asked for, since all of it stays on this machine.
+    sites : sequence of Path
+        Their settings files.
+    output : Path
+        Folder for everything.
+    context : StageContext
+        Device and listener.
+
+    Returns
+    -------
+    FederationResult
+        Of the shared model.
+
+    Raises
+    ------
+    FederationError
+        If a site of the plan has no file.
+    """
+    read = [read_site(path) for path in sites]
+    by_name = {one.name: one for one in read}
+    missing = [name for name in plan.sites if name not in by_name]
+    if missing:
+        raise FederationError(f"plan {plan.name}: no settings file is given for site(s) {', '.join(missing)}")
+    from pathoml.federated.transport import InProcess
+
+    def member(name: str) -> Site:
+        settings = by_name[name].model_copy(update={"folder": output / "sites" / name, "device": context.device})
+        return site_of(settings, lambda _: plan)
+
+    transport: Transport = InProcess({name: member(name) for name in plan.sites})
+    return run_federation(
+        plan,
+        transport,
+        output / "coordinator",
+        on_round=lambda done, total, _: context.progress("federation", done + 1, total),
+    )
+
+
+def simulate_cohort(
+    plan: Plan, parts: Mapping[str, SiteData], output: Path, context: StageContext, *, compared: bool,
+    limits: LimitsSettings = DEFAULT_LIMITS,
+) -> tuple[FederationResult, Comparison | None]:  # fmt: skip
+    """Run a federation of one cohort's hospitals in this process.
+
+    Parameters
+    ----------
+    plan : Plan
+        What they agree on.
+    parts : mapping of str to SiteData
+        The hospitals.
+    output : Path
+        Folder for everything.
+    context : StageContext
+        Device and listener.
+    compared : bool
+        Whether models of each hospital alone, of all patients in one place, and without each hospital are trained too.
+    limits : LimitsSettings, optional
+        What every site enforces.
+
+    Returns
+    -------
+    tuple of FederationResult and Comparison or None
+        Also written to the folder.
+    """
+    if not compared:
+        result = simulate(
+            plan, parts, output / "shared", limits=limits, device=context.device,
+            on_round=lambda done, total, _: context.progress("federation", done + 1, total),
+        )  # fmt: skip
+        return result, None
+    result, comparison = compare(plan, parts, output, limits=limits, device=context.device, progress=context.progress)
+    write_json(output / "comparison.json", comparison.to_json())
+    return result, comparison
+
+
+def leaving_rows(heard: Sequence[Leaving]) -> list[tuple[str, str, str, str]]:
+    """Return everything that would leave, as rows of a table.
+
+    Parameters
+    ----------
+    heard : sequence of Leaving
+        Of `rehearse`.
+
+    Returns
+    -------
+    list of tuple of str
+        What was asked; arrays with type, shape and range; numbers; bytes.
+    """
+    rows = []
+    for one in heard:
+        arrays = [
+            f"{name}: {array.dtype.name} {tuple(array.shape)}, {array.min():.4g} to {array.max():.4g}"
+            for name, array in one.answer.arrays.items()
+            if np.size(array)
+        ]
+        numbers = [f"{name} = {value:.6g}" for name, value in one.answer.numbers.items()]
+        said = [f"refused: {one.answer.code}"] if one.answer.code else []
+        rows.append((one.asked, "\n".join(arrays), "\n".join(numbers + said), str(one.bytes_sent)))
+    return rows
+
+
+def examine(site: Path, plan: Plan) -> tuple[SiteSettings, SiteReading]:
+    """Hold a site against a plan.
+
+    Parameters
+    ----------
+    site : Path
+        Its settings file.
+    plan : Plan
+        What it is held against.
+
+    Returns
+    -------
+    tuple of SiteSettings and SiteReading
+        For `site_facts`.
+    """
+    settings = read_site(site)
+    return settings, examine_site(settings, plan)

@@ -1,0 +1,284 @@
+"""Training over a network: the same code, the same numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from scipy.optimize import minimize
+
+from pathoml.errors import FederationError
+from pathoml.federated.coordinator import run_federation
+from pathoml.federated.linear import LEVEL_RIDGE
+from pathoml.federated.messages import from_bytes, to_bytes
+from pathoml.federated.plan import Plan
+from pathoml.federated.setup import arrays_of, build_model, load_arrays_into, setup_from_arrays
+from pathoml.federated.simulate import pool, simulate, split_cohort
+from pathoml.federated.site import Site
+from pathoml.federated.site_data import SiteData
+from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings
+from pathoml.federated.training import settings_of
+from pathoml.mil.batches import TrainingPatients
+from pathoml.mil.objective import Outcome
+from pathoml.mil.patients import select_patients
+from pathoml.train import follow_up, local_update
+from pathoml.train_state import start_state
+from tests.federated.networks import FEATURES, Recorder, cohort_of, features_of, parts_of, plan_of
+
+ONE = ("alone",)
+WITH_TILES = {"features": FEATURES, "model": {"tile_components": 4}}
+
+
+def setup_in(folder: Path, plan: Plan) -> Any:
+    arrays = load_file(folder / "coordinator" / "checkpoint.safetensors")
+    return setup_from_arrays(plan, {n.removeprefix("setup."): a for n, a in arrays.items() if n.startswith("setup.")})
+
+
+def sites_of(
+    plan: Plan, parts: dict[str, SiteData], folder: Path, limits: LimitsSettings = DEFAULT_LIMITS
+) -> dict[str, Site]:
+    return {name: Site(folder / name, lambda _: plan, lambda _, d=data: d, limits) for name, data in parts.items()}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "train", [{}, {"batch_patients": 32, "tile_dropout": 0.2, "schedule": "cosine"}], ids=["whole", "batches"]
+)
+def test_one_site_by_fedavg_is_local_training_bit_for_bit(tmp_path: Path, train: dict[str, Any]) -> None:
+    plan = plan_of(
+        ONE, train={"loss": {"kind": "discrete"}, "learning_rate": 0.02, **train}, **WITH_TILES,
+        method={"kind": "rounds", "rounds": 3, "local_epochs": 2, "aggregation": {"kind": "fedavg"}, "start": "zero"},
+    )  # fmt: skip
+    cohort = cohort_of(sites=ONE)
+    data = split_cohort(cohort, features_of(cohort), plan)["alone"]
+    result = simulate(plan, {"alone": data}, tmp_path)
+    setup, settings = setup_in(tmp_path, plan), settings_of(plan)
+    state = start_state(build_model(plan, setup), settings)
+    chosen = select_patients(data.cohort, data.features, data.train)
+    patients = TrainingPatients(chosen, data.cohort, setup.projection, setup.transform, settings, "cpu")
+    for _ in range(6):
+        local_update(state, patients, setup.objective(plan), settings)
+    for name, array in arrays_of(state.model).items():
+        np.testing.assert_array_equal(result.package.members[0].model.state_dict()[name].numpy(), array, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", [{"kind": "discrete"}, {"kind": "mtlr"}, {"kind": "cox", "stratified": True}], ids=str)
+def test_gradients_of_sites_add_up_to_that_of_all_patients_in_one_place(tmp_path: Path, loss: dict[str, Any]) -> None:
+    plan = plan_of(train={"loss": loss})
+    parts = parts_of(plan)
+    simulate(plan.model_copy(update={"method": plan.method.model_copy(update={"rounds": 1})}), parts, tmp_path)
+    first = plan.model_copy(update={"method": plan.method.model_copy(update={"rounds": 1})})
+    setup = setup_in(tmp_path, first)
+    objective = setup.objective(plan)
+    torch.manual_seed(0)
+    start = torch.randn(len(setup.transform.names), dtype=torch.float64)
+
+    def gradient(data: SiteData) -> tuple[torch.Tensor, int]:
+        weight = start.clone().requires_grad_()
+        rows = data.cohort.rows_of(data.train)
+        design = torch.from_numpy(setup.transform.apply(data.cohort.covariates.iloc[rows]))
+        time_days, event = follow_up(data.cohort, data.train)
+        stratum = torch.from_numpy(np.unique(data.cohort.site[rows], return_inverse=True)[1])
+        outcome = Outcome(torch.from_numpy(event == 1), torch.from_numpy(time_days), stratum)
+        value = objective.loss((design @ weight)[:, None].expand(-1, objective.out), outcome)
+        return torch.autograd.grad(value, weight)[0], objective.denominator(outcome)
+
+    told = [gradient(data) for data in parts.values()]
+    joined = sum(one * count for one, count in told) / sum(count for _, count in told)
+    torch.testing.assert_close(joined, gradient(pool(parts))[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", [{"kind": "discrete"}, {"kind": "cox", "stratified": True}], ids=str)
+def test_newton_steps_end_where_an_optimiser_on_all_patients_does(tmp_path: Path, loss: dict[str, Any]) -> None:
+    plan = plan_of(method={"kind": "newton"}, train={"loss": loss, "covariate_ridge": 5.0})
+    parts = parts_of(plan)
+    result = simulate(plan, parts, tmp_path)
+    setup, data = setup_in(tmp_path, plan), pool(parts)
+    objective = setup.objective(plan)
+    rows = data.cohort.rows_of(data.train)
+    design = torch.from_numpy(setup.transform.apply(data.cohort.covariates.iloc[rows]))
+    time_days, event = follow_up(data.cohort, data.train)
+    stratum = torch.from_numpy(np.unique(data.cohort.site[rows], return_inverse=True)[1])
+    outcome = Outcome(torch.from_numpy(event == 1), torch.from_numpy(time_days), stratum)
+    width = design.shape[1]
+    levels = objective.out if objective.has_level else 0
+
+    def value(point: np.ndarray) -> tuple[float, np.ndarray]:  # type: ignore[type-arg]
+        theta = torch.tensor(point, requires_grad=True)
+        logits = (design @ theta[:width])[:, None] + (theta[width:] if levels else torch.zeros(1))
+        total = objective.loss(logits, outcome) * objective.denominator(outcome)
+        total = total + 2.5 * theta[:width].square().sum() + LEVEL_RIDGE / 2 * theta[width:].square().sum()
+        return float(total.detach()), torch.autograd.grad(total, theta)[0].numpy()
+
+    found = minimize(value, np.zeros(width + levels), jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 500}).x
+    np.testing.assert_allclose(
+        result.package.members[0].model.covariate_weight.detach().numpy(), found[:width], atol=1e-6
+    )
+
+
+def test_transforms_from_sums_are_those_of_all_training_patients(tmp_path: Path) -> None:
+    plan = plan_of(method={"kind": "newton"})
+    parts = parts_of(plan)
+    simulate(plan, parts, tmp_path, limits=LimitsSettings(public_benchmark=True))
+    data, fitted = pool(parts), setup_in(tmp_path, plan).transform
+    raw = data.cohort.covariates.iloc[data.cohort.rows_of(data.train)]
+    columns = fitted.apply(raw)
+    age = raw["age"].fillna(raw["age"].mean())
+    np.testing.assert_allclose(columns[:, 0], (age - age.mean()) / age.std(ddof=0), atol=1e-10)
+    genes = raw[[name for name in raw.columns if name.startswith("gene")]]
+    standard = ((genes - genes.mean()) / genes.std(ddof=0)).to_numpy()
+    expected = np.abs(np.linalg.svd(standard, full_matrices=False)[0][:, :3] * np.sqrt(len(raw)))
+    np.testing.assert_allclose(np.abs(columns[:, -3:]), expected, atol=1e-8)
+
+
+def test_tiles_standardised_at_their_own_site_do_not_show_the_stain(tmp_path: Path) -> None:
+    plan = plan_of(features={**FEATURES, "scaling": "site"}, model={"tile_components": 4})
+    result = simulate(plan, parts_of(plan), tmp_path)
+    shared = simulate(plan_of(**WITH_TILES), parts_of(plan_of(**WITH_TILES)), tmp_path / "network")
+    first, second = (one.package.members[0].projection for one in (result, shared))
+    assert first is not None
+    assert second is not None
+    np.testing.assert_allclose(first.mean, second.mean)  # of the network, for hospitals without tiles of their own
+    assert not np.allclose(first.components, second.components)
+
+
+@pytest.mark.parametrize("kind", ["fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad", "scaffold"])
+def test_a_killed_coordinator_goes_on_to_the_same_weights(tmp_path: Path, kind: str) -> None:
+    method = {"kind": "rounds", "rounds": 4, "aggregation": {"kind": kind}}
+    plan = plan_of(method=method, train={"loss": {"kind": "discrete"}, "optimizer": "sgd", "learning_rate": 0.1})
+    parts = parts_of(plan)
+    undisturbed = run_federation(plan, Recorder(sites_of(plan, parts, tmp_path / "a")), tmp_path / "a")
+    killed = Recorder(sites_of(plan, parts, tmp_path / "b"))
+    killed.stop_before = ("train", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(plan, killed, tmp_path / "b")
+    again = run_federation(plan, Recorder(sites_of(plan, parts, tmp_path / "b")), tmp_path / "b")
+    for name, tensor in undisturbed.package.members[0].model.state_dict().items():
+        torch.testing.assert_close(again.package.members[0].model.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_site_that_is_away_for_a_round_is_taken_up_again(tmp_path: Path) -> None:
+    plan = plan_of(quorum=2)
+    recorder = Recorder(sites_of(plan, parts_of(plan), tmp_path))
+    recorder.lost.add(("west", "train", 1))
+    result = run_federation(plan, recorder, tmp_path / "out")
+    assert [row["sites"] for row in result.history] == [3.0, 2.0, 3.0]
+    assert '"west"' in (tmp_path / "out" / "coordinator.jsonl").read_text()
+
+
+def test_a_network_below_its_quorum_stops_and_says_so(tmp_path: Path) -> None:
+    plan = plan_of()
+    recorder = Recorder(sites_of(plan, parts_of(plan), tmp_path))
+    recorder.lost.add(("west", "train", 1))
+    with pytest.raises(FederationError, match="2 of 3 sites gave an answer that can be used, and the quorum is 3"):
+        run_federation(plan, recorder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("factor", [np.nan, 1e6], ids=["nan", "too long"])
+def test_an_update_that_is_not_finite_or_too_long_is_refused_and_the_others_go_on(
+    tmp_path: Path, factor: float
+) -> None:
+    plan = plan_of(quorum=2)
+
+    def spoil(content: bytes) -> bytes:
+        answer = from_bytes(content)
+        return to_bytes(replace(answer, arrays={name: one * np.float32(factor) for name, one in answer.arrays.items()}))
+
+    recorder = Recorder(sites_of(plan, parts_of(plan), tmp_path))
+    recorder.altered[("west", "train")] = spoil
+    result = run_federation(plan, recorder, tmp_path / "out")
+    assert [row["sites"] for row in result.history] == [2.0, 2.0, 2.0]
+    assert torch.isfinite(result.package.members[0].model.covariate_weight).all()
+    log = (tmp_path / "out" / "coordinator.jsonl").read_text()
+    assert "not finite" in log if np.isnan(factor) else "may leave" in log
+
+
+def test_scaffold_with_one_site_is_plain_gradient_descent(tmp_path: Path) -> None:
+    results = []
+    for kind in ("scaffold", "fedavg"):
+        plan = plan_of(
+            ONE, method={"kind": "rounds", "rounds": 4, "local_epochs": 2, "aggregation": {"kind": kind}},
+            train={"loss": {"kind": "discrete"}, "optimizer": "sgd", "learning_rate": 0.1},
+        )  # fmt: skip
+        parts = parts_of(plan, cohort_of(sites=ONE))
+        results.append(simulate(plan, parts, tmp_path / kind).package.members[0].model.covariate_weight.detach())
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-6)
+
+
+def test_scaffold_brings_sites_that_run_apart_to_where_the_pooled_loss_is_lowest(tmp_path: Path) -> None:
+    """With many local steps plain averaging stops elsewhere: that is what the control variates are for."""
+    distance = {}
+    for kind in ("scaffold", "fedavg"):
+        plan = plan_of(
+            method={"kind": "rounds", "rounds": 40, "local_epochs": 20, "aggregation": {"kind": kind}, "weight": "patients"},
+            train={"loss": {"kind": "discrete"}, "optimizer": "sgd", "learning_rate": 0.3, "weight_decay": 0.0,
+                   "covariate_ridge": 1e-6}, update_norm=1000.0,
+        )  # fmt: skip
+        parts = parts_of(plan, cohort_of(patients=360))
+        start = simulate(
+            plan.model_copy(update={"method": plan_of(method={"kind": "newton"}).method}), parts, tmp_path / f"{kind}-n"
+        )
+        found = simulate(plan, parts, tmp_path / kind)
+        first, second = (one.package.members[0].model.covariate_weight.detach() for one in (start, found))
+        distance[kind] = float((first - second).norm())
+    assert distance["scaffold"] < 0.2 * distance["fedavg"]
+
+
+def test_the_model_of_the_lowest_validation_loss_is_kept(tmp_path: Path) -> None:
+    method = {
+        "kind": "rounds",
+        "rounds": 6,
+        "aggregation": {"kind": "fedadam", "server_rate": 1.0},
+        "keep": "best_validation",
+    }
+    plan = plan_of(method=method, minimum_patients=1, minimum_events=1, update_norm=1e4)
+    limits = LimitsSettings(public_benchmark=True)
+    result = simulate(plan, parts_of(plan), tmp_path, limits=limits)
+    losses = [row["validation_loss"] for row in result.history]
+    best = int(np.argmin(losses))  # that of a round is of the model that was sent in it
+    assert best < 5, "a step size of 1 goes too far in the end; otherwise this shows nothing"
+    kept = arrays_of(result.package.members[0].model)
+    plan_to_best = plan.model_copy(
+        update={"method": plan.method.model_copy(update={"rounds": max(best, 1), "keep": "last"})}
+    )
+    if best:
+        upto = simulate(plan_to_best, parts_of(plan), tmp_path / "upto", limits=limits)
+        for name, array in arrays_of(upto.package.members[0].model).items():
+            np.testing.assert_array_equal(kept[name], array)
+
+
+def test_a_personal_model_stays_at_its_site_and_is_judged_beside_the_shared_one(tmp_path: Path) -> None:
+    method = {"kind": "rounds", "rounds": 2, "personal_epochs": 3}
+    plan = plan_of(method=method, minimum_patients=1, minimum_events=1)
+    result = simulate(plan, parts_of(plan), tmp_path, limits=LimitsSettings(public_benchmark=True))
+    assert set(result.personal) == set(result.scores) == set(plan.sites)
+    assert all("concordance" in one.numbers for one in result.personal.values())
+    assert len(list(tmp_path.glob("sites/*/state/*/personal.safetensors"))) == 3
+
+
+def test_the_package_of_a_network_predicts_like_any_other(tmp_path: Path) -> None:
+    from pathoml.infer import predict_package
+    from pathoml.packages import load_package
+
+    for loss in ({"kind": "discrete"}, {"kind": "cox", "stratified": True}):
+        plan = plan_of(train={"loss": loss})
+        parts = parts_of(plan)
+        simulate(plan, parts, tmp_path / loss["kind"])
+        package = load_package(tmp_path / loss["kind"] / "coordinator" / "package")
+        data = pool(parts)
+        told = predict_package(package, select_patients(data.cohort, None, data.test))
+        assert told.survival.shape == (len(data.test), len(plan.grid))
+        assert (np.diff(told.survival, axis=1) <= 1e-12).all()
+        events = 1 - told.survival[:, -1].mean()
+        assert 0.3 < events < 1.0
+
+
+def test_weights_of_another_shape_are_not_taken(tmp_path: Path) -> None:
+    plan = plan_of()
+    parts = parts_of(plan)
+    simulate(plan, parts, tmp_path)
+    model = build_model(plan, setup_in(tmp_path, plan))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        load_arrays_into(model, {**arrays_of(model), "bias": np.zeros(2, dtype=np.float32)})
