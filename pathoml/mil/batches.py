@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,6 +79,9 @@ class Parts:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def __getitem__(self, some: slice) -> "Parts":
+        return replace(self, chosen=self.chosen[some])
 
     def __iter__(self) -> Iterator[Batch]:
         if self.is_kept:

@@ -59,21 +59,27 @@ def _in_two_passes(
 ) -> Tensor:  # fmt: skip
     seen, states, outputs = _Seen(), [], []
     device = model.bias.device
-    for part in parts:
+    last = len(parts) - 1
+    for number, part in enumerate(parts):
         states.append(random_state(device))
-        with torch.no_grad():
+        with torch.set_grad_enabled(number == last):  # the last part's graph is kept: there is room for one
             outputs.append(seen.note(part, forward(model, part, settings)))
-    after = random_state(device)
+    after, kept = random_state(device), outputs[last]
+    outputs[last] = _without_graph(kept)
     joined = _joined(outputs, seen)
     leaves = {"logits": joined.logits.requires_grad_()}
     leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items() if value.ndim}
     loss = _finite(total_loss(joined, seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
+    everyone = len(seen.outcome.event)
+    start = everyone - seen.counts[last]
+    _backward_part(kept, leaves, slice(start, everyone), seen.counts[last] / everyone)
+    del kept
     start = 0
-    for part, state in zip(parts, states, strict=True):
+    for part, state in zip(parts[:last], states[:last], strict=True):
         set_random_state(device, state)
         rows = slice(start, start + len(part))
-        _backward_part(forward(model, part, settings), leaves, rows, len(part) / len(seen.outcome.event))
+        _backward_part(forward(model, part, settings), leaves, rows, len(part) / everyone)
         start += len(part)
     set_random_state(device, after)
     return loss.detach()
@@ -186,6 +192,12 @@ def _joined(outputs: Sequence[BagOutput], seen: _Seen) -> BagOutput:
         else:
             auxiliary[name] = torch.cat(values, dim=1)
     return BagOutput(torch.cat([one.logits for one in outputs]), None, None, auxiliary)
+
+
+def _without_graph(output: BagOutput) -> BagOutput:
+    return output._replace(
+        logits=output.logits.detach(), auxiliary={name: value.detach() for name, value in output.auxiliary.items()}
+    )
 
 
 def _backward_part(output: BagOutput, leaves: dict[str, Tensor], rows: slice, share: float) -> None:
