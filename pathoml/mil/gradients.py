@@ -59,24 +59,22 @@ def _in_two_passes(
 ) -> Tensor:  # fmt: skip
     seen, states, outputs = _Seen(), [], []
     device = model.bias.device
-    last = len(parts) - 1
     for number, part in enumerate(parts):
         states.append(random_state(device))
-        with torch.set_grad_enabled(number == last):  # the last part's graph is kept: there is room for one
+        with torch.set_grad_enabled(number == 0):  # the first part's graph is kept: there has to be room for one
             outputs.append(seen.note(part, forward(model, part, settings)))
-    after, kept = random_state(device), outputs[last]
-    outputs[last] = _without_graph(kept)
+    after, kept = random_state(device), outputs[0]
+    outputs[0] = _without_graph(kept)
     joined = _joined(outputs, seen)
     leaves = {"logits": joined.logits.requires_grad_()}
     leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items() if value.ndim}
     loss = _finite(total_loss(joined, seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
     everyone = len(seen.outcome.event)
-    start = everyone - seen.counts[last]
-    _backward_part(kept, leaves, slice(start, everyone), seen.counts[last] / everyone)
+    start = seen.counts[0]
+    _backward_part(kept, leaves, slice(0, start), start / everyone)
     del kept
-    start = 0
-    for part, state in zip(parts[:last], states[:last], strict=True):
+    for part, state in zip(parts[1:], states[1:], strict=True):
         set_random_state(device, state)
         rows = slice(start, start + len(part))
         _backward_part(forward(model, part, settings), leaves, rows, len(part) / everyone)
