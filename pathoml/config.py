@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from pathoml.artefacts import QualitySettings
+from pathoml.baseline_settings import BaselineSettings
 from pathoml.cohort import CohortSettings, SlidesSettings
 from pathoml.encoders.settings import EncoderSettings, ImportedSettings, Lite0Settings
 from pathoml.errors import ConfigError, Problem
@@ -53,6 +54,7 @@ class Config(Settings):
     splits: SplitsSettings = SplitsSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
+    baselines: BaselineSettings = BaselineSettings()
     tune: TuneSettings | None = Field(None, description="Leave out to train with the settings as they stand.")
     tracking: TrackingSettings = Field(TrackingSettings(), json_schema_extra=NOT_IN_HASH)
     evaluate: EvaluateSettings = EvaluateSettings()

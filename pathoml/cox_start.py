@@ -1,7 +1,6 @@
 """Where a model begins: covariates at the fold's own Cox fit, with a penalty that may be sought inside its patients."""
 
 import logging
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from pathoml.mil.objective import Objective, Outcome
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.published import start_from
 from pathoml.mil.settings import ModelSettings
-from pathoml.survival.ridge_cox import InnerSplit, PartialLikelihood, cross_validated_likelihoods, fit_ridge
+from pathoml.survival.baselines import fit_cox, partial_likelihood
 from pathoml.train_settings import SearchedRidgeSettings, TrainSettings
 from pathoml.units import BoolArray, FloatArray, IntArray
 
@@ -169,14 +168,16 @@ def fit_cox_start(
     elif settings.block_ridge is not None:
         of_blocks = settings.block_ridge.penalty
     penalties = np.where(searched, of_blocks, settings.covariate_ridge)
-    likelihood = PartialLikelihood(design, patients.time_days, patients.event)
-    return CoxStart(fit_ridge(likelihood, penalties), sought)
+    return CoxStart(fit_cox(design, patients.time_days, patients.event, ridge=penalties).coefficients, sought)
 
 
 def choose_block_ridge(
     covariates: tuple[Covariate, ...], patients: CoxPatients, search: SearchedRidgeSettings, covariate_ridge: float
 ) -> float:
     """Choose the penalty of blocks by the cross-validated partial likelihood; inner folds fit their own transforms.
+
+    For each inner fold the model is fitted without its patients, and scored by how much these add to the log partial likelihood
+    of all: a likelihood of theirs alone would rest on few events.
 
     Parameters
     ----------
@@ -198,6 +199,10 @@ def choose_block_ridge(
     ------
     TrainingError
         If there are too few events for the inner folds.
+
+    References
+    ----------
+    Verweij PJM, van Houwelingen HC. Cross-validation in survival analysis. Stat Med 12 (1993) 2305-2314, equation 2.
     """
     events = int(patients.event.sum())
     if min(events, len(patients.event) - events) < search.folds:
@@ -206,15 +211,20 @@ def choose_block_ridge(
             f" {events} events in {len(patients.event)} patients; use fewer inner folds"
         )
 
-    def splits() -> Iterator[InnerSplit]:
-        dealer = StratifiedKFold(search.folds, shuffle=True, random_state=search.seed)
-        for kept, _ in dealer.split(patients.event, patients.event):
-            inner = fit_covariates(covariates, patients.raw.iloc[kept])
-            yield InnerSplit(kept, inner.apply(patients.raw), is_of_block(inner))
-
     tried = np.geomspace(search.highest, search.lowest, search.steps)
-    outcome = (patients.time_days, patients.event)
-    scores = cross_validated_likelihoods(splits(), outcome, tried, covariate_ridge)
+    scores = np.zeros(len(tried))
+    dealer = StratifiedKFold(search.folds, shuffle=True, random_state=search.seed)
+    for kept, _ in dealer.split(patients.event, patients.event):
+        inner = fit_covariates(covariates, patients.raw.iloc[kept])
+        design, of_block = inner.apply(patients.raw), is_of_block(inner)
+        coefficients = np.zeros(design.shape[1])
+        own = (patients.time_days[kept], patients.event[kept])
+        for number, penalty in enumerate(tried):
+            ridge = np.where(of_block, penalty, covariate_ridge)
+            coefficients = fit_cox(design[kept], *own, ridge=ridge, start=coefficients).coefficients
+            log_hazard = design @ coefficients
+            whole = partial_likelihood(log_hazard, patients.time_days, patients.event)
+            scores[number] += whole - partial_likelihood(log_hazard[kept], *own)
     best = float(tried[scores.argmax()])
     logger.info("ridge penalty of blocks: %.3g of %.3g to %.3g", best, search.lowest, search.highest)
     return best

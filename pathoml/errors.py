@@ -22,6 +22,7 @@ The tree::
     │   │   └── TooLargeSlideError
     │   ├── DamagedSlideError (ValueError)
     │   ├── MissingMppError (ValueError)
+    │   ├── BadMppError (ValueError)
     │   ├── NotBrightfieldError (ValueError)
     │   ├── NoTissueError (ValueError)
     │   ├── NoRegionsError (ValueError)
@@ -209,9 +210,15 @@ class DamagedSlideError(SlideError, ValueError):
 
 
 class MissingMppError(SlideError, ValueError):
-    """The slide's resolution is unknown or absurd."""
+    """Nobody says the slide's resolution."""
 
     code = "NO_MPP"
+
+
+class BadMppError(SlideError, ValueError):
+    """The slide's resolution is stated, and is absurd or too coarse to be used."""
+
+    code = "BAD_MPP"
 
 
 class NotBrightfieldError(SlideError, ValueError):

@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from pebble import ProcessPool
 
+from pathoml.baseline_settings import BaselineSettings
 from pathoml.errors import PackageError
 from pathoml.files import make_folder, write_text
 from pathoml.mil.settings import ModelSettings
@@ -54,6 +55,8 @@ class FitPlan:
         Which settings are sought inside each fold.
     tracking : Tracking or None
         Who is told the numbers of each epoch; None writes metrics.jsonl beside the packages.
+    baselines : BaselineSettings
+        How the models beside it are fitted.
     """
 
     model: ModelSettings
@@ -63,6 +66,7 @@ class FitPlan:
     device: str = "cpu"
     tune: TuneSettings | None = None
     tracking: Tracking | None = None
+    baselines: BaselineSettings = field(default_factory=BaselineSettings)
 
 
 def fit_folds(data: TrainingData, folds: Sequence[Fold], plan: FitPlan) -> Iterator[Package]:

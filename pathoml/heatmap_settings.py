@@ -6,7 +6,9 @@ from pydantic import Field
 
 from pathoml.settings import Settings
 
-MapKind = Literal["contribution", "attention"]
+MapKind = Literal["contribution", "attention", "disagreement"]
+MapScale = Literal["raw", "percentile", "cohort"]
+MapFile = Literal["picture", "overlay", "csv", "bands", "tiles", "ome_tiff"]
 
 
 class HeatmapSettings(Settings):
@@ -16,7 +18,19 @@ class HeatmapSettings(Settings):
         8, ge=0, description="Slides drawn by 'run': half of the highest, half of the lowest risk among test patients."
     )
     kinds: tuple[MapKind, ...] = Field(
-        ("contribution", "attention"), min_length=1, description="Maps drawn of each slide."
+        ("contribution", "attention"),
+        min_length=1,
+        description="Maps drawn of each slide. Disagreement is that of several models about the contribution.",
+    )
+    scale: MapScale = Field(
+        "raw",
+        description="Where colours end: with the slide's own values, at its percentiles, or where the training cohort's do.",
+    )
+    files: tuple[MapFile, ...] = Field(
+        ("picture",),
+        min_length=1,
+        description="What is written of each map: picture (PNG with scale bar and legend), overlay (PNG of the slide under "
+        "the map, nothing else), csv (values of tiles), bands or tiles (GeoJSON for QuPath), ome_tiff (values, pyramidal).",
     )
     picture_mpp: float = Field(4.0, ge=0.5, le=64, description="Microns per pixel of the slide under the map.")
     opacity: float = Field(0.55, gt=0, le=1, description="Opacity of the map.")

@@ -37,11 +37,14 @@ class TileScores:
         logits averaged over the bins.
     is_exact : bool
         Whether the model is a sum over tiles, so that contributions are its terms; otherwise they are integrated gradients.
+    disagreement : ndarray of float64, shape (tiles,), or None
+        Standard deviation over the members of each tile's contribution; None for one member.
     """
 
     attention: FloatArray | None
     contribution: FloatArray
     is_exact: bool = True
+    disagreement: FloatArray | None = None
 
 
 def predict_logits(member: Member, patients: Patients, *, device: str = "cpu") -> FloatArray:
@@ -318,7 +321,8 @@ def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device
         if attention is not None:
             attentions.append(attention)
     attention = np.mean(attentions, axis=0) if attentions else None
-    return TileScores(attention, np.mean(contributions, axis=0), is_exact)
+    disagreement = np.std(contributions, axis=0, ddof=1) if len(contributions) > 1 else None
+    return TileScores(attention, np.mean(contributions, axis=0), is_exact, disagreement)
 
 
 def risk_groups(risk: FloatArray, cutoff: float) -> list[str]:

@@ -59,8 +59,8 @@ def opened(mask: BoolArray, radius_px: float) -> BoolArray:
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc(radius_px)) > 0
 
 
-def smooth(mask: BoolArray, radius_px: float) -> BoolArray:
-    """Close gaps, then take away spurs, narrower than a disc.
+def closed(mask: BoolArray, radius_px: float) -> BoolArray:
+    """Close gaps narrower than a disc.
 
     Parameters
     ----------
@@ -72,10 +72,9 @@ def smooth(mask: BoolArray, radius_px: float) -> BoolArray:
     Returns
     -------
     ndarray of bool, shape (rows, columns)
-        With a smoother outline.
+        With the gaps.
     """
-    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, disc(radius_px))
-    return cv2.morphologyEx(closed, cv2.MORPH_OPEN, disc(radius_px)) > 0
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, disc(radius_px)) > 0
 
 
 def drop_small(mask: BoolArray, min_area_px: float) -> BoolArray:

@@ -99,6 +99,30 @@ class LaidTiles:
     grid: TileGrid
 
 
+@dataclass(frozen=True)
+class ReadTiles:
+    """What the tiles of a grid proved to be as they were read.
+
+    Parameters
+    ----------
+    flags : ndarray of uint8, shape (tiles,)
+        All `TileFlag` bits: those of the grid, and those seen in the pixels.
+    lost : ndarray of bool, shape (tiles,)
+        Which could not be decoded.
+    blurred : ndarray of bool, shape (tiles,)
+        Which are dropped since they are out of focus.
+    """
+
+    flags: NDArray[np.uint8]
+    lost: BoolArray
+    blurred: BoolArray
+
+    @property
+    def kept(self) -> BoolArray:
+        """Which come into the bag."""
+        return ~self.lost & ~self.blurred
+
+
 def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
     """Look at a slide from afar, find its tissue and what is wrong with it, and lay tiles over it.
 
@@ -118,7 +142,7 @@ def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's resolution cannot be used.
     NotBrightfieldError
         If most of the slide is black.
@@ -260,7 +284,7 @@ def tissue_grid(slide: Slide, look: Look, tiling: TilingSettings) -> TileGrid:
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's resolution cannot be used.
     NoTissueError
         If no tile holds enough tissue.
@@ -345,3 +369,79 @@ def tile_flags(
     absent = np.where(states == TileState.ABSENT_PART, TileFlag.ABSENT_PART, 0)
     blurred = sharp_share(tiles, mpp, quality) < quality.min_sharp_share
     return np.asarray(absent | np.where(blurred, TileFlag.OUT_OF_FOCUS, 0), dtype=np.uint8)
+
+
+_JUDGED_AT_ONCE = 64
+
+
+def judge_tiles(slide: Slide, grid: TileGrid, quality: QualitySettings) -> ReadTiles:
+    """Read all tiles of a grid only to see what is notable about them.
+
+    Parameters
+    ----------
+    slide : Slide
+        Open.
+    grid : TileGrid
+        Its tiles.
+    quality : QualitySettings
+        What counts as out of focus, and whether that is dropped.
+
+    Returns
+    -------
+    ReadTiles
+        As extraction finds them.
+    """
+    reader = slide.tile_reader(grid.coords, grid.plan)
+    batch = np.empty((_JUDGED_AT_ONCE, grid.plan.tile_px, grid.plan.tile_px, 3), dtype=np.uint8)
+    judging = TileJudge(grid, quality)
+    for start in range(0, len(grid), len(batch)):
+        stop = min(len(grid), start + len(batch))
+        judging.see(start, batch[: stop - start], read_tiles(reader, start, stop, batch))
+    return judging.seen
+
+
+class TileJudge:
+    """Collects what is notable about the tiles of a grid while they are read.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+    quality : QualitySettings
+        What counts as out of focus, and whether that is dropped.
+
+    Attributes
+    ----------
+    seen : ReadTiles
+        What is known so far; tiles that were not read yet count as kept.
+    """
+
+    def __init__(self, grid: TileGrid, quality: QualitySettings) -> None:
+        self._quality, self._mpp = quality, max(grid.plan.mpp_read)
+        none = np.zeros(len(grid), dtype=bool)
+        self.seen = ReadTiles(grid.flags.copy(), none, none.copy())
+
+    def see(self, start: int, tiles: RgbImage, states: NDArray[np.uint8]) -> BoolArray:
+        """Judge some tiles.
+
+        Parameters
+        ----------
+        start : int
+            Row of the first.
+        tiles : ndarray of uint8, shape (tiles, side, side, 3)
+            As read.
+        states : ndarray of uint8, shape (tiles,)
+            `TileState` of each.
+
+        Returns
+        -------
+        ndarray of bool, shape (tiles,)
+            Which are kept.
+        """
+        here = slice(start, start + len(tiles))
+        seen = self.seen
+        seen.lost[here] = states == TileState.LOST
+        seen.flags[here] |= tile_flags(tiles, states, self._mpp, self._quality)
+        if self._quality.drops(TileFlag.OUT_OF_FOCUS):
+            seen.blurred[here] = ((seen.flags[here] & TileFlag.OUT_OF_FOCUS) > 0) & ~seen.lost[here]
+        return seen.kept[here]

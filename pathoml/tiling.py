@@ -66,7 +66,7 @@ class TilingSettings(Settings):
 
 
 class Rejection(IntEnum):
-    """Why a tile that touches tissue or an artefact was not kept."""
+    """Why a tile of the grid was not kept."""
 
     LITTLE_TISSUE = 1
     PEN = 2
@@ -78,6 +78,8 @@ class Rejection(IntEnum):
     BLOOD_OR_PIGMENT = 6
     EDGE = 7
     """Its part on the slide holds enough tissue, but too much of it lies beyond the slide's edge."""
+    NO_TISSUE = 8
+    """It touches none, and holds no artefact in its stead."""
 
 
 _CUT_OUT = {
@@ -111,9 +113,11 @@ class TileGrid:
     plan : ReadPlan
         How a tile is read.
     rejected : ndarray of int32, shape (rejected, 2)
-        Row and column of the tiles that touch tissue or ink and were not kept.
+        Row and column of the tiles that were not kept.
     reasons : ndarray of uint8, shape (rejected,)
         `Rejection` of each.
+    shape : tuple of int
+        Rows and columns of the grid over the whole slide; kept and rejected tiles are all of it.
     """
 
     coords: NDArray[np.int32]
@@ -126,6 +130,7 @@ class TileGrid:
     plan: ReadPlan
     rejected: NDArray[np.int32]
     reasons: NDArray[np.uint8]
+    shape: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -168,7 +173,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's mpp is missing or implausible.
 
     Examples
@@ -225,13 +230,12 @@ def make_grid(
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's mpp is missing or implausible.
     """
     plan = plan_reading(geometry, settings, slide_name)
-    downsample = geometry.level_downsamples[plan.level]
-    lattice = downsample * plan.reduction
-    footprint = (plan.tile_px / plan.scale[0] * lattice, plan.tile_px / plan.scale[1] * lattice)
+    lattice = geometry.level_downsamples[plan.level] * plan.reduction
+    footprint = plan.footprint_level0_px(geometry)
     stride = (footprint[0] * (1 - settings.overlap), footprint[1] * (1 - settings.overlap))
     x = _starts(geometry.width_px, footprint[0], stride[0])
     y = _starts(geometry.height_px, footprint[1], stride[1])
@@ -260,6 +264,7 @@ def make_grid(
         plan=plan,
         rejected=rejected,
         reasons=reasons,
+        shape=(len(y), len(x)),
     )
 
 
@@ -297,8 +302,8 @@ def _drawn(places: IntArray, settings: TilingSettings) -> IntArray:
 def _rejections(
     tissue: FloatArray, cut_out: dict[TileFlag, FloatArray], kept: IntArray, least: float, on_slide: FloatArray
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return the tiles that touch tissue or an artefact and were not kept, in their order, with the reason for each."""
-    reason = np.zeros(tissue.shape, dtype=np.uint8)
+    """Return the tiles that were not kept, in their order, with the reason for each."""
+    reason = np.full(tissue.shape, Rejection.NO_TISSUE, dtype=np.uint8)
     reason[tissue > 0] = Rejection.LITTLE_TISSUE
     reason[(tissue > 0) & (tissue >= least * on_slide)] = Rejection.EDGE
     most = np.zeros(tissue.shape)

@@ -9,13 +9,15 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from pathoml.artefacts import TileFlag
-from pathoml.morphology import drop_small, fill_holes, smooth
+from pathoml.morphology import closed, drop_small, fill_holes, opened, touching
 from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
 from pathoml.units import BoolArray, RgbImage
 
 _MOST_TINT, _LEAST_GLASS = 1.3, 0.1
 """Glass never takes more than the one of one colour against another, what does is stained; with less of a slide than the other
 it is full of tissue."""
+_SMOOTH_UM, _FRAYED = 16.0, 0.7
+"""Gaps of twice that width are closed; tissue is followed from where it is certain down to this share of the threshold."""
 
 
 class ClassicalTissueSettings(Settings):
@@ -123,6 +125,8 @@ def find_tissue(
 
     Tissue is what is more saturated than Otsu's threshold (and than `min_saturation`), since glass is grey and
     haematoxylin and eosin are not. On a slide with hardly any glass all that is more saturated than `min_saturation` is tissue.
+    From there it is followed to where it frays out: pale or torn parts that touch it, and strands too narrow to be tissue
+    by themselves.
 
     Parameters
     ----------
@@ -147,10 +151,13 @@ def find_tissue(
     ink = np.zeros(picture.shape[:2], dtype=bool) if ink is None else ink
     blurred = cv2.GaussianBlur(_on_white_glass(picture), (0, 0), sigmaX=max(0.5, 8.0 / mpp))
     saturation = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8)[..., 1]
-    threshold = _threshold(saturation[~ink], settings.min_saturation * 255)
-    tissue = smooth((saturation > threshold) & ~ink, radius_px=16 / mpp)
-    tissue = fill_holes(tissue, settings.max_hole_um2 / mpp**2)
-    return drop_small(tissue, settings.min_area_um2 / mpp**2) | ink
+    least = settings.min_saturation * 255
+    threshold = _threshold(saturation[~ink], least)
+    pale = (saturation > max(least, _FRAYED * threshold)) & ~ink
+    seen = closed(touching(pale, (saturation > threshold) & ~ink), _SMOOTH_UM / mpp)
+    # A strand counts with the piece it hangs on, and not by itself: dust and fibres on glass are as narrow.
+    solid = drop_small(opened(seen, _SMOOTH_UM / mpp), settings.min_area_um2 / mpp**2)
+    return fill_holes(touching(seen, solid), settings.max_hole_um2 / mpp**2) | ink
 
 
 def _on_white_glass(picture: RgbImage) -> RgbImage:

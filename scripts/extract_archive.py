@@ -4,8 +4,10 @@ Usage: python scripts/extract_archive.py SLIDES BAGS [--config study.yaml] [--pa
 
 Every file under SLIDES that matches a pattern is a slide, named as its path below SLIDES. Tissue, tiling, encoder and
 extraction are those of the configuration (its cohort is not read), or the defaults. What is there already is kept, so
-that the same command goes on after an interruption; several machines may share BAGS. Exit codes are those of `pathoml`:
-0 done, 1 some slides failed (listed; one without tissue does not count), 2 wrong input, 3 interrupted.
+that the same command goes on after an interruption; several machines may share BAGS. BAGS/contact_sheets.html shows what was
+kept and dropped of each slide, BAGS/quality.csv says it in numbers; with --shard they are left to a last call without it.
+Exit codes are those of `pathoml`: 0 done, 1 some slides failed (listed; one without tissue does not count), 2 wrong input,
+3 interrupted.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathoml.cli.exits import exit_code_of
-from pathoml.cli.terminal import say_outcomes, stage_context
+from pathoml.cli.terminal import say, say_outcomes, stage_context
 from pathoml.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,13 +78,17 @@ def extract_folder(options: argparse.Namespace) -> int:
     from pathoml.extract.shards import parse_shard
 
     shard, recipe = parse_shard(options.shard), recipe_of(options.config)
-    entries = shard.of(slides_in(options.slides, options.pattern or list(SUFFIXES), options.mpp))
+    found = slides_in(options.slides, options.pattern or list(SUFFIXES), options.mpp)
     from pathoml.extract import extract_archive  # loads torch, after what may be wrong has been looked at
+    from pathoml.pipeline.quality import write_quality
 
     with stage_context(options.device) as context:
         outcomes = extract_archive(
-            entries, recipe, options.bags, device=context.device, progress=context.progress, watch=context.watch
+            shard.of(found), recipe, options.bags, device=context.device, progress=context.progress, watch=context.watch
         )
+    if shard.parts == 1:
+        write_quality(found, outcomes, {}, options.bags, options.slides.resolve().name)
+        say(f"what was kept and dropped: {options.bags / 'contact_sheets.html'}")
     say_outcomes(outcomes)
     return 0
 

@@ -12,6 +12,7 @@ OPTIONAL = {
     "ray": "pathoml/extract/ray_engine.py",
     "optuna": "pathoml/tuning.py",
     "mlflow": "pathoml/tracking.py",
+    "opacus": "pathoml/federated/accountant.py",
 }
 """Packages of extras, and where they are used."""
 

@@ -200,12 +200,12 @@ def test_row_08_what_hangs_over_the_edge_is_background_and_flagged(good: Path, t
 
 
 @pytest.mark.parametrize(
-    ("row", "resolution", "said"),
-    [(9, None, "manifest"), (10, (0, 1), "manifest"), (11, (283, 10_000), "0.05")],
+    ("code", "resolution", "said"),
+    [("NO_MPP", None, "manifest"), ("NO_MPP", (0, 1), "manifest"), ("BAD_MPP", (283, 10_000), "0.05")],
     ids=["row_09_missing", "row_10_zero", "row_11_absurd"],
 )
 def test_rows_09_to_11_a_resolution_that_cannot_be_used(
-    row: int, resolution: tuple[int, int] | None, said: str, good: Path, tmp_path: Path
+    code: str, resolution: tuple[int, int] | None, said: str, good: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "s.tif"
     shutil.copy(good, path)
@@ -214,7 +214,7 @@ def test_rows_09_to_11_a_resolution_that_cannot_be_used(
     else:
         tags_of_level_0(path, XResolution=resolution, YResolution=resolution)
     found = outcome(path, tmp_path / "bags")
-    assert found.code == "NO_MPP"
+    assert found.code == code
     assert said in found.message
     given = extract_archive([entry(path, 0.5)], recipe(), tmp_path / "given")[0]
     assert given.status == "done"

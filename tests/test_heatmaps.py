@@ -8,7 +8,19 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from pathoml.bags import BagHeader
-from pathoml.heatmaps import STYLES, HeatmapSettings, draw_heatmap, relative_to_average, tile_raster
+from pathoml.heatmap_settings import HeatmapSettings
+from pathoml.heatmaps import (
+    STYLES,
+    Window,
+    colour_end,
+    draw_heatmap,
+    extreme_tiles,
+    paint,
+    relative_to_average,
+    scaled_map,
+    tile_lattice,
+    tile_raster,
+)
 
 
 def header(width: int, height: int, side: float, stride: float | None = None) -> BagHeader:
@@ -89,30 +101,35 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return seen
 
 
-def draw(path: Path, *, kind: str = "attention", factor: float = 1.0, mpp: float = 4.0) -> np.ndarray:
+def draw(
+    path: Path, *, kind: str = "attention", scale: str = "raw", factor: float = 1.0, mpp: float = 4.0
+) -> np.ndarray:
     """Draw half of a grey slide covered by a ramp, the rest without tiles."""
     raster = np.full((150, 200), np.nan)
     raster[:, :100] = np.linspace(-1, 2, 100) * factor
     picture = np.full((150, 200, 3), 225, dtype=np.uint8)
-    draw_heatmap(
-        path, picture, raster, kind=kind, caption="slide S1, model M", settings=HeatmapSettings(picture_mpp=mpp)
-    )
+    scaled = scaled_map(raster[np.isfinite(raster)], kind, scale, cohort_end=5.0)
+    settings = HeatmapSettings(picture_mpp=mpp)
+    draw_heatmap(path, picture, raster, scaled=scaled, caption="slide S1, model M", settings=settings)
     return imread(path)[..., :3]
 
 
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [("raw", "98th percentile of this slide"), ("percentile", "percentile among"), ("cohort", "training cohort")],
+)
 @pytest.mark.parametrize("kind", list(STYLES))
 def test_the_picture_says_what_it_shows_how_it_was_scaled_and_what_for(
-    tmp_path: Path, figures: list[Figure], kind: str
+    tmp_path: Path, figures: list[Figure], kind: str, scale: str, said: str
 ) -> None:
-    draw(tmp_path / "map.png", kind=kind)
+    draw(tmp_path / "map.png", kind=kind, scale=scale)
     words = " ".join(text.get_text() for text in figures[0].findobj(lambda one: hasattr(one, "get_text")))
-    for part in ("slide S1, model M", STYLES[kind].title, STYLES[kind].label, "research use only"):
+    for part in ("slide S1, model M", STYLES[kind].title, STYLES[kind].quantity, said, "research use only"):
         assert part in words
-    assert "98th percentile" in STYLES[kind].label
 
 
 def test_the_labels_state_quantity_zero_point_unit_and_normalisation() -> None:
-    contribution, attention = (" ".join(STYLES[kind].label.split()) for kind in ("contribution", "attention"))
+    contribution, attention = (" ".join(STYLES[kind].quantity.split()) for kind in ("contribution", "attention"))
     for part in (
         "contribution to the risk x tiles of the slide",
         "0 = average training patient",
@@ -166,3 +183,75 @@ def test_the_same_map_gives_the_same_bytes_and_another_others(tmp_path: Path) ->
 @pytest.mark.parametrize("factor", [0.0, np.nan], ids=["all zero", "no tile"])
 def test_a_map_of_nothing_is_still_drawn(tmp_path: Path, factor: float) -> None:
     assert draw(tmp_path / "map.png", factor=factor).size > 0
+
+
+@pytest.mark.parametrize("stride", [224.0, 112.0, 74.7])
+@pytest.mark.parametrize("side", [256 * 8, 256, 61])
+def test_the_pieces_of_a_map_are_the_map(stride: float, side: int) -> None:
+    """Tiles of the viewer, whatever their step, join to what is painted at once."""
+    one = header(2048, 2048, 224.0, stride)
+    grid = grid_of(int(2048 // stride), int(2048 // stride), 0.7)
+    lattice = tile_lattice(one, grid, np.random.default_rng(3).normal(size=len(grid)))
+    pixels = 2048 // 8
+    whole = paint(lattice, Window(0, 0, pixels * 8, pixels * 8, (pixels, pixels)))
+    step = max(1, side // 8)
+    for top in range(0, pixels, step):
+        for left in range(0, pixels, step):
+            piece = paint(lattice, Window(left * 8, top * 8, step * 8, step * 8, (step, step)))
+            expected = whole[top : top + step, left : left + step]
+            np.testing.assert_array_equal(piece[: expected.shape[0], : expected.shape[1]], expected)
+
+
+def test_seen_from_far_away_every_tile_still_counts() -> None:
+    """At one pixel for many tiles the map is about their mean, and no tile of an empty neighbourhood is lost."""
+    grid = grid_of(64, 64)
+    values = np.where(grid[:, 1] < 32, 1.0, 3.0)
+    raster = tile_raster(header(64 * 100, 64 * 100, 100), grid, values, (8, 8))
+    np.testing.assert_allclose(raster[:, :3], 1.0)
+    np.testing.assert_allclose(raster[:, 5:], 3.0)
+    lone = tile_raster(header(64 * 100, 64 * 100, 100), np.array([[33, 17]], dtype=np.int32), np.ones(1), (8, 8))
+    assert np.isfinite(lone).sum() == 1
+    assert np.isfinite(lone[4, 2])
+
+
+@pytest.mark.parametrize("stride_share", [1.0, 0.5, 0.3])
+@pytest.mark.parametrize("mpp", [0.25, 0.2527, 0.499, 1.0])
+def test_a_synthetic_truth_is_found_where_it_is_at_any_overlap_and_resolution(mpp: float, stride_share: float) -> None:
+    """A bright disc: the centre of mass of its map is at most half a tile away, and stays on odd sizes."""
+    width, height = round(9001 * 0.5 / mpp), round(7003 * 0.5 / mpp)
+    side = 224 * 0.5 / mpp
+    stride = side * stride_share
+    grid = grid_of(int((height - side) // stride) + 1, int((width - side) // stride) + 1)
+    centre = np.array([0.62 * width, 0.37 * height])
+    middle = grid[:, ::-1] * stride + side / 2
+    values = (np.hypot(*(middle - centre).T) < 4 * side).astype(float)
+    raster = np.nan_to_num(tile_raster(header(width, height, side, stride), grid, values, (701, 901)))
+    y, x = np.mgrid[:701, :901] + 0.5
+    found = np.array([(raster * x).sum() * width / 901, (raster * y).sum() * height / 701]) / raster.sum()
+    assert np.abs(found - centre).max() < side / 2
+
+
+def test_colours_are_numbered_from_low_to_high_and_0_is_no_tile() -> None:
+    scaled = scaled_map(np.array([-2.0, 0.0, 2.0]), "contribution", "cohort", cohort_end=2.0)
+    painted = np.array([[-9.0, -2.0, 0.0, 2.0, 9.0, np.nan]])
+    np.testing.assert_array_equal(scaled.steps_of(painted), [[1, 1, 128, 255, 255, 0]])
+    blue, white, red = scaled.palette()[[0, 127, 254]].astype(int)
+    assert blue[2] > blue[0]
+    assert red[0] > red[2]
+    assert white.min() > 240
+
+
+def test_percentiles_are_ranks_and_the_cohort_scale_is_the_same_on_every_slide() -> None:
+    values = np.array([5.0, -1.0, 2.0, 2.0])
+    np.testing.assert_allclose(scaled_map(values, "attention", "percentile").values, [100, 25, 62.5, 62.5])
+    ends = {scaled_map(one, "contribution", "cohort", cohort_end=3.0).high for one in (values, values * 9)}
+    assert ends == {3.0}
+    with pytest.raises(ValueError, match="needs the training cohort's colour end"):
+        scaled_map(values, "attention", "cohort")
+    assert colour_end(np.array([np.nan, 0.0])) == 1.0
+
+
+def test_extreme_tiles_stand_in_order_and_ties_as_on_the_slide() -> None:
+    values = np.array([1.0, 3.0, -2.0, 3.0])
+    assert extreme_tiles(values, 3, "highest").tolist() == [1, 3, 0]
+    assert extreme_tiles(values, 9, "lowest").tolist() == [2, 0, 1, 3]

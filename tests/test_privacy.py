@@ -8,7 +8,7 @@ import openslide
 import pytest
 import tifffile
 
-from pathoml.cohort import Cohort, SlideEntry
+from pathoml.cohort import SlideEntry
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.extract import extract_archive
 from pathoml.extract_settings import ExtractSettings, Recipe
@@ -68,8 +68,7 @@ def test_no_canary_leaves_the_slide(
     recipe = Recipe(ClassicalTissueSettings(), TilingSettings(max_tiles=4), Lite0Settings(), ExtractSettings(workers=0))
     outcomes = extract_archive(entries, recipe, out)
     assert [one.status for one in outcomes] == ["done"]
-    cohort = Cohort(np.array(["P1"]), np.array([10.0]), np.array([1]), np.array(["05"]), covariates=None, endpoint="OS")  # type: ignore[arg-type]
-    write_quality(entries, outcomes, cohort, out, "study")
+    write_quality(entries, outcomes, {"P1": "05"}, out, "study")
     write_regions_of(slide, out / "regions.geojson")
     write_sheet_of(slide, out / "sheet.png")
     facts = slide_facts(slide)

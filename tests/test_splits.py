@@ -1,5 +1,6 @@
 """Folds of whole patients."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from pathoml.cohort import Cohort
 from pathoml.errors import CohortError
 from pathoml.splits import (
+    SMALL_SITES,
+    ExternalSettings,
     FixedSettings,
     Fold,
+    FoldFilesSettings,
     KFoldSettings,
     LeaveOneSiteOutSettings,
     SplitsSettings,
@@ -169,9 +173,10 @@ def test_saved_folds_read_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("scheme,fold,patient_id\nkfold,0,a\n", "no column 'role'"),
+        ("scheme,fold,repeat,patient_id\nkfold,0,0,a\n", "no column 'role'"),
+        ("scheme,fold,repeat,role,patient_id\nkfold,0,x,train,a\n", "column repeat holds 'x'; expected 0, 1, 2"),
         (
-            "scheme,fold,role,patient_id\nkfold,0,trian,a\n",
+            "scheme,fold,repeat,role,patient_id\nkfold,0,0,trian,a\n",
             r"unknown role\(s\) trian; expected train, validation, test",
         ),
     ],
@@ -187,3 +192,137 @@ def test_patients_without_a_hospital_are_not_a_hospital() -> None:
     everyone.site[::4] = ""
     with pytest.raises(CohortError, match="no hospital"):
         make_folds(everyone, SITES)
+
+
+def test_repeats_deal_anew_and_test_everybody_once_each(tmp_path: Path) -> None:
+    everyone = cohort()
+    folds = make_folds(everyone, SplitsSettings(schemes=(KFoldSettings(folds=4, repeats=3),)))
+    assert [fold.key for fold in folds][:5] == ["kfold-0-0", "kfold-0-1", "kfold-0-2", "kfold-0-3", "kfold-1-0"]
+    dealings = []
+    for repeat in range(3):
+        own = [fold for fold in folds if fold.repeat == repeat]
+        assert sorted(patient for fold in own for patient in fold.test) == everyone.patient_id.tolist()
+        dealings.append({frozenset(fold.test) for fold in own})
+    assert not dealings[0] & dealings[1] & dealings[2]
+    write_folds(tmp_path / "folds.csv", folds)
+    assert read_folds(tmp_path / "folds.csv") == folds
+
+
+def test_the_first_of_several_repeats_is_the_dealing_without_repeats() -> None:
+    once = make_folds(cohort(), KFOLD)
+    often = make_folds(cohort(), SplitsSettings(schemes=(KFoldSettings(repeats=2),)))
+    assert [fold.test for fold in often[:5]] == [fold.test for fold in once]
+
+
+def test_a_table_with_roles_decides_everything_and_may_leave_patients_out_of_a_fold(tmp_path: Path) -> None:
+    everyone = cohort()
+    rows = []
+    for fold in ("a", "b"):
+        for index, name in enumerate(everyone.patient_id):
+            role = ["train", "train", "validation", "test"][(index + (fold == "b")) % 4]
+            rows.append(f"{name},{fold},{role}")
+    path = tmp_path / "folds.csv"
+    path.write_text("patient_id,fold,role\n" + "\n".join(rows[:-3]) + "\n")
+    first, second = make_folds(everyone, SplitsSettings(schemes=(FixedSettings(table=path),)))
+    assert first.test == tuple(everyone.patient_id[3::4])
+    assert first.validation == tuple(everyone.patient_id[2::4])
+    assert len(second.train) + len(second.validation) + len(second.test) == 97
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            "000,a,train\n000,a,test\n",
+            r"rows 2, 3, column patient_id: patient 000 stands in more than one row of a fold",
+        ),
+        ("000,a,trian\n", r"row 2, column role: 'trian' is not one of train, validation, test"),
+    ],
+)
+def test_a_table_with_roles_that_leaks_or_is_misspelt_is_refused(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "folds.csv").write_text("patient_id,fold,role\n" + rows)
+    with pytest.raises(CohortError, match=message):
+        make_folds(cohort(), SplitsSettings(schemes=(FixedSettings(table=tmp_path / "folds.csv"),)))
+
+
+def fold_tables(folder: Path, count: int = 3) -> FoldFilesSettings:
+    everyone = cohort()
+    for index in range(count):
+        test = everyone.patient_id[index::count].tolist()
+        train = [name for name in everyone.patient_id.tolist() if name not in test]
+        rows = [f"{name},{test[row] if row < len(test) else ''}" for row, name in enumerate(train)]
+        (folder / f"splits_{index}.csv").write_text("train,val\n" + "\n".join([*rows, "stranger,"]) + "\n")
+    return FoldFilesSettings(folder=folder)
+
+
+def test_one_file_a_fold_is_read_as_published_splits_come(tmp_path: Path) -> None:
+    everyone = cohort()
+    folds = make_folds(everyone, SplitsSettings(schemes=(fold_tables(tmp_path),)))
+    assert [fold.key for fold in folds] == ["files-0", "files-1", "files-2"]
+    for index, fold in enumerate(folds):
+        assert fold.test == tuple(everyone.patient_id[index::3])
+        assert sorted([*fold.train, *fold.validation, *fold.test]) == everyone.patient_id.tolist()
+        assert len(fold.validation) == pytest.approx(0.2 * len({*fold.train, *fold.validation}), abs=1)
+
+
+def test_files_that_are_not_there_or_forget_a_patient_are_refused(tmp_path: Path) -> None:
+    settings = fold_tables(tmp_path)
+    with pytest.raises(CohortError, match=r"no file matches 'fold\*\.csv'; set folder and pattern"):
+        make_folds(cohort(), SplitsSettings(schemes=(settings.model_copy(update={"pattern": "fold*.csv"}),)))
+    path = tmp_path / "splits_1.csv"
+    path.write_text(path.read_text().replace("004", "new"))
+    with pytest.raises(CohortError, match=r"splits_1\.csv: 1 patient\(s\) of the cohort are in no fold: 004"):
+        make_folds(cohort(), SplitsSettings(schemes=(settings,)))
+
+
+def uneven(seed: int = 0) -> Cohort:
+    """A cohort of hospitals of very different sizes, some without an event."""
+    rng = np.random.default_rng(seed)
+    everyone = cohort(240, 90)
+    sizes = np.array([60, 40, 30, 25, 20, 15, 12, 10, 8, 6, 5, 4, 2, 1, 1, 1])
+    site = np.repeat([f"H{index:02d}" for index in range(len(sizes))], sizes)
+    return replace(everyone, site=site, event=rng.permutation(everyone.event))
+
+
+SMALL = ("refuse", "join", "train_only")
+
+
+@pytest.mark.parametrize("small", SMALL)
+def test_hospitals_too_small_to_be_tested_are_refused_joined_or_only_trained_on(small: str) -> None:
+    everyone = uneven()
+    scheme = LeaveOneSiteOutSettings(min_patients=10, min_events=3, small=small)
+    settings = SplitsSettings(schemes=(scheme,))
+    counts = (
+        pd.DataFrame({"site": everyone.site, "event": everyone.event}).groupby("site")["event"].agg(["sum", "count"])
+    )
+    tiny = set(counts.index[(counts["count"] < 10) | (counts["sum"] < 3)])
+    assert tiny
+    if small == "refuse":
+        with pytest.raises(
+            CohortError, match=r"too small to test a model: .*small: join.*small: train_only.*by region"
+        ):
+            make_folds(everyone, settings)
+        return
+    folds = make_folds(everyone, settings)
+    tested = {fold.name: set(everyone.site[everyone.rows_of(fold.test)]) for fold in folds}
+    assert {name for name in tested if name != SMALL_SITES} == set(counts.index) - tiny
+    assert tested.get(SMALL_SITES, set()) == (tiny if small == "join" else set())
+    for fold in folds:
+        assert not tested[fold.name] & set(everyone.site[everyone.rows_of([*fold.train, *fold.validation])])
+
+
+def test_hospitals_kept_for_the_test_never_train() -> None:
+    everyone = uneven()
+    (fold,) = make_folds(everyone, SplitsSettings(schemes=(ExternalSettings(sites=("H01", "H03")),)))
+    assert set(everyone.site[everyone.rows_of(fold.test)]) == {"H01", "H03"}
+    assert not {"H01", "H03"} & set(everyone.site[everyone.rows_of([*fold.train, *fold.validation])])
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"), [(("H1",), r"no patients of hospital\(s\) H1; there are H00, H01"), (None, "nobody is left")]
+)
+def test_hospitals_that_cannot_be_kept_are_refused(sites: tuple[str, ...] | None, message: str) -> None:
+    everyone = uneven()
+    sites = sites or tuple(sorted(set(everyone.site.tolist())))
+    with pytest.raises(CohortError, match=message):
+        make_folds(everyone, SplitsSettings(schemes=(ExternalSettings(sites=sites),)))

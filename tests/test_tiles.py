@@ -151,4 +151,4 @@ def test_an_artefact_that_is_not_dropped_is_no_reason() -> None:
     bubble[:, 20:90] = True
     geometry = SlideGeometry(1600, 1600, (1.0,), (0.5, 0.5))
     grid = make_grid(geometry, TissueMask(tissue, {TileFlag.BUBBLE: bubble}), TilingSettings())
-    assert set(grid.reasons.tolist()) <= {Rejection.LITTLE_TISSUE, Rejection.EDGE}
+    assert set(grid.reasons.tolist()) <= {Rejection.LITTLE_TISSUE, Rejection.EDGE, Rejection.NO_TISSUE}

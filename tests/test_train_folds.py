@@ -9,15 +9,19 @@ import pandas as pd
 import pytest
 
 from pathoml import fold_fitting
+from pathoml.baseline_settings import BASELINE_TITLES, BaselineSettings
+from pathoml.baselines import BaselineContext, fit_baselines, mean_of_bags
 from pathoml.covariates import BlockCovariate, CategoricalCovariate
-from pathoml.cross_validation import cross_validate, fit_clinical
+from pathoml.cross_validation import cross_validate
 from pathoml.errors import TrainingError
 from pathoml.evaluate import fold_mean_concordance
 from pathoml.fold_fitting import FitPlan, fit_fold, fit_folds
 from pathoml.predictions import Predictions, join_predictions
 from pathoml.splits import KFoldSettings, SplitsSettings, make_folds
-from pathoml.train import fit_member
+from pathoml.train import TrainingData, fit_member
 from tests.planted import ABMIL, AGE, DAYS, MEAN, QUICK, TEMPLATE, altered, data, one_fold, saved
+
+FEW = BaselineSettings(inner_folds=2, penalties=3, trees=10)
 
 
 def plan(folder: Path, **changes: Any) -> FitPlan:
@@ -58,21 +62,35 @@ def test_a_saved_fold_is_fitted_again_when_anything_changed(
     assert calls == [1]
 
 
+def with_omics(everything: TrainingData) -> TrainingData:
+    """Add four genes, and the block that takes them."""
+    genes = np.random.default_rng(1).normal(size=(60, 4))
+    table = everything.cohort.covariates.join(pd.DataFrame(genes).add_prefix("g"))
+    covariates = (*AGE, BlockCovariate(name="omics", columns="g*", components=2))
+    return replace(everything, cohort=replace(everything.cohort, covariates=table), covariates=covariates)
+
+
+def changed_too(everything: TrainingData, patients: tuple[str, ...]) -> TrainingData:
+    """Give some patients other genes as well."""
+    table = everything.cohort.covariates.copy()
+    table.loc[everything.cohort.rows_of(patients), ["g0", "g1", "g2", "g3"]] = -20.0
+    covariates = (*AGE, BlockCovariate(name="omics", columns="g*", components=2))
+    return replace(everything, cohort=replace(everything.cohort, covariates=table), covariates=covariates)
+
+
 @pytest.mark.parametrize("slides", [True, False], ids=["slides", "table only"])
 def test_cross_validation_predicts_everybody_in_every_role(tmp_path: Path, slides: bool) -> None:
     everything = data(60, slides=slides)
-    everything = replace(everything, covariates=(*AGE, BlockCovariate(name="omics", columns="g*", components=2)))
-    genes = np.random.default_rng(1).normal(size=(60, 4))
-    cohort = replace(
-        everything.cohort, covariates=everything.cohort.covariates.join(pd.DataFrame(genes).add_prefix("g"))
-    )
-    everything = replace(everything, cohort=cohort)
+    everything = with_omics(everything)
     folds = make_folds(everything.cohort, SplitsSettings(schemes=(KFoldSettings(folds=3),)))
     template = TEMPLATE if slides else replace(TEMPLATE, feature_spec=None)
     packages, predictions = cross_validate(everything, folds, plan(tmp_path, template=template))
     table = predictions.table
     assert set(packages) == {fold.key for fold in folds}
-    for model in ("model", "clinical"):
+    of_table = {"omics_ridge", "omics_elastic_net", "clinical_omics_ridge", "clinical_omics_elastic_net"}
+    of_slides = {"slides_ridge", "clinical_slides_ridge"} if slides else set()
+    assert set(table["model"]) == {"model", "clinical", "forest", *of_table, *of_slides}
+    for model in table["model"].unique():
         tested = table[(table["model"] == model) & (table["role"] == "test")]
         assert sorted(tested["patient_id"]) == everything.cohort.patient_id.tolist()
     assert (np.diff(predictions.survival, axis=1) <= 0).all()
@@ -124,14 +142,17 @@ def assert_nobody_else_changed(plain: Predictions, blind: Predictions, patients:
     np.testing.assert_array_equal(other_curves, curves)
 
 
-def test_the_clinical_model_does_not_look_at_test_patients() -> None:
-    everything = data(60)
+def test_no_baseline_looks_at_test_patients() -> None:
+    everything = with_omics(data(60))
     fold = one_fold(everything)
     half = fold.test[: len(fold.test) // 2]
     plain, blind = (
-        join_predictions(fit_clinical(one, fold, QUICK, np.array(DAYS)))
-        for one in (everything, altered(everything, half))
+        join_predictions(
+            fit_baselines(one, fold, BaselineContext(FEW, QUICK, np.array(DAYS), mean_of_bags(one.features)))
+        )
+        for one in (everything, changed_too(altered(everything, half), half))
     )
+    assert set(plain.table["model"]) == set(BASELINE_TITLES)
     assert_nobody_else_changed(plain, blind, half)
 
 
@@ -143,7 +164,7 @@ def test_no_model_of_a_fold_looks_at_its_test_patients(tmp_path: Path) -> None:
         cross_validate(one, [fold], plan(tmp_path / name))[1]
         for name, one in (("plain", everything), ("blind", altered(everything, half)))
     )
-    assert set(plain.table["model"]) == {"model", "clinical"}
+    assert set(plain.table["model"]) == {"model", "clinical", "slides_ridge", "clinical_slides_ridge", "forest"}
     assert_nobody_else_changed(plain, blind, half)
 
 

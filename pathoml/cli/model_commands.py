@@ -1,5 +1,6 @@
 """Commands that apply a model package to slides."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,26 +60,61 @@ def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
     say_outcomes(outcomes)
 
 
+class Scale(StrEnum):
+    """Where the colours of a map end."""
+
+    RAW = "raw"
+    PERCENTILE = "percentile"
+    COHORT = "cohort"
+
+
+Files = Annotated[
+    str,
+    typer.Option(
+        help="What is written of each map, with commas between: picture, overlay, csv, bands, tiles, ome_tiff."
+    ),
+]
+ScaleOption = Annotated[
+    Scale, typer.Option(help="raw: the slide's own values; percentile; cohort: as in the training cohort.")
+]
+
+
 @app.command()
-def heatmap(
+def heatmap(  # noqa: PLR0913, PLR0917 - one for each option of the command
     package: PackagePath,
     slides: Inputs = None,
     output: Output = Path("heatmaps"),
+    files: Files = "picture,bands,csv",
+    scale: ScaleOption = Scale.RAW,
+    picture_mpp: Annotated[float, typer.Option(help="Microns per pixel of pictures.", min=0.5, max=64)] = 4.0,
     encoder_weights: Weights = None,
     tissue_source: TissueSource = None,
     device: Device = "auto",
 ) -> None:
-    """Draw what each tile of slides adds to the risk, and where the model looks."""
+    """Draw what each tile of slides adds to the risk, where the model looks, and where its members disagree."""
+    from pydantic import ValidationError
+
+    from pathoml.errors import InputError
     from pathoml.heatmap_settings import HeatmapSettings
     from pathoml.pipeline.predicting import PredictRequest, draw_maps
 
     request = PredictRequest(
         package, tuple(slides or ()), output, encoder_weights=encoder_weights, tissue_source=tissue_source
     )
+    try:
+        settings = HeatmapSettings.model_validate(
+            {
+                "files": [name.strip() for name in files.split(",")], "scale": scale.value, "picture_mpp": picture_mpp,
+                "kinds": ["contribution", "attention", "disagreement"],
+            }
+        )  # fmt: skip
+    except ValidationError as error:
+        raise InputError(f"--files {files}: {error.errors()[0]['msg']}") from error
     with stage_context(device) as context:
-        drawn, outcomes = draw_maps(request, context, HeatmapSettings())
+        drawn, outcomes = draw_maps(request, context, settings)
     for path in drawn:
         say(f"heatmap: {path}")
+    say(f"maps of {sum(outcome.has_bag for outcome in outcomes)} slide(s): {output}")
     say_outcomes(outcomes)
 
 

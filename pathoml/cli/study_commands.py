@@ -150,11 +150,10 @@ def train(config: ConfigPath, overrides: Overrides = None) -> None:
 def evaluate(run_folder: RunPath) -> None:
     """Judge a run's predictions on its test patients."""
     from pathoml.pipeline.run_folder import RunFolder
-    from pathoml.pipeline.stages import evaluate_stage
-    from pathoml.pipeline.study import run_config
+    from pathoml.pipeline.stages import evaluate_stage, usable_study
+    from pathoml.pipeline.study import open_run
 
-    config = run_config(run_folder)
-    for name, scheme in evaluate_stage(config)["schemes"].items():
+    for name, scheme in evaluate_stage(usable_study(open_run(run_folder)))["schemes"].items():
         for model, metrics in scheme["metrics"].items():
             show_table(f"{name}: {model}", [(metric, interval_words(value)) for metric, value in metrics.items()])
         for pair, metrics in scheme["differences"].items():

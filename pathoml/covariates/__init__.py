@@ -1,6 +1,7 @@
 """Covariates: what a configuration may ask for, how cells are read, and the transforms fitted on training patients."""
 
 from pathoml.covariates.cells import doubtful_covariates, read_covariates
+from pathoml.covariates.components import fill_mean_scale, principal_axes
 from pathoml.covariates.fitted import Fitted, FittedBlock, FittedCategorical, FittedNumeric, FittedOrdinal
 from pathoml.covariates.fitting import fit_covariates
 from pathoml.covariates.gene_groups import group_columns, read_gene_groups
@@ -44,8 +45,10 @@ __all__ = [
     "UnseenWord",
     "covariate_name",
     "doubtful_covariates",
+    "fill_mean_scale",
     "fit_covariates",
     "group_columns",
+    "principal_axes",
     "read_covariates",
     "read_gene_groups",
     "transform_from_json",

@@ -39,7 +39,7 @@ class FillMeanScale(NamedTuple):
         return standard
 
 
-def fit_fill_mean_scale(values: FloatArray, *, impute: str = "median") -> FillMeanScale:
+def fill_mean_scale(values: FloatArray, *, impute: str = "median") -> FillMeanScale:
     """Fit what brings columns to a common scale.
 
     Parameters
@@ -67,7 +67,29 @@ def fit_fill_mean_scale(values: FloatArray, *, impute: str = "median") -> FillMe
     return FillMeanScale(fill, filled.mean(axis=0), np.where(usable, scale, 1.0))
 
 
-def principal_axes(standard: FloatArray, components: int | None, *, scaling: str) -> FloatArray:
+def principal_axes(standard: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the principal axes of standardised columns, by the smaller of the two Gram matrices.
+
+    Parameters
+    ----------
+    standard : ndarray of float64, shape (rows, columns)
+        Centred columns.
+
+    Returns
+    -------
+    tuple of ndarray of float64
+        Singular values that are not 0, falling; and their right singular vectors, shape (axes, columns).
+    """
+    is_wide = standard.shape[1] > len(standard)
+    variances, vectors = np.linalg.eigh(standard @ standard.T if is_wide else standard.T @ standard)
+    order = np.argsort(variances)[::-1]
+    order = order[variances[order] > max(variances.max(initial=0.0), 0.0) * 1e-10]
+    singular = np.sqrt(variances[order])
+    axes = (standard.T @ (vectors[:, order] / singular)).T if is_wide else vectors[:, order].T
+    return singular, axes
+
+
+def scaled_axes(standard: FloatArray, components: int | None, *, scaling: str) -> FloatArray:
     """Return principal axes, divided so that scores are of a stated variance on the rows given.
 
     Parameters
@@ -84,13 +106,8 @@ def principal_axes(standard: FloatArray, components: int | None, *, scaling: str
     ndarray of float64, shape (components, columns)
         By falling variance; of each axis the largest element is positive, so that the same rows give the same axes.
     """
-    is_wide = standard.shape[1] > len(standard)
-    variances, vectors = np.linalg.eigh(standard @ standard.T if is_wide else standard.T @ standard)
-    order = np.argsort(variances)[::-1]
-    order = order[variances[order] > max(variances.max(initial=0.0), 0.0) * 1e-10][:components]
-    singular = np.sqrt(variances[order])
-    axes = (standard.T @ (vectors[:, order] / singular)).T if is_wide else vectors[:, order].T
-    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    singular, axes = (one[:components] for one in principal_axes(standard))
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
     deviation = singular / np.sqrt(len(standard))
     scaled: FloatArray = axes / (deviation[:, None] if scaling == "each" else deviation[:1])
     return scaled

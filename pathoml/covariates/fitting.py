@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pathoml.covariates.components import fit_fill_mean_scale, principal_axes
+from pathoml.covariates.components import fill_mean_scale, scaled_axes
 from pathoml.covariates.fitted import (
     Fitted,
     FittedBlock,
@@ -66,7 +66,7 @@ def _fit(covariate: Covariate, raw: pd.DataFrame) -> list[Fitted]:
 
 def _fit_numeric(covariate: NumericCovariate, raw: pd.DataFrame) -> FittedNumeric:
     values = raw[[covariate.column]].to_numpy(dtype=np.float64)
-    fill, mean, scale = (float(one[0]) for one in fit_fill_mean_scale(values, impute=covariate.impute))
+    fill, mean, scale = (float(one[0]) for one in fill_mean_scale(values, impute=covariate.impute))
     return FittedNumeric(covariate.column, fill, mean, scale, covariate.indicator)
 
 
@@ -78,7 +78,7 @@ def _fit_categorical(column: str, raw: pd.DataFrame) -> FittedCategorical:
 
 def _fit_ordinal(covariate: OrdinalCovariate, raw: pd.DataFrame) -> FittedOrdinal:
     places = places_of_words(raw, covariate.column, covariate.levels)
-    fill, mean, scale = (float(one[0]) for one in fit_fill_mean_scale(places[:, None]))
+    fill, mean, scale = (float(one[0]) for one in fill_mean_scale(places[:, None]))
     return FittedOrdinal(covariate.column, covariate.levels, fill, mean, scale, covariate.indicator)
 
 
@@ -86,6 +86,6 @@ def _fit_block(
     covariate: BlockCovariate | GeneGroupsCovariate, name: str, columns: Sequence[str], raw: pd.DataFrame
 ) -> FittedBlock:
     values = raw[list(columns)].to_numpy(dtype=np.float64)
-    scaling = fit_fill_mean_scale(values)
-    axes = principal_axes(scaling.apply(values), covariate.components, scaling=covariate.scaling)
+    scaling = fill_mean_scale(values)
+    axes = scaled_axes(scaling.apply(values), covariate.components, scaling=covariate.scaling)
     return FittedBlock(name, covariate.name, tuple(columns), *scaling, axes)

@@ -2,31 +2,24 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.artefacts import TileFlag, optical_density_statistics
+from pathoml.artefacts import optical_density_statistics
 from pathoml.cohort import SlideEntry
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
 from pathoml.errors import DamagedSlideError, NoTissueError
 from pathoml.extract_settings import Recipe
 from pathoml.files import file_digest
-from pathoml.geojson import geojson_finder, regions_path
-from pathoml.slides import Slide, SlideGeometry, TileState, open_slide, slide_digest, slide_fingerprint
+from pathoml.geojson import regions_path
+from pathoml.looks import look_at
+from pathoml.slides import Slide, TileState, open_slide, slide_digest, slide_fingerprint
 from pathoml.stain_settings import MacenkoSettings, ReinhardSettings
-from pathoml.tiles import (
-    LaidTiles,
-    Look,
-    TissueFinder,
-    classical_finder,
-    filled_grid,
-    lay_tiles,
-    read_tiles,
-    tile_flags,
-)
+from pathoml.tiles import LaidTiles, ReadTiles, TileJudge, TissueFinder, filled_grid, lay_tiles, read_tiles
 from pathoml.tiling import Rejection, TileGrid
 from pathoml.tissue import GeojsonTissueSettings, ModelTissueSettings, TissueSettings
 from pathoml.units import FloatArray, RgbImage
@@ -129,83 +122,64 @@ def decode_slide(
     if sheet is not None:
         sheet.unlink(missing_ok=True)  # what an earlier run saw may be another slide
     with open_slide(entry.path, mpp=entry.mpp) as slide:
-        laid = lay_tiles(slide, _look(recipe, entry.slide_id, device), recipe.tiling)
-        _draw(sheet, laid, slide.geometry, entry.slide_id)
+        look = look_at(recipe.tissue, recipe.quality, entry.slide_id, partial(_network_finder, device=device))
+        laid = lay_tiles(slide, look, recipe.tiling)
+        _draw(sheet, slide, laid, entry.slide_id)  # whatever becomes of its tiles
         grid = filled_grid(laid, slide, recipe.tiling)
-        flags, lost, blurred = _decode_grid(slide, grid, recipe, sink)
-        kept = np.flatnonzero(~lost & ~blurred)
-        if len(kept) < len(grid):  # which could not be read or were out of focus is known only now
-            _draw(sheet, laid, slide.geometry, entry.slide_id, in_bag=grid.grid[kept])
-        _check(slide, recipe, lost, kept)
-        facts = _facts(entry, slide, recipe, laid, (int(lost.sum()), int(blurred.sum())))
+        read = _decode_grid(slide, grid, recipe, sink)
+        _draw(sheet, slide, laid, entry.slide_id, read)
+        kept = np.flatnonzero(read.kept)
+        _check(slide, recipe, read)
+        facts = _facts(entry, slide, recipe, laid, read)
     return SlideTiles(
-        facts, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], flags[kept], time.monotonic() - started
+        facts, grid.coords[kept], grid.grid[kept], grid.tissue_share[kept], read.flags[kept], time.monotonic() - started
     )  # fmt: skip
 
 
-def _decode_grid(
-    slide: Slide, grid: TileGrid, recipe: Recipe, sink: TileSink
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Deliver the tiles that are kept; return flags of all, which are lost, and which are dropped for their focus."""
+def _decode_grid(slide: Slide, grid: TileGrid, recipe: Recipe, sink: TileSink) -> ReadTiles:
+    """Deliver the tiles that are kept; return what all proved to be."""
     reader = slide.tile_reader(grid.coords, grid.plan)
     _fit_stain(slide, grid, recipe, sink)
-    flags, lost = grid.flags.copy(), np.zeros(len(grid), dtype=bool)
-    blurred = np.zeros(len(grid), dtype=bool)
-    drops_blurred = recipe.quality.drops(TileFlag.OUT_OF_FOCUS)
+    judge = TileJudge(grid, recipe.quality)
     start = 0
     while start < len(grid):
         page = sink.page()
         stop = min(len(grid), start + len(page))
-        here = slice(start, stop)
         states = read_tiles(reader, start, stop, page)
-        lost[here] = states == TileState.LOST
-        flags[here] |= tile_flags(page[: stop - start], states, max(grid.plan.mpp_read), recipe.quality)
-        blurred[here] = ((flags[here] & TileFlag.OUT_OF_FOCUS) > 0) & ~lost[here] & drops_blurred
-        kept = np.flatnonzero(~lost[here] & ~blurred[here])
+        kept = np.flatnonzero(judge.see(start, page[: stop - start], states))
         if len(kept) < stop - start:
             page[: len(kept)] = page[kept]
         if len(kept):
             sink.deliver(start + kept)
         start = stop
-    return flags, lost, blurred
+    return judge.seen
 
 
-def _check(slide: Slide, recipe: Recipe, lost: NDArray[np.bool_], kept: NDArray[np.int64]) -> None:
-    if lost.sum() > recipe.extract.max_lost_share * len(lost):
+def _check(slide: Slide, recipe: Recipe, read: ReadTiles) -> None:
+    lost = int(read.lost.sum())
+    if lost > recipe.extract.max_lost_share * len(read.lost):
         raise DamagedSlideError(
-            f"{slide.path.name}: {lost.sum()} of {len(lost)} tiles cannot be decoded; copy the slide again from its source"
+            f"{slide.path.name}: {lost} of {len(read.lost)} tiles cannot be decoded; copy the slide again from its source"
         )
-    if len(kept) == 0:
-        raise NoTissueError(f"{slide.path.name}: none of its {len(lost)} tiles is in focus; scan it again")
+    if not read.kept.any():
+        raise NoTissueError(f"{slide.path.name}: none of its {len(read.lost)} tiles is in focus; scan it again")
 
 
-def _draw(
-    sheet: Path | None, laid: LaidTiles, geometry: SlideGeometry, name: str, in_bag: NDArray[np.int32] | None = None
-) -> None:  # fmt: skip
+def _draw(sheet: Path | None, slide: Slide, laid: LaidTiles, name: str, read: ReadTiles | None = None) -> None:
     if sheet is not None:
-        write_contact_sheet(sheet, draw_contact_sheet(laid, geometry, name, in_bag=in_bag))
+        write_contact_sheet(sheet, draw_contact_sheet(slide, laid, name, read=read))
 
 
-def _look(recipe: Recipe, slide_id: str, device: str) -> Look:
-    """Return how a slide is looked at."""
-    return Look(recipe.tissue.mask_mpp, _tissue_finder(recipe.tissue, slide_id, device), recipe.quality)
+def _network_finder(settings: ModelTissueSettings, device: str) -> TissueFinder:
+    from pathoml.segmenters.build import cached_segmenter, model_finder
 
-
-def _tissue_finder(settings: TissueSettings, slide_id: str, device: str) -> TissueFinder:
-    if isinstance(settings, GeojsonTissueSettings):
-        return geojson_finder(settings, slide_id)
-    if isinstance(settings, ModelTissueSettings):
-        from pathoml.segmenters.build import cached_segmenter, model_finder
-
-        return model_finder(cached_segmenter(settings), device=device)
-    return classical_finder(settings)
+    return model_finder(cached_segmenter(settings), device=device)
 
 
 def _facts(
-    entry: SlideEntry, slide: Slide, recipe: Recipe, laid: LaidTiles, dropped: tuple[int, int]
+    entry: SlideEntry, slide: Slide, recipe: Recipe, laid: LaidTiles, read: ReadTiles
 ) -> dict[str, Any]:  # fmt: skip
     geometry, grid = slide.geometry, laid.grid
-    lost, out_of_focus = dropped
     rejected = {reason.name.lower(): grid.count_rejected(reason) for reason in Rejection}
     return {
         "slide_id": entry.slide_id,
@@ -223,8 +197,8 @@ def _facts(
         "origin_level0_px": grid.origin_level0_px,
         "reader": slide.metadata["tier"],
         "decode": "exact" if grid.plan.reduction == 1 else "scaled",
-        "lost_tiles": lost,
-        "rejected": {**rejected, "out_of_focus": out_of_focus},
+        "lost_tiles": int(read.lost.sum()),
+        "rejected": {**rejected, "out_of_focus": int(read.blurred.sum())},
         "regions_digest": regions_digest(recipe.tissue, entry.slide_id),
         "stain": recipe.stain.kind,
         "optical_density": optical_density_statistics(laid.picture[laid.mask.tissue]),

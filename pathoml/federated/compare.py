@@ -19,7 +19,7 @@ from pathoml.mil.patients import select_patients
 from pathoml.mil.projection import projection_of, sum_tiles
 from pathoml.packages import Package
 from pathoml.progress import Progress, silent
-from pathoml.survival.metrics import harrell_pairs
+from pathoml.survival.metrics import concordance_sums
 from pathoml.train import follow_up
 from pathoml.units import FloatArray
 
@@ -200,9 +200,9 @@ def _compared(parts: Mapping[str, SiteData], trained: _Trained, dealer: np.rando
         sums[name] = {}
         for model, risks in trained.risks.items():
             if name in risks:
-                pairs = harrell_pairs(time_days, event, risks[name])
-                above, below = pairs(np.ones((1, count)))
-                sums[name][model] = _Sums((float(above[0]), float(below[0])), pairs(drawn))
+                above, below = concordance_sums(time_days, event, risks[name], np.ones((1, count)))
+                samples = concordance_sums(time_days, event, risks[name], drawn)
+                sums[name][model] = _Sums((float(above[0]), float(below[0])), samples)
     sites = {name: _ratios(models) for name, models in sums.items()}
     everywhere = [model for model in trained.risks if all(model in models for models in sums.values())]
     return Comparison(

@@ -14,7 +14,7 @@ from pathoml.mil.objective import CoxObjective
 from pathoml.mil.patients import select_patients
 from pathoml.packages import Member
 from pathoml.survival.curves import StepFunction
-from pathoml.survival.metrics import harrell_pairs
+from pathoml.survival.metrics import concordance_sums
 from pathoml.train import follow_up
 from pathoml.units import AnyArray, FloatArray, IntArray
 
@@ -86,10 +86,11 @@ def pair_sums(
     tuple of dict
         Arrays ``replicates.concordant`` and ``replicates.comparable``; numbers concordance, its 95 % interval, pairs.
     """
-    sums = harrell_pairs(time_days, event, risk)
-    concordant, comparable = (float(value[0]) for value in sums(np.ones((1, len(risk)))))
+    concordant, comparable = (
+        float(value[0]) for value in concordance_sums(time_days, event, risk, np.ones((1, len(risk))))
+    )
     counts = dealer.multinomial(len(risk), np.full(len(risk), 1 / len(risk)), size=REPLICATES).astype(np.float64)
-    above, below = sums(counts)
+    above, below = concordance_sums(time_days, event, risk, counts)
     arrays = {"replicates.concordant": above, "replicates.comparable": below}
     numbers = {
         "patients": float(len(risk)),

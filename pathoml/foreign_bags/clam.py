@@ -52,7 +52,7 @@ def read(path: Path, known: Known, patches: Path | None = None) -> ForeignBag:
         If a file is missing, not of this layout, or not to be trusted.
     NoTissueError
         If it holds no tile.
-    MissingMppError
+    MissingMppError, BadMppError
         If nobody says the slide's microns per pixel.
     """
     grid = _read_patches(_patch_file(path, patches))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.errors import BagFormatError, MissingMppError, NoTissueError
+from pathoml.errors import BadMppError, BagFormatError, MissingMppError, NoTissueError
 from pathoml.slides.base import MPP_RANGE
 from pathoml.units import AnyArray, IntArray
 
@@ -106,7 +106,9 @@ def resolve_mpp(name: str, known: Known, in_file: tuple[float, ...] | None) -> t
     Raises
     ------
     MissingMppError
-        If nobody says it, or it is implausible.
+        If nobody says it.
+    BadMppError
+        If what is said is implausible.
     """
     if in_file is not None and len(in_file) != 2:
         raise BagFormatError(
@@ -125,7 +127,7 @@ def resolve_mpp(name: str, known: Known, in_file: tuple[float, ...] | None) -> t
         )
     low, high = MPP_RANGE
     if not all(low <= value <= high for value in found[0]):
-        raise MissingMppError(
+        raise BadMppError(
             f"{name}: microns per pixel {found[0]} ({found[1]}) are outside {low}-{high}; give the right value with --mpp"
         )
     return found

@@ -46,7 +46,7 @@ def read(path: Path, known: Known) -> ForeignBag:
         If the file is not of this layout, or not to be trusted.
     NoTissueError
         If it holds no tile.
-    MissingMppError
+    MissingMppError, BadMppError
         If nobody says the slide's microns per pixel.
     """
     with open_audited(path, "STAMP feature file", "refused") as file:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pathoml.mil.packed import BagOutput, Packed
 
-STEPS = 32
+STEPS = 8
+"""Of Gauss and Legendre's rule: they share out as exactly as 32 steps of the midpoint rule, for a quarter of the work."""
 
 
 def integrated_gradients(
@@ -22,7 +24,7 @@ def integrated_gradients(
     tiles : Packed
         One bag, projected, so that 0 is the average training tile.
     steps : int, optional
-        Between the two; more make the sum more exact.
+        Places between the two at which gradients are taken; more make the sum more exact.
 
     Returns
     -------
@@ -33,15 +35,16 @@ def integrated_gradients(
 
     References
     ----------
-    Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017, equation 3, by the midpoint rule.
+    Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017, equation 3, by Gauss and Legendre's rule.
     """
     values = tiles.values.detach().float()
     total = torch.zeros_like(values)
+    places, weights = np.polynomial.legendre.leggauss(steps)  # from -1 to 1, weights that sum to 2
     with torch.enable_grad():
-        for step in range(steps):
-            scaled = (values * ((step + 0.5) / steps)).requires_grad_()
+        for place, weight in zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
+            scaled = (values * place).requires_grad_()
             (gradient,) = torch.autograd.grad(model(tiles.filled(scaled)).logits.mean(), scaled)
-            total += gradient
+            total += gradient * weight
     with torch.no_grad():
         start = model(tiles.filled(torch.zeros_like(values))).logits.mean()
-    return (total / steps * values).sum(dim=1), start
+    return (total * values).sum(dim=1), start

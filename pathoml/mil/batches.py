@@ -177,6 +177,24 @@ class TrainingPatients:
         for rows in self._dealt(dealer):
             yield self._parts(rows, dealer)
 
+    def one_by_one(self, sample: Sequence[tuple[int, int]]) -> "Parts":
+        """Return some patients, each a part of its own, whose drawn tiles depend on nobody else.
+
+        Parameters
+        ----------
+        sample : sequence of tuple of int
+            Number of each patient, at least one, and the seed that decides which of its tiles are drawn.
+
+        Returns
+        -------
+        Parts
+            In that order.
+        """
+        chosen: list[Chosen] = [
+            ([row], self._drawn([row], torch.Generator().manual_seed(seed))) for row, seed in sample
+        ]
+        return Parts(self._batch, chosen, is_kept=self._whole is not None)
+
     def _parts(self, rows: Sequence[int], dealer: torch.Generator | None) -> "Parts":
         chosen = [(group, self._drawn(group, dealer)) for group in self._groups(rows)]
         return Parts(self._batch, chosen, is_kept=self._whole is not None)

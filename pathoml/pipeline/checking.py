@@ -77,8 +77,8 @@ def check(
         if slides is not None and not imported and config.sections.get("extract", ExtractSettings()).staging is None:
             problems += remote_slides(data.entries, slides.manifest.name)
         if data.cohort is not None and "splits" in config.sections:
-            _, of_folds = examine_folds(data.cohort, config.sections["splits"], outcomes_known=data.outcomes_known)
-            problems += of_folds
+            dealing = examine_folds(data.cohort, config.sections["splits"], outcomes_known=data.outcomes_known)
+            problems += dealing.problems
         if open_slides and slides is not None and not imported:
             tiling = config.sections.get("tiling", TilingSettings())
             problems += _slide_problems(data.entries, tiling, slides.manifest.name, progress)

@@ -1,15 +1,30 @@
-"""The maps of one slide: scores of its tiles, laid on its picture."""
+"""The maps of one slide: scores of its tiles, and the pictures and files made of them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
+from pathoml.errors import InputError
 from pathoml.heatmap_settings import HeatmapSettings, MapKind
-from pathoml.heatmaps import draw_heatmap, relative_to_average, tile_raster
-from pathoml.infer import score_tiles
+from pathoml.heatmaps import (
+    STYLES,
+    SlideMaps,
+    draw_heatmap,
+    overlay_image,
+    relative_to_average,
+    tile_raster,
+    write_band_file,
+    write_ome_tiff,
+    write_overlay,
+    write_tile_file,
+    write_tile_table,
+)
+from pathoml.infer import TileScores, score_tiles
 from pathoml.packages import Package
 from pathoml.slides import open_slide, whole_slide_image
+from pathoml.units import FloatArray, RgbImage
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,8 @@ class MapRequest:
         Shown on the pictures.
     folder : Path
         Where the pictures go.
+    ends : mapping of str to float, optional
+        By kind of map, where the training cohort's colours end.
     """
 
     entry: SlideEntry
@@ -35,12 +52,46 @@ class MapRequest:
     package: Package
     caption: str
     folder: Path
+    ends: Mapping[MapKind, float] = field(default_factory=dict)
+
+
+def maps_of_slide(request: MapRequest, size_px: tuple[int, int], *, device: str = "cpu") -> SlideMaps:
+    """Score the tiles of a slide.
+
+    Parameters
+    ----------
+    request : MapRequest
+        Slide and model.
+    size_px : tuple of int
+        Width and height of the slide at level 0: a bag that was imported without its slide need not know them.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    SlideMaps
+        Every kind of map that the model gives.
+
+    Raises
+    ------
+    BagMismatchError
+        If the bag was made with other settings than the model's.
+    PackageError
+        If the model takes no slides.
+    """
+    package = request.package
+    bag = read_bag(request.bags / f"{request.entry.slide_id}.h5")
+    scores = score_tiles(package.members, package, bag, device=device)
+    header = replace(bag.header, width_px=size_px[0], height_px=size_px[1])
+    values = {kind: relative_to_average(one) for kind, one in _by_kind(scores).items()}
+    ends = {kind: end for kind, end in request.ends.items() if kind in values}
+    return SlideMaps(header, bag.coords, bag.grid, values, ends, _notes(scores))
 
 
 def draw_maps_of_slide(
     request: MapRequest, settings: HeatmapSettings, *, device: str = "cpu"
 ) -> list[tuple[MapKind, Path]]:
-    """Draw every kind of map that the model gives.
+    """Draw every kind of map that is asked for and that the model gives.
 
     Parameters
     ----------
@@ -54,7 +105,7 @@ def draw_maps_of_slide(
     Returns
     -------
     list of (str, Path)
-        Kind and PNG, ``<slide_id>_<kind>.png``.
+        Kind and picture, ``<slide_id>_<kind>.png``; what else is asked for is written beside it.
 
     Raises
     ------
@@ -62,24 +113,81 @@ def draw_maps_of_slide(
         If the bag was made with other settings than the model's.
     PackageError
         If the model takes no slides.
+    InputError
+        If the training cohort's scale is asked for and the model does not know it.
     """
     entry = request.entry
-    bag = read_bag(request.bags / f"{entry.slide_id}.h5")
-    scores = score_tiles(request.package.members, request.package, bag, device=device)
     with open_slide(entry.path, mpp=entry.mpp) as slide:
         picture = whole_slide_image(slide, settings.picture_mpp)
-        # A bag that was imported without its slide need not know how large it is.
-        header = replace(bag.header, width_px=slide.geometry.width_px, height_px=slide.geometry.height_px)
-    drawn: list[tuple[MapKind, Path]] = []
+        size = (slide.geometry.width_px, slide.geometry.height_px)
+    maps = maps_of_slide(request, size, device=device)
+    drawn = []
     for kind in settings.kinds:
-        values = scores.contribution if kind == "contribution" else scores.attention
-        if values is None:
-            continue
-        raster = tile_raster(header, bag.grid, relative_to_average(values), picture.shape[:2])
-        path = request.folder / f"{entry.slide_id}_{kind}.png"
-        caption = request.caption
-        if kind == "contribution" and not scores.is_exact:
-            caption += "; contributions are integrated gradients"
-        draw_heatmap(path, picture, raster, kind=kind, caption=caption, settings=settings)
-        drawn.append((kind, path))
+        if kind in maps.values:
+            written = _write_map(request, picture, maps, kind, settings)
+            drawn += [(kind, path) for path in written]
+    if "csv" in settings.files:
+        write_tile_table(request.folder / f"{entry.slide_id}_tiles.csv", maps)
     return drawn
+
+
+def map_ends(package: Package) -> dict[MapKind, float]:
+    """Return where the colours of a package's training cohort end.
+
+    Parameters
+    ----------
+    package : Package
+        A model.
+
+    Returns
+    -------
+    dict of str to float
+        By kind of map; empty for packages made before this was recorded.
+    """
+    return {kind: float(end) for kind, end in package.summary.get("map_ends", {}).items() if kind in STYLES}
+
+
+def _write_map(
+    request: MapRequest, picture: RgbImage, maps: SlideMaps, kind: MapKind, settings: HeatmapSettings
+) -> list[Path]:
+    """Write every file of one map, and return the pictures."""
+    if settings.scale not in maps.scales:
+        raise InputError(
+            f"slide {request.entry.slide_id}: the model does not say where its training cohort's colours end (it is older); "
+            "set scale: raw"
+        )
+    scaled = maps.scaled(kind, settings.scale)
+    raster = tile_raster(maps.header, maps.grid, scaled.values, picture.shape[:2])
+    start = request.folder / f"{request.entry.slide_id}_{kind}"
+    if "overlay" in settings.files:
+        image = overlay_image(picture, raster, scaled, settings.opacity)
+        write_overlay(start.with_name(f"{start.name}_overlay.png"), image)
+    if "bands" in settings.files:
+        write_band_file(start.with_name(f"{start.name}.geojson"), maps, kind, settings.scale)
+    if "tiles" in settings.files:
+        write_tile_file(start.with_name(f"{start.name}_tiles.geojson"), maps, kind, settings.scale)
+    if "ome_tiff" in settings.files:
+        header = maps.header
+        mpp = (
+            header.width_px / raster.shape[1] * header.slide_mpp[0],
+            header.height_px / raster.shape[0] * header.slide_mpp[1],
+        )
+        label = " ".join(scaled.label.split())
+        write_ome_tiff(start.with_name(f"{start.name}.ome.tif"), raster, mpp=mpp, name=start.name, label=label)
+    if "picture" not in settings.files:
+        return []
+    caption = "; ".join([request.caption, *(maps.notes if kind == "contribution" else ())])
+    path = start.with_name(f"{start.name}.png")
+    draw_heatmap(path, picture, raster, scaled=scaled, caption=caption, settings=settings)
+    return [path]
+
+
+def _by_kind(scores: TileScores) -> dict[MapKind, FloatArray]:
+    given: dict[MapKind, FloatArray | None] = {
+        "contribution": scores.contribution, "attention": scores.attention, "disagreement": scores.disagreement,
+    }  # fmt: skip
+    return {kind: values for kind, values in given.items() if values is not None}
+
+
+def _notes(scores: TileScores) -> tuple[str, ...]:
+    return () if scores.is_exact else ("contributions are integrated gradients",)

@@ -10,11 +10,11 @@ from pathoml.config import Config
 from pathoml.encoders.weights_identity import known_weights_digest
 from pathoml.errors import BagError, SlideError
 from pathoml.files import read_lines
-from pathoml.geojson import geojson_finder
+from pathoml.looks import look_at
 from pathoml.pipeline.study import Study, is_imported, open_study
 from pathoml.slides import open_slide
-from pathoml.tiles import Look, classical_finder, tissue_grid
-from pathoml.tissue import ClassicalTissueSettings, GeojsonTissueSettings
+from pathoml.tiles import TissueFinder, classical_finder, tissue_grid
+from pathoml.tissue import ClassicalTissueSettings, ModelTissueSettings
 
 SAMPLED_SLIDES = 6
 ASSUMED_TILES_PER_S = 60.0
@@ -86,7 +86,8 @@ def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
     for entry in sample:
         try:
             with open_slide(entry.path, mpp=entry.mpp) as slide:
-                counts.append(len(tissue_grid(slide, _look(study.config, entry.slide_id), study.config.tiling)))
+                look = look_at(study.config.tissue, study.config.quality, entry.slide_id, _stand_in)
+                counts.append(len(tissue_grid(slide, look, study.config.tiling)))
         except SlideError as error:
             failed.append(f"{entry.slide_id} ({error.code})")
     if failed:
@@ -106,12 +107,9 @@ def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
     return facts
 
 
-def _look(config: Config, slide_id: str) -> Look:
-    """Return how a slide is looked at; a segmentation network, which would load torch, is stood in for."""
-    if isinstance(config.tissue, GeojsonTissueSettings):
-        return Look(config.tissue.mask_mpp, geojson_finder(config.tissue, slide_id), config.quality)
-    settings = config.tissue if isinstance(config.tissue, ClassicalTissueSettings) else ClassicalTissueSettings()
-    return Look(settings.mask_mpp, classical_finder(settings), config.quality)
+def _stand_in(settings: ModelTissueSettings) -> TissueFinder:
+    """Stand in for a segmentation network, which would load torch."""
+    return classical_finder(ClassicalTissueSettings())
 
 
 def _has_bag(path: Path, recipe_digest: str, weights_digest: str | None) -> bool:

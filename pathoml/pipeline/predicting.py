@@ -20,7 +20,7 @@ from pathoml.manifest import read_manifest
 from pathoml.mil.patients import Patients
 from pathoml.packages import Package, load_package
 from pathoml.part_shares import part_shares, write_part_shares
-from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
+from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.stages import StageContext
 from pathoml.predictions import Predictions, write_predictions
 from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_number_columns, read_text_table
@@ -44,7 +44,7 @@ class PredictRequest:
         Slides (each a patient of its own), or one manifest (.csv, .tsv, .parquet) that lists slides and patients, or
         bags (.h5). Empty for a model without slides.
     output : Path
-        Folder for predictions.csv, bags and heatmaps.
+        Folder for predictions.csv or maps, and for bags.
     table : Path or None
         Table with a column patient_id and the covariates that the model takes.
     impute_covariates : bool
@@ -143,7 +143,7 @@ def draw_maps(
         if not outcome.has_bag:
             continue
         caption = f"Slide {entry.slide_id}, mean of {len(package.members)} model(s)"
-        one = MapRequest(entry, request.output / "bags", package, caption, request.output / "heatmaps")
+        one = MapRequest(entry, request.output / "bags", package, caption, request.output, map_ends(package))
         drawn += [path for _, path in draw_maps_of_slide(one, settings, device=context.device)]
     return drawn, outcomes
 

@@ -42,6 +42,11 @@ class RunFolder:
         return self.root / "folds.csv"
 
     @property
+    def balance(self) -> Path:
+        """How even the folds are that a solver dealt, and what is proved about it."""
+        return self.root / "folds.balance.json"
+
+    @property
     def members(self) -> Path:
         """One package for each fold."""
         return self.root / "folds"

@@ -73,7 +73,7 @@ def run(config: Config, context: StageContext | None = None) -> RunResult:
     outcomes = extract_stage(study, context) if config.slides is not None else []
     failed = tuple(outcome for outcome in outcomes if not outcome.has_bag)
     study = _train_on_the_rest(study, failed, context)
-    evaluation = evaluate_stage(config)
+    evaluation = evaluate_stage(study, context)
     heatmaps = heatmap_stage(study, context)
     report = report_stage(study)
     return RunResult(study.folder, report, tuple(path for _, path in heatmaps), evaluation, failed)

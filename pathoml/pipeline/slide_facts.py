@@ -10,7 +10,7 @@ from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
 from pathoml.errors import SlideError
 from pathoml.geojson import mask_features, tile_features, write_features
 from pathoml.slides import Slide, open_slide
-from pathoml.tiles import Look, lay_tiles, require_brightfield
+from pathoml.tiles import Look, judge_tiles, lay_tiles, require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
 
 _MEASURED_TILES = 64
@@ -58,7 +58,7 @@ def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]
 
 
 def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> None:
-    """Draw the contact sheet of one slide with the default tissue and tiling.
+    """Draw the contact sheet of one slide with the default tissue and tiling; its tiles are read to judge their focus.
 
     Parameters
     ----------
@@ -75,8 +75,10 @@ def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> Non
         If the slide cannot be opened or its resolution cannot be used.
     """
     with open_slide(path, mpp=mpp) as slide:
-        laid = lay_tiles(slide, Look(), TilingSettings())
-        write_contact_sheet(output, draw_contact_sheet(laid, slide.geometry, path.name))
+        look = Look()
+        laid = lay_tiles(slide, look, TilingSettings())
+        read = judge_tiles(slide, laid.grid, look.quality)
+        write_contact_sheet(output, draw_contact_sheet(slide, laid, path.name, read=read))
 
 
 def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> int:
@@ -115,7 +117,7 @@ def _speed(slide: Slide) -> str:
     """Read tiles around the middle for half a second at most, on one thread."""
     tiling = TilingSettings(tile_px=256)
     plan = plan_reading(slide.geometry, tiling, slide.path.name)
-    step = round(plan.tile_px / plan.scale[0] * slide.geometry.level_downsamples[plan.level])
+    step = round(plan.footprint_level0_px(slide.geometry)[0])
     y = slide.geometry.height_px // 2 // step * step
     columns = min(_MEASURED_TILES, max(1, slide.geometry.width_px // step))
     reader = slide.tile_reader([(column * step, y) for column in range(columns)], plan)

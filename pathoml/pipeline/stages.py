@@ -4,15 +4,15 @@ import json
 import logging
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pathoml.artefacts import flag_name
+from pathoml.baseline_settings import CLINICAL
 from pathoml.cohort import SlideEntry
-from pathoml.config import Config
 from pathoml.cross_validation import MODEL, cross_validate
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
@@ -27,7 +27,9 @@ from pathoml.packages import Member, Package, join_packages, load_package, save_
 from pathoml.part_shares import shares_of_tested, write_part_shares
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
-from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide
+from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models
+from pathoml.pipeline.map_scale import cohort_map_ends
+from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
 from pathoml.pipeline.study import Study, is_imported, keep_patients
@@ -36,7 +38,7 @@ from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
-from pathoml.splits import FixedSettings, Fold, fold_files, make_folds, read_folds, write_folds
+from pathoml.splits import FixedSettings, Fold, FoldFilesSettings, Scheme, deal, fold_files, read_folds, write_folds
 from pathoml.survival.discrete import coarse_ceiling
 from pathoml.tracking import Tracking
 from pathoml.train import TrainingData
@@ -118,7 +120,8 @@ def _write_tables(study: Study, context: StageContext, outcomes: list[SlideOutco
     table = pd.DataFrame([vars(outcome) for outcome in outcomes]).drop(columns=["seconds", "status", "attempt"])
     table.insert(1, "has_bag", [outcome.has_bag for outcome in outcomes])
     write_text(study.folder.slides, table.to_csv(index=False))
-    write_quality(study.entries, outcomes, study.cohort, bags, study.config.name)
+    site_of = dict(zip(study.cohort.patient_id.tolist(), study.cohort.site.tolist(), strict=True))
+    write_quality(study.entries, outcomes, site_of, bags, study.config.name)
 
 
 def train_stage(study: Study, context: StageContext) -> Study:
@@ -148,26 +151,31 @@ def train_stage(study: Study, context: StageContext) -> Study:
     template = _template(study, data)
     config = study.config
     tracking = Tracking(folder.root, config.name, config.tracking)
-    fit_plan = FitPlan(config.model, config.train, template, folder.members, context.device, config.tune, tracking)
+    fit_plan = FitPlan(
+        config.model, config.train, template, folder.members, context.device, config.tune, tracking, config.baselines
+    )
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
-    shares = shares_of_tested(data, folds, packages, device=context.device)
-    write_part_shares(folder.part_shares, shares)
-    first = [packages[fold.key] for fold in folds if fold.scheme == folds[0].scheme]
-    joined = join_packages(first)
+    write_part_shares(folder.part_shares, shares_of_tested(data, folds, packages, device=context.device))
+    first = [fold for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
+    joined = join_packages([packages[fold.key] for fold in first])
+    ends = cohort_map_ends(study, sorted(_slides_with_bags(study)), first, packages, device=context.device)
+    scale = {"map_ends": ends} if ends else {}
     sought = {"tuned": joined.summary["tuned"]} if config.tune is not None else {}
-    save_package(folder.package, replace(joined, summary={**template.summary, **sought}))
+    save_package(folder.package, replace(joined, summary={**template.summary, **sought, **scale}))
     record_training(folder, study.config.digest)
     return study
 
 
-def evaluate_stage(config: Config) -> dict[str, Any]:
+def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[str, Any]:
     """Judge the saved predictions.
 
     Parameters
     ----------
-    config : Config
-        Of a study after training.
+    study : Study
+        After training, with the patients that could be used.
+    context : StageContext, optional
+        Device and listener, for models that are fitted again on shuffled outcomes.
 
     Returns
     -------
@@ -179,12 +187,33 @@ def evaluate_stage(config: Config) -> dict[str, Any]:
     InputError
         If training was not finished, or its files have been changed.
     """
-    folder = RunFolder(config.output)
+    folder, config = study.folder, study.config
     training = check_training(folder)
-    evaluation = evaluate(read_predictions(folder.predictions), config.evaluate)
+    evaluation = evaluate(read_predictions(folder.predictions), config.evaluate, background_of(study))
+    for name, scheme in evaluation["schemes"].items():
+        scheme["permutation"] = _permutation(study, name, context or StageContext())
     evaluation |= {"config_digest": config.digest, "training": training}
     write_json(folder.evaluation, evaluation)
     return evaluation
+
+
+def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, Any]:
+    """Fit on shuffled outcomes what is quick to fit, and what the configuration asks for."""
+    settings = study.config.evaluate
+    folds = [fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme]
+    found = {}
+    if settings.permutations:
+        found[CLINICAL] = permute_clinical(study, folds)
+    if settings.permute_model:
+        data, _ = _training_data(study)
+        plan = FitPlan(
+            study.config.model, study.config.train, _template(study, data), study.folder.members, context.device,
+            study.config.tune,
+        )  # fmt: skip
+        found |= permute_models(
+            data, folds, plan, permutations=settings.permute_model, seed=settings.seed
+        )  # fmt: skip
+    return found
 
 
 def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]:
@@ -205,19 +234,20 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     training = check_training(study.folder)
     chosen = _slides_to_draw(study) if study.config.slides is not None and study.config.heatmap.slides else []
     bags = study.config.slides.bags if study.config.slides is not None else Path()
+    ends = map_ends(load_package(study.folder.package)) if chosen else {}
     drawn: list[tuple[str, Path]] = []
     for done, (entry, caption, fold) in enumerate(chosen, start=1):
         package = load_package(study.folder.members / fold.folder_name)
-        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps)
+        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends)
         maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
         drawn += [(f"{caption}: {STYLES[kind].title.lower()}", path) for kind, path in maps]
         context.progress("heatmaps", done, len(chosen))
     if drawn or study.folder.heatmaps.is_dir():
         listed = [[caption, path.name] for caption, path in drawn]
         write_json(study.folder.heatmap_index, {"training": training, "maps": listed})
-        kept = {path for _, path in drawn}
-        for old in study.folder.heatmaps.glob("*.png"):
-            if old not in kept:
+        slides = tuple(f"{entry.slide_id}_" for entry, _, _ in chosen)
+        for old in study.folder.heatmaps.iterdir():
+            if old != study.folder.heatmap_index and not old.name.startswith(slides):
                 old.unlink()
     return drawn
 
@@ -328,8 +358,7 @@ def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
     """Make the folds once; they stay as they are while patients and splits settings do."""
     folder, cohort = study.folder, study.cohort
     splits = study.config.splits
-    fixed = [scheme.table for scheme in splits.schemes if isinstance(scheme, FixedSettings)]
-    tables = [file_digest(file) for table in fixed for file in fold_files(table)]
+    tables = [file_digest(path) for scheme in splits.schemes for path in _tables_of(scheme)]
     patients = [cohort.patient_id.tolist(), cohort.event.tolist(), cohort.site.tolist()]
     digest = digest_of([result_settings(splits), tables, patients])
     stamp = folder.folds.with_suffix(".sha256")
@@ -338,10 +367,17 @@ def _saved_or_new_folds(study: Study) -> tuple[Fold, ...]:
         if stamp.read_text(encoding="utf-8").split() == [digest, file_digest(folder.folds)]:
             return read_folds(folder.folds)
         logger.warning("%s: made again, since patients, settings or the table itself have changed", folder.folds)
-    folds = make_folds(cohort, study.config.splits)
-    write_folds(folder.folds, folds)
+    dealing = deal(cohort, study.config.splits)
+    write_folds(folder.folds, dealing.folds)
+    write_json(folder.balance, {name: [asdict(one) for one in made] for name, made in dealing.balances.items()})
     write_text(stamp, f"{digest}\n{file_digest(folder.folds)}\n")
-    return folds
+    return dealing.folds
+
+
+def _tables_of(scheme: Scheme) -> list[Path]:
+    if isinstance(scheme, FixedSettings):
+        return [scheme.table]
+    return list(fold_files(scheme).values()) if isinstance(scheme, FoldFilesSettings) else []
 
 
 def _template(study: Study, data: TrainingData) -> Package:
@@ -393,9 +429,12 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
     """Return slides with caption and fold: test patients by standardised risk, the extremes of both ends."""
     table = read_predictions(study.folder.predictions).table
     scheme = table["scheme"].iloc[0]
-    table = table[(table["model"] == MODEL) & (table["role"] == "test") & (table["scheme"] == scheme)].copy()
+    wanted = (
+        (table["model"] == MODEL) & (table["role"] == "test") & (table["scheme"] == scheme) & (table["repeat"] == 0)
+    )
+    table = table[wanted].copy()
     members: dict[str, Member] = {}
-    folds = {fold.name: fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme}
+    folds = {one.name: one for one in read_folds(study.folder.folds) if one.scheme == scheme and one.repeat == 0}
     for name, fold in folds.items():
         members[name] = load_package(study.folder.members / fold.folder_name).members[0]
     table["standard"] = [

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from pathoml.baseline_settings import BASELINE_TITLES
 from pathoml.files import write_text
 from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.report.figures import concordance_figure, kaplan_meier_figure
@@ -83,15 +84,21 @@ def write_report(path: Path, page: Page) -> None:
     write_text(path, html)
 
 
+_TITLES = {
+    "kfold": "Cross-validation",
+    "site_preserved": "Cross-validation by whole hospitals",
+    "leave_one_site_out": "Leaving one hospital out",
+    "external": "Hospitals kept for the test",
+    "fixed": "Given folds",
+    "files": "Given folds",
+}
+
+
 def _scheme(name: str, scheme: Mapping[str, Any], endpoint: str) -> dict[str, Any]:
     models = list(scheme["metrics"])
-    labels = {model: "clinical model (Cox)" if model == "clinical" else "this model" for model in models}
+    labels = {model: BASELINE_TITLES.get(model, "this model") for model in models}
     return {
-        "title": {
-            "kfold": "Cross-validation",
-            "leave_one_site_out": "Leaving one hospital out",
-            "fixed": "Given folds",
-        }[name],
+        "title": _TITLES[name],
         "labels": labels,
         "metrics": [
             (

@@ -133,19 +133,13 @@ def _tissue_probability(
 
 def _windows(slide: Slide, plan: ReadPlan) -> NDArray[np.int32]:
     """Return corners of windows that cover the slide, row by row."""
-    extent = _extent(slide, plan)
+    extent = plan.footprint_level0_px(slide.geometry)
     starts = [
         np.arange(0, max(1, size - _OVERLAP * side), side * (1 - _OVERLAP))
         for size, side in zip((slide.geometry.width_px, slide.geometry.height_px), extent, strict=True)
     ]
     x, y = np.meshgrid(*starts)
     return np.asarray(np.rint(np.stack([x.ravel(), y.ravel()], axis=1)), dtype=np.int32)
-
-
-def _extent(slide: Slide, plan: ReadPlan) -> tuple[float, float]:
-    """Return width and height of a window in level-0 pixels."""
-    downsample = slide.geometry.level_downsamples[plan.level]
-    return plan.tile_px / plan.scale[0] * downsample, plan.tile_px / plan.scale[1] * downsample
 
 
 @torch.inference_mode()
@@ -162,7 +156,7 @@ def _add_window(
     slide: Slide, plan: ReadPlan, corner: NDArray[np.int32], probability: NDArray[np.float32],
     total: NDArray[np.float32], weight: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    extent, (rows, columns) = _extent(slide, plan), total.shape
+    extent, (rows, columns) = plan.footprint_level0_px(slide.geometry), total.shape
     scale = (columns / slide.geometry.width_px, rows / slide.geometry.height_px)
     left, top = (round(float(corner[axis]) * scale[axis]) for axis in (0, 1))
     width, height = (max(1, round(extent[axis] * scale[axis])) for axis in (0, 1))

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.errors import MissingMppError
+from pathoml.errors import BadMppError, MissingMppError
 from pathoml.units import BoolArray, IntArray, RgbImage
 
 MPP_RANGE = (0.05, 10.0)
@@ -61,7 +61,9 @@ class SlideGeometry:
         Raises
         ------
         MissingMppError
-            If it is missing or outside 0.05-10.
+            If nobody says it.
+        BadMppError
+            If it is outside 0.05-10.
         """
         remedy = "list the slide in a manifest and give the right value in the manifest's column mpp"
         if self.mpp is None:
@@ -71,8 +73,8 @@ class SlideGeometry:
             found = f"{slide_name}: microns-per-pixel {' x '.join(f'{value:.4g}' for value in self.mpp)}"
             if high < min(self.mpp) < _OVERVIEW_MPP:
                 what = "if it is right, this is an overview without cells and cannot be used; if not"
-                raise MissingMppError(f"{found} is coarser than {high}; {what}, {remedy}")
-            raise MissingMppError(f"{found} outside {low}-{high}; {remedy}")
+                raise BadMppError(f"{found} is coarser than {high}; {what}, {remedy}")
+            raise BadMppError(f"{found} outside {low}-{high}; {remedy}")
         return self.mpp
 
 
@@ -107,6 +109,22 @@ class ReadPlan:
     def resized(self) -> bool:
         """Whether the rectangle read has to be resized to the tile."""
         return self.scale != (1.0, 1.0)
+
+    def footprint_level0_px(self, geometry: SlideGeometry) -> tuple[float, float]:
+        """Return what a tile covers of the slide.
+
+        Parameters
+        ----------
+        geometry : SlideGeometry
+            Of the slide that the plan was made for.
+
+        Returns
+        -------
+        tuple of float
+            Width and height in level-0 pixels, exact where those read are rounded.
+        """
+        lattice = geometry.level_downsamples[self.level] * self.reduction
+        return self.tile_px / self.scale[0] * lattice, self.tile_px / self.scale[1] * lattice
 
 
 class Region(NamedTuple):

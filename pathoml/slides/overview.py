@@ -34,13 +34,33 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
 
     Raises
     ------
-    MissingMppError
+    MissingMppError, BadMppError
         If the slide's resolution is unknown.
     """
     geometry = slide.geometry
     mpp_x, mpp_y = geometry.checked_mpp(slide.path.name)
     columns = max(1, round(geometry.width_px * mpp_x / mpp))
     rows = max(1, round(geometry.height_px * mpp_y / mpp))
+    return shrunken_image(slide, (columns, rows))
+
+
+def shrunken_image(slide: Slide, size_px: tuple[int, int]) -> RgbImage:
+    """Return the whole slide at a given size, by area averaging.
+
+    Parameters
+    ----------
+    slide : Slide
+        An open slide; its mpp need not be known.
+    size_px : tuple of int
+        (width, height) of the picture.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+        The picture covers the slide exactly.
+    """
+    geometry = slide.geometry
+    columns, rows = size_px
     level, reduction = coarsest_level(geometry, min(geometry.width_px / columns, geometry.height_px / rows))
     downsample = geometry.level_downsamples[level] * reduction
     row_height = geometry.height_px / rows

@@ -34,6 +34,7 @@ _OTHER_KINDS = {
 }
 _HEAD_BYTES = 4096
 _DICOM_MAGIC_AT = 128
+_MIRAX = ".mrxs"
 
 
 def check_file(path: Path) -> None:
@@ -111,7 +112,16 @@ def diagnose(path: Path, refusal: str) -> SlideError:
         The leaf that fits, with a sentence on what to do; to be raised.
     """
     head = _head(path)
-    for look in (_of_missing_files, _of_a_picture, _of_zeros, _of_text, _of_another_kind, _of_dicom, _of_a_tiff):
+    for look in (
+        _of_missing_files,
+        _of_a_mirax,
+        _of_a_picture,
+        _of_zeros,
+        _of_text,
+        _of_another_kind,
+        _of_dicom,
+        _of_a_tiff,
+    ):
         error = look(path, head, refusal)
         if error is not None:
             return error
@@ -123,6 +133,16 @@ def diagnose(path: Path, refusal: str) -> SlideError:
 def _of_missing_files(path: Path, head: bytes, refusal: str) -> SlideError | None:
     missing = _missing_companions(path)
     return MissingFilesError(f"{path.name}: {missing}") if missing else None
+
+
+def _of_a_mirax(path: Path, head: bytes, refusal: str) -> SlideError | None:
+    """Say so of a slide of several files that has them all; its first file is an ordinary JPEG picture by design."""
+    if path.suffix.lower() != _MIRAX or _picture_kind(head) is None:
+        return None
+    return DamagedSlideError(
+        f"{path.name}: all files of its folder are there, but OpenSlide refuses them ({refusal}); copy the folder again, and "
+        "if that does not help export the slide from the scanner's own program as a tiled pyramidal TIFF"
+    )
 
 
 def _of_a_picture(path: Path, head: bytes, refusal: str) -> SlideError | None:
@@ -201,7 +221,7 @@ def _is_html(head: bytes) -> bool:
 
 def _missing_companions(path: Path) -> str:
     """Return what a slide of several files lacks, or nothing."""
-    if path.suffix.lower() != ".mrxs":
+    if path.suffix.lower() != _MIRAX:
         return ""
     folder = path.with_suffix("")
     if not folder.is_dir():

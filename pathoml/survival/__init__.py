@@ -3,6 +3,7 @@
 Baselines are imported from `pathoml.survival.baselines`, since scikit-survival takes a second to load.
 """
 
+from pathoml.survival.brier import brier_at_metric, brier_metric, scaled_brier_metric
 from pathoml.survival.curves import (
     StepFunction,
     breslow_hazard,
@@ -15,7 +16,6 @@ from pathoml.survival.discrete import discrete_risk, discrete_survival, event_bi
 from pathoml.survival.metrics import (
     Metric,
     auc_metric,
-    brier_metric,
     concordance,
     harrell_metric,
     ipcw_metric,
@@ -26,6 +26,7 @@ __all__ = [
     "StepFunction",
     "auc_metric",
     "breslow_hazard",
+    "brier_at_metric",
     "brier_metric",
     "censoring_survival",
     "concordance",
@@ -37,4 +38,5 @@ __all__ = [
     "ipcw_metric",
     "kaplan_meier",
     "log_rank",
+    "scaled_brier_metric",
 ]

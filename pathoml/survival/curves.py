@@ -149,8 +149,15 @@ def cox_survival(hazard: StepFunction, log_hazard: FloatArray, curve_days: Float
     -------
     ndarray of float64, shape (patients, times)
         Probability of no event until then.
+
+    Notes
+    -----
+    The cumulative hazard is added to the log hazard as a logarithm: the exponential of a log hazard above 709 has no float64,
+    and infinity times a hazard of 0 would be no number.
     """
-    curves: FloatArray = np.exp(-hazard.at(curve_days)[None, :] * np.exp(log_hazard)[:, None])
+    with np.errstate(divide="ignore", over="ignore"):  # log 0 is minus infinity, and exp of too much is a survival of 0
+        log_cumulative = np.log(hazard.at(curve_days))[None, :] + log_hazard[:, None]
+        curves: FloatArray = np.exp(-np.exp(log_cumulative))
     return curves
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from pathoml.survival.curves import StepFunction, kaplan_meier
 from pathoml.survival.quick_concordance import concordant_pairs
-from pathoml.units import FloatArray, IntArray
+from pathoml.survival.weights import inverse_censoring, weighted_ratio
+from pathoml.units import AnyArray, FloatArray, IntArray
 
 Metric = Callable[[FloatArray], FloatArray]
 """Counts of how often each patient is drawn, shape (samples, patients) -> one value a sample, NaN where undefined."""
@@ -19,7 +20,9 @@ TIED_RISK = 1e-8
 """Risks that differ by no more count as equal, as in scikit-survival."""
 
 
-def harrell_metric(time_days: FloatArray, event: IntArray, risk: FloatArray) -> Metric:
+def harrell_metric(
+    time_days: FloatArray, event: IntArray, risk: FloatArray, *, stratum: AnyArray | None = None
+) -> Metric:  # fmt: skip
     """Prepare Harrell's concordance index.
 
     Of two patients of whom it is known who had the event first, how often did the one with the higher risk have it
@@ -33,6 +36,8 @@ def harrell_metric(time_days: FloatArray, event: IntArray, risk: FloatArray) -> 
         1 event, 0 censored.
     risk : ndarray of float64, shape (patients,)
         Higher is worse.
+    stratum : ndarray, shape (patients,), optional
+        Only patients of one stratum, such as a hospital, are compared.
 
     Returns
     -------
@@ -43,14 +48,14 @@ def harrell_metric(time_days: FloatArray, event: IntArray, risk: FloatArray) -> 
     ----------
     Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Stat Med 15 (1996) 361-387.
     """
-    sums = harrell_pairs(time_days, event, risk)
-    return lambda counts: _ratio(*sums(counts))
+    comparable = _within(stratum, _comparable(time_days, event))
+    return _pair_ratio(comparable * _order_score(risk, risk), comparable)
 
 
-def harrell_pairs(
-    time_days: FloatArray, event: IntArray, risk: FloatArray
-) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
-    """Prepare the two sums whose ratio is Harrell's concordance; those of several hospitals can be added.
+def concordance_sums(
+    time_days: FloatArray, event: IntArray, risk: FloatArray, counts: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return what Harrell's concordance is the ratio of, so that it can be taken over several groups of patients together.
 
     Parameters
     ----------
@@ -60,20 +65,17 @@ def harrell_pairs(
         1 event, 0 censored.
     risk : ndarray of float64, shape (patients,)
         Higher is worse.
+    counts : ndarray of float64, shape (draws, patients)
+        How often each patient was drawn.
 
     Returns
     -------
-    callable
-        Counts of how often each patient is drawn, shape (samples, patients) -> concordant pairs (ties count one half) and
-        comparable pairs, each of shape (samples,).
+    tuple of ndarray of float64, shape (draws,)
+        Pairs in the right order, ties as one half; and all comparable pairs.
     """
     comparable = _comparable(time_days, event)
-    concordant = comparable * _order_score(risk, risk)
-
-    def sums(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return ((counts @ concordant) * counts).sum(axis=1), ((counts @ comparable) * counts).sum(axis=1)
-
-    return sums
+    won = comparable * _order_score(risk, risk)
+    return _pair_sum(counts, won), _pair_sum(counts, comparable)
 
 
 def concordance(time_days: FloatArray, event: IntArray, risk: FloatArray) -> float:
@@ -98,8 +100,9 @@ def concordance(time_days: FloatArray, event: IntArray, risk: FloatArray) -> flo
 
 
 def ipcw_metric(
-    time_days: FloatArray, event: IntArray, risk: FloatArray, censoring: StepFunction, *, tau_days: float
-) -> Metric:
+    time_days: FloatArray, event: IntArray, risk: FloatArray, censoring: StepFunction, *, tau_days: float,
+    stratum: AnyArray | None = None,
+) -> Metric:  # fmt: skip
     """Prepare Uno's concordance index, whose limit does not depend on the censoring.
 
     Parameters
@@ -114,6 +117,8 @@ def ipcw_metric(
         Probability of not being censored, from training patients.
     tau_days : float
         Events at or after this time do not count; it should lie within the training follow-up.
+    stratum : ndarray, shape (patients,), optional
+        Only patients of one stratum, such as a hospital, are compared.
 
     Returns
     -------
@@ -126,7 +131,7 @@ def ipcw_metric(
     prediction procedures with censored survival data. Stat Med 30 (2011) 1105-1117.
     """
     weight = np.where(time_days < tau_days, inverse_censoring(time_days, event, censoring) ** 2, 0.0)
-    pairs = _comparable(time_days, event) * weight[:, None]
+    pairs = _within(stratum, _comparable(time_days, event)) * weight[:, None]
     return _pair_ratio(pairs * _order_score(risk, risk), pairs)
 
 
@@ -166,70 +171,6 @@ def auc_metric(
     return _pair_ratio(pairs * _order_score(risk, risk), pairs)
 
 
-def brier_metric(
-    time_days: FloatArray, event: IntArray, survival: FloatArray, curve_days: FloatArray, censoring: StepFunction
-) -> Metric:
-    """Prepare the integrated Brier score.
-
-    The mean squared distance between the predicted survival probability and what happened, averaged over time.
-    0 is perfect, 0.25 is what predicting one half always gives.
-
-    Parameters
-    ----------
-    time_days : ndarray of float64, shape (patients,)
-        Follow-up.
-    event : ndarray of int, shape (patients,)
-        1 event, 0 censored.
-    survival : ndarray of float64, shape (patients, times)
-        Predicted probabilities.
-    curve_days : ndarray of float64, shape (times,)
-        When they are given, ascending; two or more.
-    censoring : StepFunction
-        Probability of not being censored, from training patients.
-
-    Returns
-    -------
-    Metric
-        To be called with bootstrap counts.
-
-    References
-    ----------
-    Graf E, Schmoor C, Sauerbrei W, Schumacher M. Assessment and comparison of prognostic classification schemes for
-    survival data. Stat Med 18 (1999) 2529-2545.
-    """
-    had_event = (time_days[:, None] <= curve_days[None, :]) & (event[:, None] == 1)
-    event_free = time_days[:, None] > curve_days[None, :]
-    at_event = _inverse(censoring.at(time_days))[:, None]
-    at_curve = _inverse(censoring.at(curve_days))[None, :]
-    loss = had_event * survival**2 * at_event + event_free * (1 - survival) ** 2 * at_curve
-    per_patient = np.trapezoid(loss, curve_days, axis=1) / (curve_days[-1] - curve_days[0])
-
-    def metric(counts: FloatArray) -> FloatArray:
-        return _ratio(counts @ per_patient, counts.sum(axis=1))
-
-    return metric
-
-
-def inverse_censoring(time_days: FloatArray, event: IntArray, censoring: StepFunction) -> FloatArray:
-    """Return the weight of each event: one over the probability of not having been censored until then.
-
-    Parameters
-    ----------
-    time_days : ndarray of float64, shape (patients,)
-        Follow-up.
-    event : ndarray of int, shape (patients,)
-        1 event, 0 censored.
-    censoring : StepFunction
-        Probability of not being censored.
-
-    Returns
-    -------
-    ndarray of float64, shape (patients,)
-        0 for censored patients, and where the probability is 0.
-    """
-    return np.where(event == 1, _inverse(censoring.at(time_days)), 0.0)
-
-
 def restricted_days(time_days: FloatArray, event: IntArray, *, share: float = 0.1) -> float:
     """Return the last time at which enough patients are still followed for a metric to mean something.
 
@@ -261,6 +202,11 @@ def _comparable(time_days: FloatArray, event: IntArray) -> FloatArray:
     return pairs
 
 
+def _within(stratum: AnyArray | None, pairs: FloatArray) -> FloatArray:
+    """Keep only pairs of one stratum."""
+    return pairs if stratum is None else pairs * (stratum[:, None] == stratum[None, :])
+
+
 def _order_score(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return 1 where the first risk is higher, 0.5 where they are equal, 0 where it is lower."""
     difference = first[:, None] - second[None, :]
@@ -269,18 +215,11 @@ def _order_score(first: FloatArray, second: FloatArray) -> FloatArray:
 
 def _pair_ratio(numerator: FloatArray, denominator: FloatArray) -> Metric:
     def metric(counts: FloatArray) -> FloatArray:
-        above: FloatArray = ((counts @ numerator) * counts).sum(axis=1)
-        below: FloatArray = ((counts @ denominator) * counts).sum(axis=1)
-        return _ratio(above, below)
+        return weighted_ratio(_pair_sum(counts, numerator), _pair_sum(counts, denominator))
 
     return metric
 
 
-def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
-    ratio: FloatArray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
-    return ratio
-
-
-def _inverse(probability: FloatArray) -> FloatArray:
-    inverse: FloatArray = np.divide(1.0, probability, out=np.zeros_like(probability), where=probability > 0)
-    return inverse
+def _pair_sum(counts: FloatArray, pairs: FloatArray) -> FloatArray:
+    total: FloatArray = ((counts @ pairs) * counts).sum(axis=1)
+    return total

@@ -98,9 +98,8 @@ def write_mosaic(path: Path, tiles: list[np.ndarray], *, mpp: float, side: int, 
             )  # fmt: skip
 
 
-def grid(plan: ReadPlan, offset: int) -> np.ndarray:
-    """Return whole rows of the grid from the middle of the slide, like those of a slide full of tissue."""
-    extent = plan.tile_px / plan.scale[0] * plan.reduction
+def grid(extent: float, offset: int) -> np.ndarray:
+    """Return whole rows of a grid of such tiles from the middle of the slide, like those of a slide full of tissue."""
     columns = int((SIDE - offset) / extent) - 1
     places = [
         (offset + round(x * extent), offset + round((10 + y) * extent)) for y in range(40) for x in range(columns)
@@ -220,7 +219,7 @@ def rates(readers: dict[str, Callable[[], None]], count: int) -> dict[str, float
 def measure(path: Path, *, offset: int, tiling: TilingSettings) -> dict[str, float]:
     with open_slide(path) as slide:
         plan = plan_reading(slide.geometry, tiling)
-    coords = grid(plan, offset)
+        coords = grid(plan.footprint_level0_px(slide.geometry)[0], offset)
     whole = ReadPlan(plan.level, tuple(size * plan.reduction for size in plan.read_px), TILE, plan.mpp_read)
     own = with_pathoml(path, coords, plan)
     readers = {

@@ -68,7 +68,7 @@ def run_cohorts(data: Path, names: list[str], work: Path) -> Figures:
         )
         study = open_study(config)
         train_stage(study, StageContext())
-        found = evaluate_stage(config)["schemes"]["fixed"]
+        found = evaluate_stage(config)["schemes"]["files"]
         model, clinical = (found["metrics"][one]["concordance"] for one in ("model", "clinical"))
         difference = found["differences"]["model - clinical"]["concordance"]
         rows.append((model, clinical, difference))

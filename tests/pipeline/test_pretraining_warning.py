@@ -10,7 +10,7 @@ import pytest
 from pathoml.config import load_config
 from pathoml.encoders.settings import EncoderSettings, Lite0Settings, RegisteredSettings
 from pathoml.pipeline.stages import StageContext, _pretraining_warnings, evaluate_stage, report_stage, train_stage
-from pathoml.pipeline.study import Study, open_run, open_study, run_config
+from pathoml.pipeline.study import Study, open_run, open_study
 from tests.pipeline.test_run_integrity import TABULAR
 
 pytestmark = pytest.mark.xdist_group("small_cohort")
@@ -72,6 +72,6 @@ def test_a_model_without_slides_has_no_encoder_to_warn_of(study: Study) -> None:
 def test_the_report_shows_the_warning(copy_of_cohort: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy_of_cohort()
     train_stage(open_study(load_config(folder / "study.yaml", TABULAR)), StageContext())
-    evaluate_stage(run_config(folder / "run"))
+    evaluate_stage(open_run(folder / "run"))
     monkeypatch.setattr("pathoml.pipeline.stages._pretraining_warnings", lambda _: ["It has seen these slides."])
     assert "It has seen these slides." in report_stage(open_run(folder / "run")).read_text()

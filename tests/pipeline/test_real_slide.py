@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pathoml.bags import read_bag
-from pathoml.heatmaps import HeatmapSettings
+from pathoml.heatmap_settings import HeatmapSettings
 from pathoml.pipeline.predicting import PredictRequest, draw_maps, predict
 from pathoml.pipeline.stages import StageContext
 

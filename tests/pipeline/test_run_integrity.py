@@ -13,7 +13,7 @@ from pathoml.errors import InputError, SlidesFailedError
 from pathoml.pipeline import stages
 from pathoml.pipeline.running import run
 from pathoml.pipeline.stages import StageContext, evaluate_stage, report_stage, train_stage
-from pathoml.pipeline.study import open_run, open_study, run_config
+from pathoml.pipeline.study import open_run, open_study
 from pathoml.splits import read_folds
 from tests.small_cohort import FinishedRun
 
@@ -34,7 +34,7 @@ def copy_of_run(finished: FinishedRun, copy_of_cohort: Callable[[], Path]) -> Pa
 def test_a_report_after_training_another_model_leaves_the_old_maps_out(copy_of_run: Path) -> None:
     run_folder = copy_of_run / "run"
     train_stage(open_study(load_config(copy_of_run / "study.yaml", ["model.aggregator={kind: mean}"])), StageContext())
-    evaluate_stage(run_config(run_folder))
+    evaluate_stage(open_run(run_folder))
     page = report_stage(open_run(run_folder)).read_text()
     assert "data:image/png" not in page.split("<h2>Maps")[-1]
     assert "drawn for another training" in page
@@ -46,7 +46,7 @@ def test_a_training_that_was_cut_short_is_not_reported_as_done(
 ) -> None:
     folder = copy_of_cohort()
     train_stage(open_study(load_config(folder / "study.yaml", TABULAR)), StageContext())
-    evaluate_stage(run_config(folder / "run"))
+    evaluate_stage(open_run(folder / "run"))
     report_stage(open_run(folder / "run"))
 
     def killed(*_: object) -> None:
@@ -59,7 +59,7 @@ def test_a_training_that_was_cut_short_is_not_reported_as_done(
     with pytest.raises(InputError, match="training was not finished; run 'pathoml train' or 'pathoml run' again"):
         report_stage(open_run(folder / "run"))
     with pytest.raises(InputError, match="training was not finished"):
-        evaluate_stage(run_config(folder / "run"))
+        evaluate_stage(open_run(folder / "run"))
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "config.json", "package/model.json", "folds.csv"])

@@ -17,7 +17,7 @@ from pathoml.errors import BagMismatchError, InputError
 from pathoml.pipeline.predicting import PredictRequest, draw_maps, predict
 from pathoml.pipeline.running import run
 from pathoml.pipeline.stages import StageContext, evaluate_stage, report_stage, train_stage
-from pathoml.pipeline.study import open_run, open_study, run_config
+from pathoml.pipeline.study import open_run, open_study
 from pathoml.predictions import read_predictions
 
 pytestmark = pytest.mark.xdist_group("small_cohort")
@@ -131,7 +131,7 @@ def test_a_bag_made_with_other_settings_is_refused_with_the_difference(
 
 
 def test_maps_of_a_slide_never_seen_are_drawn_from_the_package(finished, tmp_path):
-    from pathoml.heatmaps import HeatmapSettings
+    from pathoml.heatmap_settings import HeatmapSettings
 
     request = PredictRequest(finished.result.folder.package, (finished.folder / "slides" / "P002-1.tif",), tmp_path)
     drawn, _ = draw_maps(request, StageContext(), HeatmapSettings())
@@ -159,7 +159,7 @@ def test_stages_run_one_by_one_give_what_run_gives(finished, copy_of_cohort: Cal
     study = open_study(load_config(folder / "study.yaml"))
     extract_stage(study, StageContext())
     train_stage(study, StageContext())
-    evaluate_stage(run_config(folder / "run"))
+    evaluate_stage(open_run(folder / "run"))
     report_stage(open_run(folder / "run"))
     assert (folder / "run" / "predictions.csv").read_bytes() == finished.result.folder.predictions.read_bytes()
     assert json.loads((folder / "run" / "evaluation.json").read_text()) == finished.result.evaluation

@@ -41,6 +41,15 @@ def test_a_folder_of_slides_becomes_bags_that_predict(finished: FinishedRun, arc
     assert all(name.startswith(("year0--", "year1--")) for name in names)
     original = finished.folder / "bags" / f"{names[0].partition('--')[2]}.h5"
     assert (read_bag(tmp_path / "bags" / f"{names[0]}.h5").features == read_bag(original).features).all()
+    quality = pd.read_csv(tmp_path / "bags" / "quality.csv", dtype=str, keep_default_na=False).set_index("slide_id")
+    assert quality.loc["broken", "code"] == "TEXT"
+    assert set(quality.index) == {*names, "broken"}
+    counts = [column for column in quality if column.endswith("tiles") or column.startswith(("rejected_", "flagged_"))]
+    assert quality.loc[names, counts].map(str.isdigit).all(axis=None), (
+        "whole numbers, in spite of the slide without any"
+    )
+    assert "contact_sheets.html" in first.stdout
+    assert "broken" in (tmp_path / "bags" / "contact_sheets.html").read_text(encoding="utf-8")
     (archive / "broken.tif").unlink()
     again = script("extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml")
     assert again.returncode == 0, again.stderr

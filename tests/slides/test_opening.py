@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from pathoml.errors import (
+    DamagedSlideError,
     SlideError,
     SlideNotFoundError,
     SlidePermissionError,
@@ -280,9 +281,20 @@ def test_a_complete_mrxs_reaches_openslide_though_its_first_file_is_a_picture(
         raise UnreadableSlideError("the real one would open here") from openslide.OpenSlideError("mock")
 
     monkeypatch.setattr(OpenSlideSlide, "__init__", remember)
-    with pytest.raises(SlideError, match=r"case\.mrxs: "):
+    with pytest.raises(DamagedSlideError, match=r"case\.mrxs: all files of its folder are there.*\(mock\)"):
         open_slide(path)
     assert asked == [path]
+
+
+def test_a_complete_mrxs_that_openslide_refuses_is_not_called_an_ordinary_picture(tmp_path: Path) -> None:
+    path = tmp_path / "case.mrxs"
+    as_jpeg(path)
+    (tmp_path / "case").mkdir()
+    (tmp_path / "case/Slidedat.ini").write_text("[GENERAL]\nSLIDE_VERSION=01.02\n[DATAFILE]\nFILE_0=Data0000.dat\n")
+    (tmp_path / "case/Data0000.dat").write_bytes(bytes(100))
+    assert code_of(path) == "DAMAGED"
+    (tmp_path / "case/Data0000.dat").unlink()
+    assert code_of(path) == "MISSING_FILES"
 
 
 def test_an_ndpi_whose_directory_lies_past_four_gigabytes_is_followed(data_dir: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pathoml.baseline_settings import BaselineSettings
 from pathoml.cohort import Cohort, CohortSettings, read_cohort
 from pathoml.covariates import BlockCovariate, NumericCovariate, fit_covariates
 from pathoml.cross_validation import cross_validate
@@ -81,7 +82,9 @@ def test_clinical_and_omics_run_through_cross_validation_without_slides(
     check_folds(cohort, folds)
     template = Package((), None, None, tuple(np.linspace(30, 3000, 40).tolist()), {"endpoint": "overall survival"})
     settings = TrainSettings(max_epochs=30, patience=5, learning_rate=1e-3, covariate_ridge=200)
-    plan = FitPlan(ModelSettings(aggregator=MeanPoolSettings()), settings, template, tmp_path / "members")
+    few = BaselineSettings(inner_folds=2, penalties=4, elastic_columns=200, trees=20)
+    model = ModelSettings(aggregator=MeanPoolSettings())
+    plan = FitPlan(model, settings, template, tmp_path / "members", baselines=few)
     packages, predictions = cross_validate(TrainingData(cohort, None, covariates), folds, plan)
     result = evaluate(predictions, EvaluateSettings(bootstraps=200))["schemes"]["fixed"]
     concordance = result["metrics"]["model"]["concordance"]

@@ -1,17 +1,15 @@
-"""The clinical table and the slide manifest -> patients with endpoint, site, covariates and slides."""
+"""The clinical table -> patients, or everything that is wrong with it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 
+from pathoml.cohort.records import Cohort
+from pathoml.cohort.settings import CohortSettings
 from pathoml.covariates import (
-    Covariate,
     GeneGroupsCovariate,
     ReducedCovariate,
     covariate_name,
@@ -20,158 +18,10 @@ from pathoml.covariates import (
     read_covariates,
 )
 from pathoml.errors import CohortError, Problem, first_of
-from pathoml.settings import ConfigPath, DataPath, Settings
 from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 _SHOWN_ROWS = 10
-
-
-class CohortSettings(Settings):
-    """Which table holds the patients, and what its columns mean."""
-
-    table: DataPath = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
-    patient_id: str = Field("patient_id", description="Column that names the patient.")
-    endpoint: str = Field("overall survival", description="What the time runs to; printed in the report.")
-    time: str = Field(description="Column with the follow-up time.")
-    time_unit: Literal["days", "weeks", "months", "years"] = Field(description="Unit of that column.")
-    event: str = Field(description="Column that says whether the event was seen.")
-    event_codes: dict[str, Literal[0, 1]] = Field(
-        default={"0": 0, "1": 1}, description="What stands in the event column -> 1 event, 0 censored."
-    )
-    site: str | None = Field(None, description="Column that names the hospital.")
-    covariates: tuple[Covariate, ...] = Field((), description="Columns that enter the model beside the slides.")
-
-
-class SlidesSettings(Settings):
-    """Which table lists the slides, and where their bags are kept."""
-
-    manifest: DataPath = Field(
-        description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp."
-    )
-    folder: DataPath | None = Field(
-        None, description="Folder that paths in the manifest start from; default: the manifest's own."
-    )
-    bags: ConfigPath = Field(Path("bags"), description="Folder for the feature bags.")
-    required: bool = Field(
-        default=True,
-        description="Whether patients without a slide that could be used are left out; else they enter with their covariates.",
-    )
-
-
-@dataclass(frozen=True)
-class SlideEntry:
-    """One line of the manifest.
-
-    Parameters
-    ----------
-    slide_id : str
-        Unique name.
-    path : Path
-        The slide's file.
-    patient_id : str
-        Whose it is.
-    mpp : float or None
-        Microns per level-0 pixel that override the metadata.
-    row : int
-        Row in the manifest, as a spreadsheet counts.
-    url : str or None, optional
-        Where it lies in an object store; `path` then only names it.
-    """
-
-    slide_id: str
-    path: Path
-    patient_id: str
-    mpp: float | None
-    row: int
-    url: str | None = None
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Patients with their endpoint, in table order.
-
-    Parameters
-    ----------
-    patient_id : ndarray of str, shape (patients,)
-        Unique.
-    time_days : ndarray of float64, shape (patients,)
-        Follow-up.
-    event : ndarray of int64, shape (patients,)
-        1 event, 0 censored.
-    site : ndarray of str, shape (patients,)
-        Hospital; empty text where no site column is named.
-    covariates : DataFrame
-        One row a patient; numeric columns as float (NaN where blank), categorical ones as text ('' where blank).
-    endpoint : str
-        What the time runs to.
-    slides : mapping of str to tuple of SlideEntry
-        Slides of each patient that has any.
-    warnings : tuple of Problem
-        What was noticed and does not stop the work.
-    """
-
-    patient_id: NDArray[np.str_]
-    time_days: FloatArray
-    event: IntArray
-    site: NDArray[np.str_]
-    covariates: pd.DataFrame
-    endpoint: str
-    slides: Mapping[str, tuple[SlideEntry, ...]] = field(default_factory=dict)
-    warnings: tuple[Problem, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.patient_id)
-
-    def rows_of(self, patient_ids: Iterable[str]) -> IntArray:
-        """Return the positions of patients.
-
-        Parameters
-        ----------
-        patient_ids : iterable of str
-            Patients of this cohort.
-
-        Returns
-        -------
-        ndarray of int64
-            One position each, in the order given.
-
-        Raises
-        ------
-        CohortError
-            If one is not in the cohort.
-        """
-        position = {name: index for index, name in enumerate(self.patient_id)}
-        wanted = list(patient_ids)
-        unknown = [name for name in wanted if name not in position]
-        if unknown:
-            raise CohortError(f"patient(s) {', '.join(unknown[:5])} are not in the cohort")
-        return np.array([position[name] for name in wanted], dtype=np.int64)
-
-
-def take_rows(cohort: Cohort, rows: IntArray) -> Cohort:
-    """Return some patients of a cohort.
-
-    Parameters
-    ----------
-    cohort : Cohort
-        All patients.
-    rows : ndarray of int64
-        Positions, in the order wanted.
-
-    Returns
-    -------
-    Cohort
-        Those patients, with everything else as it was.
-    """
-    return replace(
-        cohort,
-        patient_id=cohort.patient_id[rows],
-        time_days=cohort.time_days[rows],
-        event=cohort.event[rows],
-        site=cohort.site[rows],
-        covariates=cohort.covariates.iloc[rows].reset_index(drop=True),
-    )
 
 
 def read_cohort(settings: CohortSettings) -> Cohort:
@@ -298,12 +148,10 @@ def _blocks(
         key = ("cohort", "covariates", index, "columns")
         found = block.matching(table.columns)
         if not found:
-            sought = " or ".join(
-                f"'{one}'" for one in ([block.columns] if isinstance(block.columns, str) else block.columns)
-            )
-            problems.append(
-                Problem("", f"block '{block.name}': no column of {settings.table.name} matches {sought}", key)
-            )
+            patterns = [block.columns] if isinstance(block.columns, str) else block.columns
+            sought = " or ".join(f"'{one}'" for one in patterns)
+            message = f"block '{block.name}': no column of {settings.table.name} matches {sought}"
+            problems.append(Problem("", message, key))
         if isinstance(block, GeneGroupsCovariate) and found:
             found, of_groups = _grouped(block, found, index)
             problems += of_groups

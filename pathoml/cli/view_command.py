@@ -1,0 +1,42 @@
+"""The command that opens the viewer."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathoml.cli.terminal import say
+
+app = typer.Typer()
+
+
+@app.command()
+def view(
+    path: Annotated[Path, typer.Argument(help="A run folder, a manifest, a folder of slides, or one slide.")],
+    port: Annotated[
+        int | None, typer.Option(help="Of this machine; by default 8765, or a free one.", min=1, max=65535)
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps overviews of slides without a pyramid.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where models run that draw maps.")] = "cpu",
+) -> None:
+    """Look at slides and their maps in the browser; only this machine can."""
+    import importlib.util
+
+    from pathoml.errors import InputError
+    from pathoml.pipeline.viewing import open_library
+
+    missing = [name for name in ("starlette", "uvicorn", "xstatic") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"the viewer needs {', '.join(missing)}; install it with: pip install 'pathoml[viewer]'")
+    from pathoml.viewer.serving import serve
+
+    def started(port: int, address: str) -> None:
+        say(f"open {address}")
+        say(f"from another machine: ssh -N -L {port}:127.0.0.1:{port} THIS-MACHINE, then the same address there")
+        say("Ctrl-C ends it; research use only")
+
+    library = open_library(path, device=device)
+    try:
+        serve(library, port=port, cache=cache, on_start=started)
+    except KeyboardInterrupt:
+        say("viewer closed")

@@ -1,0 +1,127 @@
+"""Patients with endpoint, site, covariates and slides, as every later stage sees them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pathoml.errors import CohortError, Problem
+from pathoml.units import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One line of the manifest.
+
+    Parameters
+    ----------
+    slide_id : str
+        Unique name.
+    path : Path
+        The slide's file.
+    patient_id : str
+        Whose it is.
+    mpp : float or None
+        Microns per level-0 pixel that override the metadata.
+    row : int
+        Row in the manifest, as a spreadsheet counts.
+    url : str or None, optional
+        Where it lies in an object store; `path` then only names it.
+    """
+
+    slide_id: str
+    path: Path
+    patient_id: str
+    mpp: float | None
+    row: int
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients with their endpoint, in table order.
+
+    Parameters
+    ----------
+    patient_id : ndarray of str, shape (patients,)
+        Unique.
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int64, shape (patients,)
+        1 event, 0 censored.
+    site : ndarray of str, shape (patients,)
+        Hospital; empty text where no site column is named.
+    covariates : DataFrame
+        One row a patient; numeric columns as float (NaN where blank), categorical ones as text ('' where blank).
+    endpoint : str
+        What the time runs to.
+    slides : mapping of str to tuple of SlideEntry
+        Slides of each patient that has any.
+    warnings : tuple of Problem
+        What was noticed and does not stop the work.
+    """
+
+    patient_id: NDArray[np.str_]
+    time_days: FloatArray
+    event: IntArray
+    site: NDArray[np.str_]
+    covariates: pd.DataFrame
+    endpoint: str
+    slides: Mapping[str, tuple[SlideEntry, ...]] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.patient_id)
+
+    def rows_of(self, patient_ids: Iterable[str]) -> IntArray:
+        """Return the positions of patients.
+
+        Parameters
+        ----------
+        patient_ids : iterable of str
+            Patients of this cohort.
+
+        Returns
+        -------
+        ndarray of int64
+            One position each, in the order given.
+
+        Raises
+        ------
+        CohortError
+            If one is not in the cohort.
+        """
+        position = {name: index for index, name in enumerate(self.patient_id)}
+        wanted = list(patient_ids)
+        unknown = [name for name in wanted if name not in position]
+        if unknown:
+            raise CohortError(f"patient(s) {', '.join(unknown[:5])} are not in the cohort")
+        return np.array([position[name] for name in wanted], dtype=np.int64)
+
+
+def take_rows(cohort: Cohort, rows: IntArray) -> Cohort:
+    """Return some patients of a cohort.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    rows : ndarray of int64
+        Positions, in the order wanted.
+
+    Returns
+    -------
+    Cohort
+        Those patients, with everything else as it was.
+    """
+    return replace(
+        cohort,
+        patient_id=cohort.patient_id[rows],
+        time_days=cohort.time_days[rows],
+        event=cohort.event[rows],
+        site=cohort.site[rows],
+        covariates=cohort.covariates.iloc[rows].reset_index(drop=True),
+    )

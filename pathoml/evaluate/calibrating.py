@@ -1,0 +1,71 @@
+"""Whether a model's survival probabilities can be taken at their word."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pathoml.evaluate.estimates import FROZEN, bands, estimate, plain_numbers
+from pathoml.evaluate.scheme import Tested
+from pathoml.survival.calibration import (
+    calibration_curve,
+    calibration_groups,
+    calibration_slope,
+    d_calibration,
+    observed_to_expected,
+)
+
+
+def judge_calibration(tested: Tested, horizons: Sequence[float], *, groups: int) -> dict[str, Any]:
+    """Judge calibration at each horizon and over all times.
+
+    Parameters
+    ----------
+    tested : Tested
+        Predictions.
+    horizons : sequence of float
+        Days.
+    groups : int
+        Groups of rising prediction.
+
+    Returns
+    -------
+    dict
+        Keys horizons (a list) and d_calibration.
+    """
+    at_end = tested.survival_at(tested.time_days)
+    distribution = d_calibration(at_end, tested.event, tested.counts)
+    usable = [day for day in horizons if day <= min(float(tested.curve_days[-1]), float(tested.time_days.max()))]
+    return {
+        "condition": FROZEN,
+        "horizons": [_at_horizon(tested, day, groups) for day in usable],
+        "d_calibration": {
+            "share": bands(distribution.share),
+            "statistic": distribution.statistic,
+            "p_value": distribution.p_value,
+        },
+    }
+
+
+def _at_horizon(tested: Tested, day: float, groups: int) -> dict[str, Any]:
+    time_days, event, counts = tested.time_days, tested.event, tested.counts
+    predicted = tested.probability(day)
+    grouped = calibration_groups(time_days, event, predicted, counts, horizon_days=day, groups=groups)
+    curve = calibration_curve(time_days, event, predicted, counts, horizon_days=day)
+    slope = calibration_slope(time_days, event, predicted, counts, horizon_days=day, stratum=tested.fold)
+    in_the_large = observed_to_expected(time_days, event, predicted, counts, horizon_days=day)
+    until = (event == 1) & (time_days <= day)
+    return {
+        "days": day,
+        "events": int(until.sum()),
+        "observed_to_expected": estimate(in_the_large).to_json(),
+        "slope": estimate(slope).to_json(),
+        "mean_error": estimate(curve.mean_error).to_json(),
+        "groups": {
+            "patients": np.bincount(grouped.of_patient).tolist(),
+            "events": np.bincount(grouped.of_patient, weights=until).astype(int).tolist(),
+            "predicted": plain_numbers(grouped.predicted[0]),
+            "observed": bands(grouped.observed),
+        },
+        "curve": {"predicted": curve.predicted.tolist(), "observed": bands(curve.observed)},
+    }

@@ -1,0 +1,87 @@
+"""The risk as a covariate: hazard ratios alone and beside clinical covariates, what it adds, and whether it is constant."""
+
+from typing import Any
+
+import numpy as np
+from scipy.special import chdtrc
+
+from pathoml.evaluate.background import Background
+from pathoml.evaluate.estimates import FROZEN, estimate
+from pathoml.evaluate.scheme import Tested
+from pathoml.survival.cox_regression import CoxFits, fit_cox_draws, proportional_hazards_test
+from pathoml.units import FloatArray
+
+UNIT = "one standard deviation of the risk of the patients that fitted the model"
+
+
+def judge_hazards(tested: Tested, background: Background | None) -> dict[str, Any]:
+    """Fit Cox regressions on the risk, each fold with a baseline hazard of its own.
+
+    Parameters
+    ----------
+    tested : Tested
+        Predictions.
+    background : Background or None
+        Clinical covariates to adjust for.
+
+    Returns
+    -------
+    dict
+        Hazard ratio alone, test of proportional hazards; with covariates the adjusted ratio, the likelihood-ratio test of what
+        the risk adds to them, and its share of what can be told with it.
+    """
+    risk = tested.risk[:, None]
+    alone = _fit(tested, risk)
+    constancy = proportional_hazards_test(risk, tested.time_days, tested.event, stratum=tested.fold)
+    result: dict[str, Any] = {
+        "condition": FROZEN,
+        "unit": UNIT,
+        "patients": len(risk),
+        "events": int(tested.event.sum()),
+        "hazard_ratio": estimate(np.exp(alone.coefficients[:, 0])).to_json(),
+        "likelihood_ratio": _test(alone.likelihood_ratio, 1),
+        "proportional_hazards": {
+            "statistic": _finite(constancy.statistic[0]),
+            "p_value": _finite(constancy.p_value[0]),
+            "correlation": _finite(constancy.correlation[0]),
+        },
+    }
+    if background is not None and background.clinical:
+        result["adjusted"] = _adjusted(tested, background, alone)
+    return result
+
+
+def _adjusted(tested: Tested, background: Background, alone: CoxFits) -> dict[str, Any]:
+    names, clinical = background.design(tested.patient_id)
+    without = _fit(tested, clinical)
+    together = _fit(tested, np.concatenate([tested.risk[:, None], clinical], axis=1))
+    added = together.likelihood_ratio - without.likelihood_ratio
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(together.likelihood_ratio > 0, added / together.likelihood_ratio, np.nan)
+        by_clinical = np.where(
+            together.likelihood_ratio > 0,
+            (together.likelihood_ratio - alone.likelihood_ratio) / together.likelihood_ratio,
+            np.nan,
+        )
+    return {
+        "covariates": names,
+        "hazard_ratio": estimate(np.exp(together.coefficients[:, 0])).to_json(),
+        "likelihood_ratio_of_covariates": float(without.likelihood_ratio[0]),
+        "added_likelihood_ratio": _test(added, 1),
+        "added_share": estimate(share).to_json(),
+        "added_share_of_covariates": estimate(by_clinical).to_json(),
+    }
+
+
+def _fit(tested: Tested, design: FloatArray) -> CoxFits:
+    return fit_cox_draws(design, tested.time_days, tested.event, counts=tested.counts, stratum=tested.fold)
+
+
+def _test(draws: FloatArray, degrees: int) -> dict[str, Any]:
+    """Return a likelihood-ratio statistic with its nominal p-value."""
+    value = max(float(draws[0]), 0.0)
+    return {**estimate(draws).to_json(), "value": value, "p_value": float(chdtrc(degrees, value)), "degrees": degrees}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

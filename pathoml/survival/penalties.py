@@ -1,0 +1,155 @@
+"""Penalised Cox models whose penalty is chosen by cross-validated partial likelihood on the patients they are fitted on."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold
+from sksurv.linear_model import CoxnetSurvivalAnalysis
+from sksurv.util import Surv
+
+from pathoml.survival.baselines import CoxModel, fit_cox, partial_likelihood
+from pathoml.units import FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
+
+_STRENGTHS_OF_PATH = 30
+_WEAKEST_OF_PATH = 0.05
+_BARELY_PENALISED = 0.01
+
+
+class InnerFolds(NamedTuple):
+    """Folds of the training patients in which a penalty is chosen.
+
+    Parameters
+    ----------
+    number : int
+        How many, stratified by event; fewer if there are fewer events.
+    seed : int
+        Of the dealing.
+    """
+
+    number: int
+    seed: int
+
+
+def fit_ridge(
+    design: FloatArray,
+    time_days: FloatArray,
+    event: IntArray,
+    *,
+    penalties: Sequence[FloatArray],
+    folds: InnerFolds,
+) -> CoxModel:
+    """Fit ridge Cox with the penalty of the highest cross-validated partial likelihood.
+
+    Parameters
+    ----------
+    design : ndarray of float64, shape (patients, columns)
+        Training patients.
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    penalties : sequence of ndarray of float64, each of shape (columns,)
+        To choose from, the strongest first.
+    folds : InnerFolds
+        In which the penalty is chosen.
+
+    Returns
+    -------
+    CoxModel
+        Fitted on all patients.
+
+    References
+    ----------
+    Verweij PJM, van Houwelingen HC. Cross-validation in survival analysis. Stat Med 12 (1993) 2305-2314.
+    """
+    scores = np.zeros(len(penalties))
+    for rest in _inner_training(event, folds):
+        beta = np.zeros(design.shape[1])
+        for index, penalty in enumerate(penalties):
+            beta = fit_cox(design[rest], time_days[rest], event[rest], ridge=penalty, start=beta).coefficients
+            scores[index] += _left_out_likelihood(design @ beta, time_days, event, rest)
+    model = CoxModel(np.zeros(design.shape[1]))
+    for penalty in penalties[: int(scores.argmax()) + 1]:
+        model = fit_cox(design, time_days, event, ridge=penalty, start=model.coefficients)
+    return model
+
+
+def fit_elastic_net(
+    design: FloatArray, time_days: FloatArray, event: IntArray, *, free: FloatArray, lasso_share: float, folds: InnerFolds
+) -> CoxModel:  # fmt: skip
+    """Fit an elastic-net Cox model with the penalty of the highest cross-validated partial likelihood.
+
+    Parameters
+    ----------
+    design : ndarray of float64, shape (patients, columns)
+        Training patients, standardised columns.
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    free : ndarray of float64, shape (columns,)
+        1 for columns that are hardly penalised, such as clinical ones; else 0.
+    lasso_share : float
+        Share of the lasso in the penalty; the ridge has the rest.
+    folds : InnerFolds
+        In which the penalty is chosen.
+
+    Returns
+    -------
+    CoxModel
+        All coefficients 0 where no penalty that leaves one does better.
+
+    References
+    ----------
+    Simon N, Friedman J, Hastie T, Tibshirani R. Regularization paths for Cox's proportional hazards model via coordinate
+    descent. J Stat Softw 39 (2011) 1-13.
+    """
+    factor = np.where(free == 1, _BARELY_PENALISED, 1.0)
+    strengths, path = _elastic_path(design, time_days, event, lasso_share, factor, None)
+    scores = np.zeros(len(strengths))
+    for rest in _inner_training(event, folds):
+        _, inner = _elastic_path(design[rest], time_days[rest], event[rest], lasso_share, factor, strengths)
+        for index in range(len(strengths)):
+            coefficients = inner[:, min(index, inner.shape[1] - 1)]
+            scores[index] += _left_out_likelihood(design @ coefficients, time_days, event, rest)
+    return CoxModel(np.asarray(path[:, int(scores.argmax())], dtype=np.float64))
+
+
+def _elastic_path(
+    design: FloatArray, time_days: FloatArray, event: IntArray, lasso_share: float, factor: FloatArray,
+    strengths: FloatArray | None,
+) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+    """Return the penalties, falling, and the coefficients at each, shape (columns, penalties)."""
+    model = CoxnetSurvivalAnalysis(
+        l1_ratio=lasso_share, n_alphas=_STRENGTHS_OF_PATH, alpha_min_ratio=_WEAKEST_OF_PATH, alphas=strengths,
+        penalty_factor=factor, normalize=False,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        # A path that begins with coefficients of 0, or ends early, is what the search is about.
+        warnings.filterwarnings("ignore", message="all coefficients are zero")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(design, Surv.from_arrays(event.astype(bool), time_days))
+    return np.asarray(model.alphas_, dtype=np.float64), np.asarray(model.coef_, dtype=np.float64)
+
+
+def _left_out_likelihood(log_hazard: FloatArray, time_days: FloatArray, event: IntArray, rest: IntArray) -> float:
+    """Return what the patients left out add to the log partial likelihood of those who were fitted on."""
+    whole = partial_likelihood(log_hazard, time_days, event)
+    return whole - partial_likelihood(log_hazard[rest], time_days[rest], event[rest])
+
+
+def _inner_training(event: IntArray, folds: InnerFolds) -> Iterator[IntArray]:
+    """Yield the training rows of each inner fold; none where there are too few events to choose anything by."""
+    smaller = min(int(event.sum()), int(len(event) - event.sum())) or int(event.sum())
+    count = min(folds.number, smaller)
+    if count < 2:
+        logger.warning("%d event(s) are too few to choose a penalty by: the strongest is taken", int(event.sum()))
+        return
+    for rest, _ in StratifiedKFold(count, shuffle=True, random_state=folds.seed).split(event, event):
+        yield rest
