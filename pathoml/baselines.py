@@ -191,7 +191,7 @@ def _block_values(data: TrainingData, raw: pd.DataFrame) -> FloatArray:
 
 def _mean_tiles(bag_means: Mapping[str, FloatArray], names: tuple[str, ...]) -> FloatArray:
     """Return mean tiles, NaN for patients without."""
-    none = np.full(len(next(iter(bag_means.values()))), np.nan)
+    none = np.full(len(next(iter(bag_means.values()), np.zeros(0))), np.nan)
     return np.stack([bag_means.get(name, none) for name in names]) if bag_means else np.zeros((len(names), 0))
 
 

@@ -1,9 +1,10 @@
 """Prognosis on real cohorts without slides: what a reader of a published deep model should see beside it.
 
-TCGA: the configurations of configs/tcga, on the five folds of the published results: all omics with age and sex by a ridge Cox
-whose penalty inner folds choose, against age and sex alone, with paired intervals (bootstrap over test patients within folds,
-conditional on the fitted models; for the mean over cohorts, cohorts are drawn independently).
+TCGA: model and settings of configs/tcga (all omics with age and sex, by a ridge Cox whose penalty inner folds choose) against age and
+sex alone, on the five folds of the published results and on folds of whole hospitals. Intervals: 95 %, paired bootstrap over test
+patients within folds, conditional on the fitted models; for the mean, cohorts are drawn independently of one another.
 Fed-TCGA-BRCA: 39 clinical columns pooled over six regions; the fixed split, with interval, and 20 random splits of the same sizes.
+'pathoml run configs/tcga/blca.yaml' does the same with every baseline, every measure and a report.
 
 Usage: python scripts/bench/tcga.py [--data ../shared/data] [--cohorts blca,brca] [--splits 20]
 """
@@ -13,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,13 @@ from sklearn.model_selection import train_test_split
 
 from pathoml.cohort import Cohort, CohortSettings, read_cohort, take_rows
 from pathoml.config import load_config
-from pathoml.covariates import BlockCovariate, Covariate, NumericCovariate
-from pathoml.evaluate import evaluate
-from pathoml.evaluate_settings import EvaluateSettings
-from pathoml.infer import predict_members
+from pathoml.covariates import BlockCovariate, Covariate, NumericCovariate, ReducedCovariate
+from pathoml.infer import predict_logits
 from pathoml.mil.patients import select_patients
 from pathoml.mil.settings import ModelSettings
-from pathoml.pipeline.stages import StageContext, evaluate_stage, train_stage
 from pathoml.pipeline.study import open_study
-from pathoml.predictions import Predictions, join_predictions
-from pathoml.splits import ROLES, Fold
-from pathoml.survival import concordance
+from pathoml.splits import Fold, SitePreservedSettings, SplitsSettings, make_folds
+from pathoml.survival import harrell_metric
 from pathoml.train import TrainingData, fit_member, follow_up
 from pathoml.train_settings import SearchedRidgeSettings, TrainSettings
 
@@ -43,62 +41,97 @@ PUBLISHED = {  # recomputed from the authors' own predictions on these folds
     "MCAT, slides and omics": (0.624, 0.580, 0.817, 0.620, 0.622),
 }  # fmt: skip
 WANTED_MEAN = 0.65
+WANTED_HOSPITALS = 0.63
 WANTED_BRCA = 0.76
 """Lower end of what 32 test events allow."""
+WANTED_SPLITS = 0.7
 SPLIT_SEED = 7321
 """Chosen before the first run."""
 
+BOOTSTRAPS = 2000
 Figures = dict[str, dict[str, Any]]
+Estimate = dict[str, float]
 
 
-def normal_error(estimate: dict[str, float]) -> float:
-    """Return the standard error that a 95 % interval implies."""
-    return (estimate["high"] - estimate["low"]) / (2 * 1.96)
+def risks(data: TrainingData, fold: Fold, settings: TrainSettings) -> np.ndarray:
+    """Fit on everyone but the test patients, and score these."""
+    member, _ = fit_member(data, fold, ModelSettings(), settings)
+    return predict_logits(member, select_patients(data.cohort, data.features, fold.test))[:, 0]
 
 
-def run_cohorts(data: Path, names: list[str], work: Path) -> Figures:
+def compared(data: TrainingData, folds: Sequence[Fold], settings: TrainSettings) -> list[Estimate]:
+    """Return concordance of the whole model, of single columns alone, and the difference, on the same draws of patients."""
+    clinical = TrainingData(
+        data.cohort, None, tuple(one for one in data.covariates if not isinstance(one, ReducedCovariate))
+    )
+    rng = np.random.default_rng(SPLIT_SEED)
     rows = []
+    for fold in folds:
+        tested = len(fold.test)
+        draws = rng.multinomial(tested, np.full(tested, 1 / tested), size=BOOTSTRAPS).astype(np.float64)
+        counts = np.concatenate([np.ones((1, tested)), draws])
+        outcome = follow_up(data.cohort, fold.test)
+        rows.append([harrell_metric(*outcome, risks(one, fold, settings))(counts) for one in (data, clinical)])
+    model, age_and_sex = np.nanmean(np.array(rows), axis=0)
+    return [estimate(values) for values in (model, age_and_sex, model - age_and_sex)]
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    low, high = np.nanquantile(values[1:], [0.025, 0.975])
+    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+
+
+def normal_error(one: Estimate) -> float:
+    """Return the standard error that a 95 % interval implies."""
+    return (one["high"] - one["low"]) / (2 * 1.96)
+
+
+def run_cohorts(data: Path, names: list[str]) -> Figures:
+    table: dict[str, list[list[Estimate]]] = {"published folds": [], "whole hospitals": []}
     print(
-        f"{'cohort':<8} {'n':>5} {'events':>6}  {'omics + age + sex':<22} {'age + sex':<22} {'difference':<24} {'s':>4}"
+        f"{'cohort':<8} {'n':>4} {'events':>6} {'folds':<16} {'omics + age + sex':<22} {'age + sex':<22} {'difference':<25} {'s':>4}"
     )
     for name in names:
-        started = time.perf_counter()
-        config = load_config(
-            ROOT / "configs" / "tcga" / f"{name}.yaml", [f"data={data / 'tcga'}", f"output={work / name}"]
-        )
-        study = open_study(config)
-        train_stage(study, StageContext())
-        found = evaluate_stage(config)["schemes"]["files"]
-        model, clinical = (found["metrics"][one]["concordance"] for one in ("model", "clinical"))
-        difference = found["differences"]["model - clinical"]["concordance"]
-        rows.append((model, clinical, difference))
-        print(
-            f"{name:<8} {len(study.cohort):>5} {int(study.cohort.event.sum()):>6}  {spelt(model):<22} {spelt(clinical):<22} "
-            f"{spelt(difference, sign='+'):<24} {time.perf_counter() - started:>4.0f}",
-            flush=True,
-        )
-    means = [mean_of([row[column] for row in rows]) for column in range(3)]
-    print(f"{'mean':<8} {'':>5} {'':>6}  {spelt(means[0]):<22} {spelt(means[1]):<22} {spelt(means[2], sign='+'):<24}")
+        config = load_config(ROOT / "configs" / "tcga" / f"{name}.yaml", [f"data={data / 'tcga'}"])
+        cohort = open_study(config).cohort
+        training = TrainingData(cohort, None, config.cohort.covariates)
+        whole = SplitsSettings(schemes=(SitePreservedSettings(),))
+        for kind, splits in (("published folds", config.splits), ("whole hospitals", whole)):
+            started = time.perf_counter()
+            found = compared(training, make_folds(cohort, splits), config.train)
+            table[kind].append(found)
+            numbers = f"{name:<8} {len(cohort):>4} {int(cohort.event.sum()):>6}"
+            print(f"{numbers} {line(kind, found)} {time.perf_counter() - started:>4.0f}", flush=True)
+    means = {kind: [mean_of([one[column] for one in rows]) for column in range(3)] for kind, rows in table.items()}
+    for kind, found in means.items():
+        print(f"{'mean':<8} {'':>4} {'':>6} {line(kind, found)}")
     if tuple(names) == COHORTS:
         for published, values in PUBLISHED.items():
             print(f"published, {published}: {', '.join(f'{one:.3f}' for one in values)}, mean {np.mean(values):.3f}")
-    value = round(means[0]["value"], 4)
+    mean, gain = means["published folds"][0]["value"], means["published folds"][2]["low"]
     return {
-        "tcga mean concordance": {"value": value, "target": WANTED_MEAN, "ok": bool(value >= WANTED_MEAN)},
-        "tcga gain over age and sex, lower end": {
-            "value": round(means[2]["low"], 4), "target": 0.0, "ok": bool(means[2]["low"] > 0),
-        },
-    }  # fmt: skip
+        "tcga mean concordance": figure(mean, WANTED_MEAN),
+        "tcga gain over age and sex, lower end": figure(gain, 0.0),
+        "tcga mean concordance, whole hospitals": figure(means["whole hospitals"][0]["value"], WANTED_HOSPITALS),
+    }
 
 
-def mean_of(estimates: list[dict[str, float]]) -> dict[str, float]:
+def figure(value: float, target: float) -> dict[str, Any]:
+    return {"value": round(value, 4), "target": target, "ok": bool(value >= target)}
+
+
+def line(kind: str, found: list[Estimate]) -> str:
+    return f"{kind:<16} {spelt(found[0]):<22} {spelt(found[1]):<22} {spelt(found[2], sign='+'):<25}"
+
+
+def mean_of(estimates: list[Estimate]) -> Estimate:
     value = float(np.mean([one["value"] for one in estimates]))
     error = float(np.sqrt(np.sum([normal_error(one) ** 2 for one in estimates]))) / len(estimates)
     return {"value": value, "low": value - 1.96 * error, "high": value + 1.96 * error}
 
 
-def spelt(estimate: dict[str, float], sign: str = "") -> str:
-    return f"{estimate['value']:{sign}.3f} ({estimate['low']:{sign}.3f} to {estimate['high']:{sign}.3f})"
+def spelt(one: Estimate, sign: str = "") -> str:
+    return f"{one['value']:{sign}.3f} ({one['low']:{sign}.3f} to {one['high']:{sign}.3f})"
 
 
 def fed_brca(data: Path, work: Path) -> tuple[TrainingData, list[str], list[str]]:
@@ -124,25 +157,14 @@ def fed_brca(data: Path, work: Path) -> tuple[TrainingData, list[str], list[str]
     return TrainingData(cohort, None, covariates), train, test
 
 
-def fit_and_score(data: TrainingData, train: list[str], test: list[str]) -> tuple[float, Predictions]:
+def score(data: TrainingData, train: list[str], test: list[str]) -> Estimate:
     settings = TrainSettings(max_epochs=0, block_ridge=SearchedRidgeSettings())
     # Without epochs those who would stop training early are fitted on like the others.
     fold = Fold("split", "0", tuple(train[::2]), tuple(train[1::2]), tuple(test))
-    member, _ = fit_member(data, fold, ModelSettings(), settings)
-    days = np.linspace(180, 3600, 20)
-    parts = []
-    for role in ROLES:
-        names = getattr(fold, role)
-        table, survival = predict_members([member], select_patients(data.cohort, None, names), days)
-        rows = data.cohort.rows_of(names)
-        table = table.assign(
-            model="model", scheme="split", fold="0", role=role, site="", endpoint="overall survival", repeat=0, seed=0,
-            time_days=data.cohort.time_days[rows], event=data.cohort.event[rows],
-        )  # fmt: skip
-        parts.append(Predictions(table, days, survival))
-    predictions = join_predictions(parts)
-    risk = predictions.select(role="test").table.set_index("patient_id")["risk"].loc[list(test)].to_numpy()
-    return concordance(*follow_up(data.cohort, test), risk), predictions
+    rng = np.random.default_rng(SPLIT_SEED)
+    draws = rng.multinomial(len(test), np.full(len(test), 1 / len(test)), size=BOOTSTRAPS).astype(np.float64)
+    counts = np.concatenate([np.ones((1, len(test))), draws])
+    return estimate(harrell_metric(*follow_up(data.cohort, test), risks(data, fold, settings))(counts))
 
 
 def random_split(cohort: Cohort, tested: int, seed: int) -> tuple[list[str], list[str]]:
@@ -153,24 +175,21 @@ def random_split(cohort: Cohort, tested: int, seed: int) -> tuple[list[str], lis
 
 def run_fed_brca(data: Path, work: Path, splits: int) -> Figures:
     training, train, test = fed_brca(data, work)
-    value, predictions = fit_and_score(training, train, test)
-    found = evaluate(predictions, EvaluateSettings())["schemes"]["split"]["metrics"]["model"]["concordance"]
+    found = score(training, train, test)
     events = int(follow_up(training.cohort, test)[1].sum())
     print(
         f"\nFed-TCGA-BRCA pooled, fixed split ({len(train)} train; {len(test)} test, {events} events): {spelt(found)}"
     )
     seeds = range(SPLIT_SEED, SPLIT_SEED + splits)
-    values = np.array([fit_and_score(training, *random_split(training.cohort, len(test), seed))[0] for seed in seeds])
+    values = np.array([score(training, *random_split(training.cohort, len(test), seed))["value"] for seed in seeds])
     print(
         f"{splits} random splits of the same sizes: mean {values.mean():.3f}, sd {values.std(ddof=1):.3f}, "
         f"from {values.min():.3f} to {values.max():.3f}"
     )
     return {
-        "fed-tcga-brca pooled concordance": {"value": round(value, 4), "target": WANTED_BRCA, "ok": bool(value >= WANTED_BRCA)},
-        "fed-tcga-brca, mean of random splits": {
-            "value": round(float(values.mean()), 4), "target": 0.7, "ok": bool(values.mean() >= 0.7),
-        },
-    }  # fmt: skip
+        "fed-tcga-brca pooled concordance": figure(found["value"], WANTED_BRCA),
+        "fed-tcga-brca, mean of random splits": figure(float(values.mean()), WANTED_SPLITS),
+    }
 
 
 def main() -> int:
@@ -184,7 +203,7 @@ def main() -> int:
         print(f"no data at {data}; CONTRIBUTING.md says what belongs there", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        figures = run_cohorts(data, options.cohorts.split(","), Path(folder))
+        figures = run_cohorts(data, options.cohorts.split(","))
         figures |= run_fed_brca(data, Path(folder), options.splits)
     print(json.dumps(figures))
     return 0 if all(one["ok"] for one in figures.values()) else 1
