@@ -1,7 +1,7 @@
 """Prognosis on real cohorts without slides: what a reader of a published deep model should see beside it.
 
-TCGA: model and settings of configs/tcga (all omics with age and sex, by a ridge Cox whose penalty inner folds choose) against age and
-sex alone, on the five folds of the published results and on folds of whole hospitals. Intervals: 95 %, paired bootstrap over test
+TCGA: model and settings of configs/tcga (all omics with age and sex, by a ridge Cox whose penalty inner folds choose) against age
+and sex alone, on the five folds of the published results and on folds of whole hospitals. Intervals: 95 %, paired bootstrap over test
 patients within folds, conditional on the fitted models; for the mean, cohorts are drawn independently of one another.
 Fed-TCGA-BRCA: 39 clinical columns pooled over six regions; the fixed split, with interval, and 20 random splits of the same sizes.
 'pathoml run configs/tcga/blca.yaml' does the same with every baseline, every measure and a report.
@@ -88,9 +88,8 @@ def normal_error(one: Estimate) -> float:
 
 def run_cohorts(data: Path, names: list[str]) -> Figures:
     table: dict[str, list[list[Estimate]]] = {"published folds": [], "whole hospitals": []}
-    print(
-        f"{'cohort':<8} {'n':>4} {'events':>6} {'folds':<16} {'omics + age + sex':<22} {'age + sex':<22} {'difference':<25} {'s':>4}"
-    )
+    heads = f"{'folds':<16} {'omics + age + sex':<22} {'age + sex':<22} {'difference':<25}"
+    print(f"{'cohort':<8} {'n':>4} {'events':>6} {heads} {'s':>4}")
     for name in names:
         config = load_config(ROOT / "configs" / "tcga" / f"{name}.yaml", [f"data={data / 'tcga'}"])
         cohort = open_study(config).cohort
