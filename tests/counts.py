@@ -31,3 +31,6 @@ ARTEFACT_SEED = 5511
 
 FUSION_SEEDS = (11, 12, 13)
 """Synthetic cohorts on which a fused model has to beat its parts."""
+
+NULL_COHORTS = 200
+"""Cohorts without any signal on which the interval of a frozen score and refitted permutations are tried."""

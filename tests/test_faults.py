@@ -156,9 +156,13 @@ def spoil_a_middle_tile(good: Path, folder: Path) -> Path:
 def test_row_05_a_damaged_tile_costs_the_tiles_that_touch_it_only(good: Path, tmp_path: Path) -> None:
     whole = outcome(good, tmp_path / "whole")
     some = outcome(spoil_a_middle_tile(good, tmp_path), tmp_path / "bags", max_lost_share=0.5)
-    header = read_bag(tmp_path / "bags" / "spoiled.h5").header
-    assert 1 <= header.lost_tiles <= 4
-    assert some.tiles == whole.tiles - header.lost_tiles
+    before, after = read_bag(tmp_path / "whole" / "good.h5"), read_bag(tmp_path / "bags" / "spoiled.h5")
+    assert whole.status == some.status == "done"
+    assert 1 <= after.header.lost_tiles <= 4
+    gone = {tuple(place) for place in before.coords.tolist()} - {tuple(place) for place in after.coords.tolist()}
+    assert len(gone) == after.header.lost_tiles
+    corners = np.array(sorted(gone))
+    assert (np.ptp(corners, axis=0) <= 224).all(), "neighbours, around one stored tile of 256 px"
     strict = outcome(tmp_path / "spoiled.tif", tmp_path / "strict", max_lost_share=0.0)
     assert strict.code == "DAMAGED"
 

@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from pathoml.cli.terminal import Device, PackagePath, say, say_outcomes, show_table, stage_context
+from pathoml.cli.terminal import (
+    ConfigPath,
+    Device,
+    Overrides,
+    PackagePath,
+    interval_words,
+    load,
+    say,
+    say_outcomes,
+    show_table,
+    stage_context,
+)
 
 app = typer.Typer()
 
@@ -32,6 +43,11 @@ Impute = Annotated[
 ]
 
 
+RecalibrationPath = Annotated[
+    Path | None, typer.Option(help="recalibration.json of 'pathoml validate' for this package.")
+]
+
+
 @app.command()
 def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
     package: PackagePath,
@@ -41,6 +57,7 @@ def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
     impute_covariates: Impute = False,  # noqa: FBT002
     encoder_weights: Weights = None,
     tissue_source: TissueSource = None,
+    recalibration: RecalibrationPath = None,
     device: Device = "auto",
 ) -> None:
     """Predict patients that the model has never seen."""
@@ -48,7 +65,7 @@ def predict(  # noqa: PLR0913, PLR0917 - one for each option of the command
     from pathoml.pipeline.predicting import predict as run_predict
 
     request = PredictRequest(
-        package, tuple(slides or ()), output, table, impute_covariates, encoder_weights, tissue_source
+        package, tuple(slides or ()), output, table, impute_covariates, encoder_weights, tissue_source, recalibration
     )
     with stage_context(device) as context:
         predictions, outcomes = run_predict(request, context)
@@ -77,6 +94,42 @@ Files = Annotated[
 ScaleOption = Annotated[
     Scale, typer.Option(help="raw: the slide's own values; percentile; cohort: as in the training cohort.")
 ]
+
+
+class HowToRecalibrate(StrEnum):
+    """What of the survival curves is brought into agreement with the patients."""
+
+    level = "level"
+    slope = "slope"
+
+
+Recalibrate = Annotated[HowToRecalibrate, typer.Option(help="Level of the curves, or level and spread.")]
+ValidationOutput = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+
+
+@app.command()
+def validate(  # noqa: PLR0913, PLR0917 - one for each option of the command
+    package: PackagePath,
+    config: ConfigPath,
+    overrides: Overrides = None,
+    output: ValidationOutput = Path("validation"),
+    recalibrate: Recalibrate = HowToRecalibrate.level,
+    encoder_weights: Weights = None,
+    tissue_source: TissueSource = None,
+) -> None:
+    """Judge a model package, as it is and recalibrated, on the patients of another cohort."""
+    from pathoml.pipeline.validating import ValidateRequest
+    from pathoml.pipeline.validating import validate as run_validate
+
+    settings = load(config, overrides)
+    request = ValidateRequest(package, settings, output, recalibrate.value, encoder_weights, tissue_source)
+    with stage_context(settings.device) as context:
+        evaluation, outcomes = run_validate(request, context)
+    for model, metrics in evaluation["schemes"]["validation"]["metrics"].items():
+        show_table(model, [(metric, interval_words(value)) for metric, value in metrics.items()])
+    say(f"report:        {output / 'report.html'}")
+    say(f"recalibration: {output / 'recalibration.json'} (the package is unchanged); research use only")
+    say_outcomes(outcomes)
 
 
 @app.command()

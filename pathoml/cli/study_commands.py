@@ -161,13 +161,31 @@ def evaluate(run_folder: RunPath) -> None:
     say(f"written to {RunFolder(run_folder).evaluation}; research use only")
 
 
+RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folder; with --compare two or more.")]
+Compare = Annotated[bool, typer.Option("--compare", help="Put runs side by side, with paired differences.")]
+ComparisonPath = Annotated[Path, typer.Option("--output", "-o", help="The page of a comparison.")]
+
+
 @app.command()
-def report(run_folder: RunPath) -> None:
-    """Write a run's page again."""
+def report(runs: RunPaths, compare: Compare = False, output: ComparisonPath = Path("comparison.html")) -> None:  # noqa: FBT002
+    """Write a run's page again, or put runs side by side."""
+    if compare:
+        from pathoml.pipeline.comparing import compare as compare_all
+
+        for name, scheme in compare_all(runs, output)["schemes"].items():
+            rows = [
+                (f"{one['run']} minus {one['minus']}", interval_words(one["measures"]["concordance"]))
+                for one in scheme["differences"]
+            ]
+            show_table(f"Difference in concordance, {name}", rows)
+        say(f"comparison: {output}; research use only")
+        return
     from pathoml.pipeline.stages import report_stage, usable_study
     from pathoml.pipeline.study import open_run
 
-    say(f"report: {report_stage(usable_study(open_run(run_folder)))}")
+    if len(runs) > 1:
+        raise typer.BadParameter("one run at a time, or several with --compare")
+    say(f"report: {report_stage(usable_study(open_run(runs[0])))}")
 
 
 def _say_run(result: "RunResult") -> None:

@@ -133,6 +133,8 @@ def interval_words(estimate: dict[str, Any]) -> str:
     """Give an estimate with its interval as words."""
     if estimate["value"] is None:
         return "not defined"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f} (no interval)"
     return f"{estimate['value']:.3f} (95 % interval {estimate['low']:.3f} to {estimate['high']:.3f})"
 
 

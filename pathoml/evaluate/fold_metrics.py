@@ -22,7 +22,7 @@ from pathoml.units import FloatArray
 Samples = Mapping[str, FloatArray]
 """Name of a measure -> its values, shape (divisions, 1 + bootstraps); the first column is the estimate itself."""
 
-_SINGLE_DIVISION = ("leave_one_site_out", "fixed", "external")
+_SINGLE_DIVISION = ("leave_one_site_out", "fixed", "files", "external", "validation")
 """Schemes that divide patients in one way only, so that there is no spread over repetitions."""
 
 

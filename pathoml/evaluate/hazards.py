@@ -11,6 +11,8 @@ from pathoml.evaluate.scheme import Tested
 from pathoml.survival.cox_regression import CoxFits, fit_cox_draws, proportional_hazards_test
 from pathoml.units import FloatArray
 
+_SAME = 0.9
+"""A risk of which clinical covariates explain more than this is taken as made of them."""
 UNIT = "one standard deviation of the risk of the patients that fitted the model"
 
 
@@ -27,8 +29,8 @@ def judge_hazards(tested: Tested, background: Background | None) -> dict[str, An
     Returns
     -------
     dict
-        Hazard ratio alone, test of proportional hazards; with covariates the adjusted ratio, the likelihood-ratio test of what
-        the risk adds to them, and its share of what can be told with it.
+        Hazard ratio alone, test of proportional hazards; with covariates, unless the risk is made of them, the adjusted ratio,
+        the likelihood-ratio test of what the risk adds to them, and its share of what can be told with it.
     """
     risk = tested.risk[:, None]
     alone = _fit(tested, risk)
@@ -46,13 +48,25 @@ def judge_hazards(tested: Tested, background: Background | None) -> dict[str, An
             "correlation": _finite(constancy.correlation[0]),
         },
     }
+    result["adjusted"] = None
     if background is not None and background.clinical:
-        result["adjusted"] = _adjusted(tested, background, alone)
+        names, clinical = background.design(tested.patient_id)
+        if _explained(tested, clinical) < _SAME:  # a risk made of the covariates has nothing to be adjusted for
+            result["adjusted"] = _adjusted(tested, names, clinical, alone)
     return result
 
 
-def _adjusted(tested: Tested, background: Background, alone: CoxFits) -> dict[str, Any]:
-    names, clinical = background.design(tested.patient_id)
+def _explained(tested: Tested, clinical: FloatArray) -> float:
+    """Return the share of the risk's variance within folds that a linear regression on the covariates explains."""
+    folds = (tested.fold[:, None] == np.unique(tested.fold)[None, :]).astype(np.float64)
+    centred = tested.risk - folds @ (folds.T @ tested.risk / folds.sum(axis=0))
+    design = np.concatenate([folds, clinical], axis=1)
+    left = tested.risk - design @ np.linalg.lstsq(design, tested.risk, rcond=None)[0]
+    total = float((centred**2).sum())
+    return 1 - float((left**2).sum()) / total if total > 0 else 1.0
+
+
+def _adjusted(tested: Tested, names: list[str], clinical: FloatArray, alone: CoxFits) -> dict[str, Any]:
     without = _fit(tested, clinical)
     together = _fit(tested, np.concatenate([tested.risk[:, None], clinical], axis=1))
     added = together.likelihood_ratio - without.likelihood_ratio

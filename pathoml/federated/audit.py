@@ -54,6 +54,22 @@ class AuditLog:
             )
         self._number, self._head = verdict.lines, verdict.head
 
+    def epsilon_of(self, plan: str) -> float:
+        """Return the most that the log says a plan has spent of patients' privacy.
+
+        Parameters
+        ----------
+        plan : str
+            Its hash.
+
+        Returns
+        -------
+        float
+            Epsilon; 0 for a plan without.
+        """
+        lines = [line for line in read_log(self.path) if line["plan"] == plan and line.get("privacy")]
+        return max((float(line["privacy"]["epsilon"]) for line in lines), default=0.0)
+
     def note(self, direction: str, message: Message, content: bytes, further: Mapping[str, Any] | None = None) -> None:
         """Write a line.
 

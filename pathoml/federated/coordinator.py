@@ -90,7 +90,8 @@ def run_federation(
     final = progress.best if progress.best else progress.model
     package = network.package(setup, final)
     save_package(output / "package", package)
-    scores = network.judge("evaluate", final)
+    # A concordance compares pairs of patients: no noise fits it, so that with privacy each site keeps its own.
+    scores = {} if plan.privacy is not None else network.judge("evaluate", final)
     personal = isinstance(plan.method, RoundsSettings) and plan.method.personal_epochs
     own = network.judge("personal", final) if personal else {}
     result = FederationResult(package, scores, own, progress.history)
@@ -153,8 +154,17 @@ def result_to_json(plan: Plan, result: FederationResult) -> dict[str, Any]:
     """
     return {
         "plan": plan.digest, "name": plan.name, "pathoml_version": pathoml_version(),
-        "shared": scores_to_json(result.scores), "personal": scores_to_json(result.personal), "history": result.history,
+        "privacy": _privacy_to_json(plan, result), "shared": scores_to_json(result.scores),
+        "personal": scores_to_json(result.personal), "history": result.history,
     }  # fmt: skip
+
+
+def _privacy_to_json(plan: Plan, result: FederationResult) -> dict[str, Any] | None:
+    """Return what was allowed and what the site that spent most has spent; None, which means: no privacy of patients."""
+    if plan.privacy is None:
+        return None
+    spent = max((row["epsilon"] for row in result.history if "epsilon" in row), default=0.0)
+    return {**plan.privacy.model_dump(mode="json"), "epsilon_spent": spent}
 
 
 def _first_model(network: Network, plan: Plan, setup: Setup) -> dict[str, AnyArray]:
@@ -183,9 +193,11 @@ def _take_rounds(
     plan = network.plan
     for number in range(len(progress.history), method.rounds):
         request = network.message("train", named(progress.model) | _controls(progress, plan, setup), number)
-        answers = network.need(request, network.ready())
+        answers = network.need(request, network.trainers())
         weights = [one.numbers[method.weight] for one in answers.values()]
         row = {"round": float(number), "sites": float(len(answers)), **_weighted(answers)}
+        spent = [one.numbers["epsilon"] for one in answers.values() if "epsilon" in one.numbers]
+        row |= {"epsilon": max(spent)} if spent else {}
         if method.keep == "best_validation":
             _keep_if_better(progress, row)
         mean = weighted_mean([models_of(one.arrays) for one in answers.values()], weights)

@@ -159,6 +159,8 @@ def allowed_answer(
         Names, types, shapes. Nothing for a request that is not of the protocol.
     """
     metrics = metrics_allowed(plan, refused)
+    if plan.privacy is not None:
+        return _allowed_with_privacy(request, plan, metrics, plan.update_norm if norm is None else norm)
     arrays = _ARRAYS[request.kind](request, plan) if request.kind in _ARRAYS else {}
     numbers = {
         "join": COUNTS, "newton": frozenset({"loss"}), "train": metrics | COUNTS, "validate": metrics,
@@ -168,6 +170,25 @@ def allowed_answer(
     limit = plan.update_norm if norm is None else norm
     return Allowed(arrays, numbers, limit if request.kind == "train" else None)
 
+
+PRIVATE_REQUESTS = frozenset({"join", "setup", "train", "validate", "personal"})
+"""All that a plan with privacy asks; every other answer would be a sum over patients without noise."""
+
+
+def _allowed_with_privacy(request: Message, plan: Plan, metrics: frozenset[str], norm: float) -> Allowed:
+    """Return what leaves with noise, or says nothing of patients; of their outcomes not even the number of events."""
+    if request.kind not in PRIVATE_REQUESTS:
+        return Allowed()
+    numbers = {
+        "join": frozenset({"patients"}), "validate": metrics & NOISED,
+        "train": metrics & NOISED | {"patients", "epsilon"},
+    }.get(request.kind, frozenset())  # fmt: skip
+    arrays = _ARRAYS[request.kind](request, plan) if request.kind in _ARRAYS else {}
+    return Allowed(arrays, numbers, norm if request.kind == "train" else None)
+
+
+NOISED = frozenset({"train_loss", "validation_loss", "validation_patients"})
+"""Metrics that are sums over patients of which each has a bounded share, or say nothing of outcomes."""
 
 _REAL, _WHOLE = "float64", "int64"
 

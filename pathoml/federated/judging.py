@@ -187,6 +187,24 @@ def calibrated(
     )  # fmt: skip
 
 
+def centred_by_plan(member: Member) -> Member:
+    """Calibrate a model without any patient: its centre and cut-off are the risk of who is average by the plan's own numbers.
+
+    Parameters
+    ----------
+    member : Member
+        The final model, over time bins.
+
+    Returns
+    -------
+    Member
+        For a package; risks keep their unit.
+    """
+    level = member.model.bias.detach().numpy().astype(np.float64)[None, :]
+    centre = float(member.objective.risk(level)[0])
+    return replace(member, risk_centre=centre, risk_scale=1.0, risk_cutoff=centre)
+
+
 def spread_events(told: IntArray, exposure: FloatArray) -> FloatArray:
     """Give the events that were told together back to the cells that they came from, in proportion to time at risk.
 

@@ -11,18 +11,25 @@ from typing import Any
 import numpy as np
 
 from pathoml.bags import FeatureSpec
-from pathoml.errors import FederationError
+from pathoml.errors import FederationError, RefusalCode
 from pathoml.federated.guard import accept, allowed_answer
-from pathoml.federated.judging import calibrated, member_of
+from pathoml.federated.judging import calibrated, centred_by_plan, member_of
 from pathoml.federated.linear import LinearTerms, add_terms, newton_step, penalised
 from pathoml.federated.messages import Message, from_bytes
 from pathoml.federated.plan import FixedBins, Plan
-from pathoml.federated.preprocessing import add_sums, edges_from_counts, mean_of, spread_of, transform_of
+from pathoml.federated.preprocessing import (
+    add_sums,
+    edges_from_counts,
+    given_transform,
+    mean_of,
+    spread_of,
+    transform_of,
+)
 from pathoml.federated.scores import SiteScore
 from pathoml.federated.setup import Setup
 from pathoml.federated.transport import Transport
 from pathoml.files import append_line
-from pathoml.mil.projection import TileProjection, TileSums, principal_components, projection_of
+from pathoml.mil.projection import TileProjection, TileSums, as_they_are, principal_components, projection_of
 from pathoml.packages import Member, Package
 from pathoml.provenance import pathoml_version
 from pathoml.train_settings import CoxLossSettings
@@ -48,6 +55,7 @@ class Network:
         self.plan, self._transport, self._log = plan, transport, output / "coordinator.jsonl"
         self._setup: dict[str, AnyArray] = {}
         self._set_up: set[str] = set()
+        self._too_few: set[str] = set()
 
     def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         """Send a request to sites, all by default, and return the answers that are as they should be.
@@ -76,7 +84,10 @@ class Network:
                 answer = from_bytes(got[name])
                 if answer.code:
                     self._note(request, name, answer.code)
-                    self._set_up.discard(name)
+                    if answer.code == RefusalCode.TOO_FEW_PATIENTS:
+                        self._too_few.add(name)
+                    else:
+                        self._set_up.discard(name)
                     continue
                 answers[name] = accept(answer, request, allowed_answer(request, self.plan))
             except FederationError as error:
@@ -155,6 +166,16 @@ class Network:
             self._set_up |= set(self.ask(self.message("setup", self._setup), missing))
         return [name for name in self._transport.sites if name in self._set_up]
 
+    def trainers(self) -> list[str]:
+        """Return the sites that have the setup and, as far as they have said, enough patients to train on.
+
+        Returns
+        -------
+        list of str
+            In the order of the network; the others are told the model, and judge it.
+        """
+        return [name for name in self.ready() if name not in self._too_few]
+
     def prepare(self) -> Setup:
         """Fit the network's transforms on sums of the sites that take part.
 
@@ -173,6 +194,8 @@ class Network:
         edges = np.zeros(0)
         if not isinstance(plan.train.loss, CoxLossSettings):
             edges = self._edges(sites)
+        if plan.privacy is not None:  # sums over patients would leave without noise: the plan has given it all
+            return Setup(given_transform(plan), self._projection(sites), edges)
         values = self.need(self.message("values"), sites)
         sites = list(values)
         sums = add_sums([one.arrays for one in values.values()])
@@ -202,6 +225,8 @@ class Network:
     def _projection(self, sites: Sequence[str]) -> TileProjection | None:
         if self.plan.features is None:
             return None
+        if self.plan.features.scaling == "none":
+            return as_they_are(self.plan.features.dim)
         sums = add_sums([one.arrays for one in self.need(self.message("tiles"), sites).values()])
         count = int(sums["tiles.count"][0])
         components = self.plan.model.tile_components
@@ -240,7 +265,7 @@ class Network:
         objective = setup.objective(self.plan)
         columns = len(setup.transform.names)
         point = np.zeros(columns + (objective.out if objective.has_level else 0))
-        sites = self.ready()
+        sites = list(self.need(self.message("newton", {"parameters": point}), self.trainers()))
         terms = self._terms(point, sites, columns, ridge)
         for _ in range(steps):
             step = newton_step(terms)
@@ -305,11 +330,17 @@ class Network:
         FederationError
             If too few sites answer.
         """
-        answers = self.need(self.message("calibrate", named(model)), self.ready())
-        arrays = [dict(one.arrays) for one in answers.values()]
-        numbers = [dict(one.numbers) for one in answers.values()]
-        member: Member = calibrated(member_of(self.plan, setup, dict(model)), self.plan, arrays, numbers)
         plan, features = self.plan, self.plan.features
+        draft = member_of(plan, setup, dict(model))
+        events: int | None = None
+        if plan.privacy is None:
+            answers = self.need(self.message("calibrate", named(model)), self.trainers())
+            arrays = [dict(one.arrays) for one in answers.values()]
+            member: Member = calibrated(draft, plan, arrays, [dict(one.numbers) for one in answers.values()])
+            events = int(sum(one["hazard.events"].sum() for one in arrays))
+        else:
+            answers = self.need(self.message("join"), self.ready())
+            member = centred_by_plan(draft)
         spec = None
         if features is not None:
             spec = FeatureSpec(
@@ -318,8 +349,8 @@ class Network:
             )  # fmt: skip
         summary: dict[str, Any] = {
             "endpoint": plan.endpoint, "plan": plan.digest, "network": plan.name, "sites": len(answers),
-            "patients": int(sum(one["patients"] for one in numbers)),
-            "events": int(sum(one["hazard.events"].sum() for one in arrays)),
+            "patients": int(sum(one.numbers["patients"] for one in answers.values())), "events": events,
+            "privacy": None if plan.privacy is None else plan.privacy.model_dump(mode="json"),
             "pathoml_version": pathoml_version(), "config_digest": plan.digest,
             "encoder_licence": "as of the encoder" if features else "no encoder",
             "encoder_pretraining": "as of the encoder" if features else "no encoder",

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pathoml.covariates import CategoricalCovariate, NumericCovariate
+from pathoml.federated.privacy_rules import against_privacy
+from pathoml.federated.privacy_settings import PatientPrivacySettings
 from pathoml.mil.settings import ModelSettings
 from pathoml.provenance import settings_digest
 from pathoml.settings import NOT_IN_HASH, Settings
@@ -21,6 +23,19 @@ METRICS = (
     "comparable", "concordant",
 )  # fmt: skip
 """Numbers that a site can be asked for, and can refuse, beside the protocol's own sums and counts."""
+
+
+class PlanNumber(NumericCovariate):
+    """A number per patient, standardised by the network's mean and deviation, or by those that the plan gives."""
+
+    mean: float | None = Field(None, description="What counts as 0, and as a missing value; null: the network's mean.")
+    scale: float | None = Field(None, gt=0, description="What counts as 1; null: the network's standard deviation.")
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.mean is None) != (self.scale is None):
+            raise ValueError("mean and scale are given together, or neither")
+        return self
 
 
 class PlanCategories(CategoricalCovariate):
@@ -49,7 +64,7 @@ class PlanBlock(Settings):
     components: int = Field(16, ge=1, description="Principal components kept.")
 
 
-PlanCovariate = Annotated[NumericCovariate | PlanCategories | PlanBlock, Field(discriminator="kind")]
+PlanCovariate = Annotated[PlanNumber | PlanCategories | PlanBlock, Field(discriminator="kind")]
 
 
 class FeaturesSettings(Settings):
@@ -62,9 +77,9 @@ class FeaturesSettings(Settings):
     precision_asked: str = Field("float32", description="Precision of the encoder, as the bags say it.")
     settings_digest: str = Field(description="SHA-256 of the settings that made the bags, as the bags say it.")
     dim: int = Field(ge=1, le=16_384, description="Columns of the features.")
-    scaling: Literal["network", "site"] = Field(
+    scaling: Literal["network", "site", "none"] = Field(
         "network",
-        description="Whether tiles are standardised by the network's mean and deviation, or by each site's own, which stay there.",
+        description="Whether tiles are standardised by the network's mean and deviation, by each site's own, or not at all.",
     )
 
 
@@ -227,6 +242,9 @@ class Plan(Settings):
     minimum_events: int = Field(10, ge=0, description="Nothing is said of patients with fewer events.")
     update_norm: float = Field(100.0, gt=0, description="A longer update, compared with the model sent, is refused.")
     metrics: tuple[str, ...] = Field(METRICS, description="Numbers that sites may be asked for.")
+    privacy: PatientPrivacySettings | None = Field(
+        None, description="Differential privacy of patients, added at each site; null: there is none."
+    )
     network: NetworkSettings = Field(NetworkSettings(), json_schema_extra=NOT_IN_HASH)
 
     @property
@@ -260,7 +278,7 @@ class Plan(Settings):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> Self:
-        for problem in _impossible(self):
+        for problem in (*_impossible(self), *against_privacy(self)):
             raise ValueError(problem)
         return self
 
@@ -310,6 +328,10 @@ def _impossible(plan: Plan) -> list[str]:
         (
             train.event_balanced,
             "train.event_balanced: sites' sums would no longer be those of their patients; leave it out",
+        ),
+        (
+            plan.features is not None and plan.features.scaling == "none" and plan.model.tile_components is not None,
+            "model.tile_components: components are of standardised tiles; with features.scaling: none set it to null",
         ),
         (train.members != 1, "train.members: a network trains one model; run it again with another seed for more"),
         (

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, FittedNumeric, NumericCovariate
+from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, FittedNumeric
 from pathoml.errors import FederationError
-from pathoml.federated.plan import Plan, PlanBlock, PlanCategories
+from pathoml.federated.plan import Plan, PlanBlock, PlanCategories, PlanNumber
 from pathoml.units import AnyArray, FloatArray, IntArray
 
 SMALL_CELL = 5
@@ -30,7 +30,7 @@ def number_columns(plan: Plan) -> list[str]:
     list of str
         Names in the clinical table.
     """
-    single = [one.column for one in plan.covariates if isinstance(one, NumericCovariate)]
+    single = [one.column for one in plan.covariates if isinstance(one, PlanNumber)]
     return single + [name for one in plan.covariates if isinstance(one, PlanBlock) for name in one.columns]
 
 
@@ -220,9 +220,10 @@ def transform_of(plan: Plan, sums: Arrays, spread: Spread, products: Arrays) -> 
     parts: list[FittedNumeric | FittedCategorical | FittedBlock] = []
     spans = _block_columns(plan)
     for one in plan.covariates:
-        if isinstance(one, NumericCovariate):
+        if isinstance(one, PlanNumber):
             at = next(numbers)
-            mean, scale = float(spread.mean[at]), float(spread.scale[at])
+            given = _given_number(one)
+            mean, scale = given if given is not None else (float(spread.mean[at]), float(spread.scale[at]))
             parts.append(FittedNumeric(one.column, mean, mean, scale))
         elif isinstance(one, PlanCategories):
             parts.append(_fitted_words(one, np.asarray(sums[f"words.{words}"], dtype=np.int64)))
@@ -232,6 +233,40 @@ def transform_of(plan: Plan, sums: Arrays, spread: Spread, products: Arrays) -> 
             parts.append(_fitted_block(one, spread, span, np.asarray(products[f"products.{blocks}"]), patients))
             blocks += 1
     return CovariateTransform(tuple(parts))
+
+
+def given_transform(plan: Plan) -> CovariateTransform:
+    """Make the transform of a plan that gives all of it, so that no site is asked for any sum.
+
+    Parameters
+    ----------
+    plan : Plan
+        Numbers with mean and scale, and words; each word is a level, and so is a missing one.
+
+    Returns
+    -------
+    CovariateTransform
+        In the order of the plan.
+
+    Raises
+    ------
+    FederationError
+        If something is left to the patients.
+    """
+    parts: list[FittedNumeric | FittedCategorical | FittedBlock] = []
+    for one in plan.covariates:
+        if isinstance(one, PlanCategories):
+            parts.append(FittedCategorical(one.column, tuple(sorted((*one.words, ""))), ""))
+            continue
+        given = _given_number(one) if isinstance(one, PlanNumber) else None
+        if given is None or isinstance(one, PlanBlock):
+            raise FederationError("covariates: mean and scale of numbers have to be given, and blocks left out")
+        parts.append(FittedNumeric(one.column, given[0], *given))
+    return CovariateTransform(tuple(parts))
+
+
+def _given_number(one: PlanNumber) -> tuple[float, float] | None:
+    return None if one.mean is None or one.scale is None else (one.mean, one.scale)
 
 
 def merged_counts(times: FloatArray, grid: FloatArray, smallest: int) -> IntArray:
@@ -298,7 +333,7 @@ def edges_from_counts(counts: IntArray, grid: FloatArray, bins: int) -> FloatArr
 
 
 def _block_columns(plan: Plan) -> list[slice]:
-    start = sum(isinstance(one, NumericCovariate) for one in plan.covariates)
+    start = sum(isinstance(one, PlanNumber) for one in plan.covariates)
     spans = []
     for one in plan.covariates:
         if isinstance(one, PlanBlock):

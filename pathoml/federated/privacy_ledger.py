@@ -49,16 +49,22 @@ class PrivacyLedger:
         The file (JSON); one for the same patients, whatever the plan. Made at the first spending.
     budget : Budget
         Of the plan at work.
+    known : float, optional
+        Epsilon that the plan is known to have spent, from the site's audit log.
 
     Raises
     ------
     FederationError
         If the file is no such ledger.
+    RefusedError
+        If it says less than is known: it was deleted, or an older copy put back.
     """
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    def __init__(self, path: Path, budget: Budget, *, known: float = 0.0) -> None:
         self._path, self._budget = path, budget
         self._seen = self._read()
+        if self.plan_epsilon < known - _ROUNDING:
+            raise self._shrunk()
 
     @property
     def plan_epsilon(self) -> float:
@@ -100,11 +106,14 @@ class PrivacyLedger:
 
     def _refuse_shrunk(self, counts: dict[_Key, int]) -> None:
         if any(counts.get(key, 0) < times for key, times in self._seen.items()):
-            raise RefusedError(
-                RefusalCode.LIMIT_OF_SITE,
-                f"{self._path}: says less than it said before, as if an older copy had been put back; what was spent "
-                "cannot be unspent: restore the file, its path is in the site's settings",
-            )
+            raise self._shrunk()
+
+    def _shrunk(self) -> RefusedError:
+        return RefusedError(
+            RefusalCode.LIMIT_OF_SITE,
+            f"{self._path}: says less than it said before, as if it had been deleted or an older copy put back; what was spent "
+            "cannot be unspent: restore the newest copy",
+        )
 
     def _refuse_overspent(self, counts: dict[_Key, int]) -> None:
         budget = self._budget

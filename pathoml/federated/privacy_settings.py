@@ -26,7 +26,10 @@ class PatientPrivacySettings(Settings):
         4.0, ge=1, description="Noise of the training loss over that of the gradients, in units of their bounds."
     )
     metric_noise: float | None = Field(
-        None, gt=0, description="Noise of every other released sum, in units of its bound; null: none is released."
+        None, gt=0, description="Noise of the validation patients' summed loss, in units of loss_bound; null: it stays."
+    )
+    spare_passes: int = Field(
+        1, ge=0, description="Passes that may be lost to crashes: noise is set so that they too stay within epsilon."
     )
 
 

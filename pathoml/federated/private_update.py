@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import step_gradient
 from pathoml.mil.objective import CoxObjective, DiscreteObjective, Objective
 from pathoml.mil.prognosis import PrognosisModel
-from pathoml.train import step_size
+from pathoml.train import Correction, step_size
 from pathoml.train_settings import TrainSettings
 from pathoml.train_state import TrainState
 
@@ -42,6 +42,8 @@ class PrivateTraining:
         Standard deviation of the losses' noise in units of `loss_bound`.
     spend : callable
         Told what is about to be let out, before a step is taken; raises if that is too much.
+    draw : callable, optional
+        Source of chance; anything but the default is for tests.
     """
 
     clip_norm: float
@@ -50,6 +52,7 @@ class PrivateTraining:
     loss_bound: float
     loss_noise_multiplier: float
     spend: Callable[[Release], None]
+    draw: Draw = field(default=system_draw)
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,13 @@ class ClippedSum:
 
 def private_update(
     state: TrainState, patients: TrainingPatients, objective: Objective, settings: TrainSettings, privacy: PrivateTraining,
-    draw: Draw = system_draw,
+    *, correct: Correction | None = None,
 ) -> float:  # fmt: skip
     """Take one pass over the patients as `pathoml.train.local_update` does, but with patients' privacy.
 
     In each step every patient takes part with the same chance; the gradient of each, all its slides together, is
     shortened to a limit; they are summed, noise is added, and the sum is divided by the number of patients to be
-    expected. How many patients the site has is taken as known. Everything random comes from `draw`, nothing from the
+    expected. How many patients the site has is taken as known. Everything random comes from `privacy.draw`, nothing from the
     plan's seed or the state's generators, which stay where they are: who knows the seed must not be able to subtract the
     noise. Each patient's dropout and drawn tiles have a seed of their own, so that they say nothing of who else takes part.
 
@@ -92,8 +95,8 @@ def private_update(
         How.
     privacy : PrivateTraining
         Limits, noise, and who counts what is spent.
-    draw : callable, optional
-        Source of chance; anything but the default is for tests.
+    correct : callable, optional
+        Changes the noised gradients of every step, by nothing but what has left already: shared models and older updates.
 
     Returns
     -------
@@ -119,25 +122,25 @@ def private_update(
         group["lr"] = step_size(state.epoch, settings)
     losses = []
     for _ in range(steps):
-        total = clipped_sum(
-            state.model, patients, draw_patients(len(patients), privacy, draw), objective, settings, privacy
-        )
+        total = clipped_sum(state.model, patients, draw_patients(len(patients), privacy), objective, settings, privacy)
         noised = total.gradient.cpu().numpy()
         if privacy.noise_multiplier:
-            noised = noised + privacy.noise_multiplier * privacy.clip_norm * gaussian(len(noised), draw)
+            noised = noised + privacy.noise_multiplier * privacy.clip_norm * gaussian(len(noised), privacy.draw)
         _set_gradient(state.model, torch.from_numpy(noised / expected))
+        if correct is not None:
+            correct(state.model)
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_norm)
         state.optimizer.step()
         loss = total.loss
         if privacy.loss_noise_multiplier:
-            loss += privacy.loss_noise_multiplier * privacy.loss_bound * float(gaussian(1, draw)[0])
+            loss += privacy.loss_noise_multiplier * privacy.loss_bound * float(gaussian(1, privacy.draw)[0])
         losses.append(loss / expected)
     state.epoch += 1
     return float(np.mean(losses))
 
 
-def draw_patients(count: int, privacy: PrivateTraining, draw: Draw) -> Sample:
+def draw_patients(count: int, privacy: PrivateTraining) -> Sample:
     """Draw who takes part in a step: each patient by a chance of its own, so that their number varies and may be 0.
 
     Parameters
@@ -145,16 +148,14 @@ def draw_patients(count: int, privacy: PrivateTraining, draw: Draw) -> Sample:
     count : int
         Patients there are.
     privacy : PrivateTraining
-        The chance.
-    draw : callable
-        Source of chance.
+        The chance, and its source.
 
     Returns
     -------
     sequence of tuple
         Row and seed of each.
     """
-    taken, own = draw(count) < privacy.sample_rate, seeds(count, draw)
+    taken, own = privacy.draw(count) < privacy.sample_rate, seeds(count, privacy.draw)
     return [(row, own[row]) for row in range(count) if taken[row]]
 
 

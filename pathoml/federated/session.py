@@ -11,10 +11,19 @@ from safetensors.numpy import save as save_arrays
 from torch import as_tensor
 
 from pathoml.errors import RefusalCode, RefusedError
-from pathoml.federated.guard import COUNTS, REPLICATES, Allowed, allowed_answer, metrics_allowed, models_of
+from pathoml.federated.guard import (
+    COUNTS,
+    PRIVATE_REQUESTS,
+    REPLICATES,
+    Allowed,
+    allowed_answer,
+    metrics_allowed,
+    models_of,
+)
 from pathoml.federated.judging import calibration_sums, member_of, pair_sums, risks_of
 from pathoml.federated.linear import linear_terms
 from pathoml.federated.messages import Message
+from pathoml.federated.patient_fit import patient_losses
 from pathoml.federated.plan import Plan, RoundsSettings
 from pathoml.federated.preprocessing import (
     SMALL_CELL,
@@ -23,8 +32,10 @@ from pathoml.federated.preprocessing import (
     sum_squares,
     sum_values,
 )  # fmt: skip
+from pathoml.federated.privacy_ledger import PrivacyLedger
 from pathoml.federated.setup import Setup, arrays_of, build_model, load_arrays_into, setup_from_arrays
 from pathoml.federated.site_data import SiteData
+from pathoml.federated.site_privacy import SitePrivacy, budget_of
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.federated.training import SiteTraining, settings_of
 from pathoml.files import make_folder, write_bytes
@@ -53,11 +64,17 @@ class SessionContext:
         Where the state of the training is kept; None keeps it in memory.
     device : str
         ``cpu`` or ``cuda``.
+    ledger : Path or None
+        The site's privacy ledger, one for all plans; plans with privacy need it.
+    spent : float
+        Epsilon that the site's audit log says the plan has spent.
     """
 
     limits: LimitsSettings
     folder: Path | None
     device: str = "cpu"
+    ledger: Path | None = None
+    spent: float = 0.0
 
 
 class Session:
@@ -78,6 +95,7 @@ class Session:
         self._setup: Setup | None = None
         self._training: SiteTraining | None = None
         self._patients: dict[tuple[str, ...], TrainingPatients] = {}
+        self.privacy = self._with_privacy()
         self._dealer = (
             np.random.default_rng()
         )  # of the system's own randomness: what it draws cannot be repeated elsewhere
@@ -117,16 +135,31 @@ class Session:
         """
         if request.kind not in self._answers:
             raise RefusedError(RefusalCode.BAD_REQUEST, f"request of unknown kind {request.kind[:40]!r}")
+        if against := self._context.limits.against(self._plan):
+            raise RefusedError(RefusalCode.LIMIT_OF_SITE, against)
+        if self.privacy is not None and request.kind not in PRIVATE_REQUESTS:
+            raise RefusedError(
+                RefusalCode.MAY_NOT_LEAVE,
+                f"the plan has privacy of patients, and an answer to {request.kind} would leave without noise",
+            )
         if request.kind not in _ABOUT_OTHERS and not self._enough(self._data.train):
             raise RefusedError(
                 RefusalCode.TOO_FEW_PATIENTS,
                 f"{len(self._data.train)} training patients with {self._events(self._data.train):.0f} events; nothing is said of "
                 f"fewer than {self._context.limits.patients_for(self._plan)} with {self._context.limits.events_for(self._plan)}",
             )
-        arrays, numbers = self._answers[request.kind](request)
-        answer = Message(request.kind, request.plan, request.round_number, arrays, numbers)
         refused, norm = self._context.limits.refused_metrics, self._context.limits.norm_for(self._plan)
-        return answer, allowed_answer(request, self._plan, refused=refused, norm=norm)
+        allowed = allowed_answer(request, self._plan, refused=refused, norm=norm)
+        # What was let out once costs nothing more: asked again after a crash, a site gives the very same answer.
+        kept = None if self.privacy is None else self.privacy.answers.find(request)
+        if kept is not None:
+            return kept, allowed
+        arrays, numbers = self._answers[request.kind](request)
+        numbers = {name: value for name, value in numbers.items() if self.privacy is None or name in allowed.numbers}
+        answer = Message(request.kind, request.plan, request.round_number, arrays, numbers)
+        if self.privacy is not None:
+            self.privacy.answers.keep(request, answer)
+        return answer, allowed
 
     # Before training: who is there, and sums for transforms.
 
@@ -198,14 +231,16 @@ class Session:
         numbers |= self._judged(sent)
         if self._training is None:
             folder = None if self._context.folder is None else self._context.folder / "rounds"
-            self._training = SiteTraining(self._plan, setup, folder, self._context.device)
+            private = None if self.privacy is None else self.privacy.training
+            self._training = SiteTraining(self._plan, setup, folder, self._context.device, private)
         model, change, loss = self._training.take_round(
             request.round_number, sent, control, self._training_patients(self._data.train)
         )
         arrays = {f"model.{name}": one for name, one in model.items()} | {
             f"control.{n}": one for n, one in change.items()
         }
-        return arrays, self._asked({**numbers, "train_loss": loss})
+        spent = {} if self.privacy is None else {"epsilon": self.privacy.spent["epsilon"]}
+        return arrays, self._asked({**numbers, "train_loss": loss}) | spent
 
     def _validate(self, request: Message) -> Answer:
         sent = models_of(request.arrays)
@@ -215,13 +250,16 @@ class Session:
     def _judged(self, sent: Mapping[str, AnyArray]) -> dict[str, float]:
         """Return the loss of the shared model on the validation patients, if there are enough of them."""
         names = self._data.validation
-        if not self._enough(names):
+        if not self._enough(names) or (self.privacy is not None and not self.privacy.tells_losses):
             return {}
         setup = self._ready()
         model = build_model(self._plan, setup)
         load_arrays_into(model, sent)
         settings = self._plan.train
         patients = self._training_patients(names)
+        if self.privacy is not None:
+            losses = patient_losses(model.to(self._context.device), patients, setup.objective(self._plan), settings)
+            return {"validation_loss": self.privacy.mean_loss(losses), "validation_patients": float(len(names))}
         loss, _ = validate(model.to(self._context.device), patients, setup.objective(self._plan), settings)
         return {"validation_loss": loss, "validation_patients": float(len(names))}
 
@@ -252,7 +290,7 @@ class Session:
 
     def _pairs(self, model: Mapping[str, AnyArray], setup: Setup) -> Answer:
         names = self._data.test
-        if not self._enough(names):
+        if not self._enough(names) or self.privacy is not None:
             zeros = np.zeros(REPLICATES)
             return {"replicates.concordant": zeros, "replicates.comparable": zeros}, {}
         risk = risks_of(member_of(self._plan, setup, dict(model)), self._data, names)
@@ -269,6 +307,17 @@ class Session:
         return calibration_sums(member_of(self._plan, setup, sent), self._data, self._plan, smallest)
 
     # Small things.
+
+    def _with_privacy(self) -> SitePrivacy | None:
+        if self._plan.privacy is None or self._context.limits.against(self._plan):
+            return None
+        context = self._context
+        if context.ledger is None:
+            raise RefusedError(RefusalCode.LIMIT_OF_SITE, "a plan with privacy needs a ledger to count what is spent")
+        count = len(self._data.train)
+        budget = budget_of(self._plan, count, context.limits.epsilon)
+        ledger = PrivacyLedger(context.ledger, budget, known=context.spent)
+        return SitePrivacy(self._plan, count, ledger, context.folder)
 
     def _raw(self) -> pd.DataFrame:
         return self._data.cohort.covariates.iloc[self._data.cohort.rows_of(self._data.train)]

@@ -68,7 +68,7 @@ class Site:
         why: dict[str, str] = {}
         try:
             asked = from_bytes(request)
-            self._log.note("in", asked, request)
+            self._log.note("in", asked, request, self._spent(asked.plan))
             answer = self._answer(asked)
         except RefusedError as error:
             why["why"] = str(error)
@@ -79,19 +79,27 @@ class Site:
         content = to_bytes(answer)
         if why:
             logger.warning("request %s refused (%s): %s", asked.kind, answer.code, why["why"])
-        self._log.note("out", answer, content, why)
+        self._log.note("out", answer, content, {**why, **self._spent(asked.plan)})
         return content
 
     def _answer(self, request: Message) -> Message:
         plan = self._plan_of(request.plan)
         if request.plan not in self._sessions:
-            context = SessionContext(self._limits, self._folder / "state" / request.plan[:16], self._device)
+            context = SessionContext(
+                self._limits, self._folder / "state" / request.plan[:16], self._device, self._folder / "privacy.json",
+                self._log.epsilon_of(request.plan),
+            )  # fmt: skip
             self._sessions[request.plan] = Session(plan, self._data_for(plan), context)
         try:
             answer, allowed = self._sessions[request.plan].answer(request)
         except KeyError as error:
             raise RefusedError(RefusalCode.BAD_REQUEST, f"request {request.kind} lacks the array {error}") from error
         return release(answer, request, allowed)
+
+    def _spent(self, plan: str) -> dict[str, object]:
+        """Return what the log says of privacy: epsilon and delta, or null, which means that there is none."""
+        session = self._sessions.get(plan)
+        return {} if session is None else {"privacy": None if session.privacy is None else session.privacy.spent}
 
 
 def open_site(path: Path) -> Site:

@@ -104,6 +104,8 @@ def examine_site(settings: SiteSettings, plan: Plan) -> SiteReading:
     if settings.name not in plan.sites:
         found = Problem("name", f"{settings.name} is not a site of plan {plan.name}, which has {', '.join(plan.sites)}")
         problems.append((RefusalCode.BAD_DATA, found))
+    if against := settings.limits.against(plan):
+        problems.append((RefusalCode.LIMIT_OF_SITE, Problem("limits.epsilon", against)))
     reading = examine_patients(settings, plan)
     problems += reading.problems
     if reading.cohort is None or problems:

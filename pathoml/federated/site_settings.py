@@ -26,6 +26,10 @@ class LimitsSettings(Settings):
     update_norm: float | None = Field(
         None, gt=0, description="A longer update is not sent; null leaves it to the plan."
     )
+    epsilon: float | None = Field(
+        None, gt=0, description="Most of its patients' privacy that all plans together may spend: a plan with more, or without "
+        "differential privacy, is refused. null: no such limit.",
+    )  # fmt: skip
     refused_metrics: tuple[str, ...] = Field(
         (), description="Numbers that are never sent, though the plan asks for them."
     )
@@ -37,6 +41,26 @@ class LimitsSettings(Settings):
         if unknown:
             raise ValueError(f"{unknown[0]!r} is none of {', '.join(METRICS)}")
         return metrics
+
+    def against(self, plan: Plan) -> str:
+        """Say why the site does not take part in a plan at all.
+
+        Parameters
+        ----------
+        plan : Plan
+            What the network agreed on.
+
+        Returns
+        -------
+        str
+            Empty if it does.
+        """
+        if self.epsilon is None or (plan.privacy is not None and plan.privacy.epsilon <= self.epsilon):
+            return ""
+        asked = "has no privacy: section" if plan.privacy is None else f"asks for epsilon {plan.privacy.epsilon:g}"
+        return (
+            f"the site gives away no more than epsilon {self.epsilon:g} of its patients' privacy, and the plan {asked}"
+        )
 
     def patients_for(self, plan: Plan) -> int:
         """Return the fewest patients of whom anything is said.

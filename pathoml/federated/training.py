@@ -11,11 +11,12 @@ from torch import Tensor
 
 from pathoml.errors import FederationError
 from pathoml.federated.plan import FedProxSettings, Plan, RoundsSettings, ScaffoldSettings
+from pathoml.federated.private_update import PrivateTraining, private_update
 from pathoml.federated.setup import Setup, arrays_of, build_model, load_arrays_into
 from pathoml.files import make_folder, write_bytes
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.prognosis import PrognosisModel
-from pathoml.train import local_update
+from pathoml.train import Correction, local_update
 from pathoml.train_settings import TrainSettings
 from pathoml.train_state import TrainState, start_state, take_tensors, tensors_of
 from pathoml.units import AnyArray
@@ -77,10 +78,14 @@ class SiteTraining:
         Where the state after each of the last rounds is kept, so that a round can be taken again; None keeps it in memory.
     device : str
         ``cpu`` or ``cuda``.
+    privacy : PrivateTraining, optional
+        For a plan with privacy of patients.
     """
 
-    def __init__(self, plan: Plan, setup: Setup, folder: Path | None, device: str) -> None:
-        self._plan, self._folder, self._device = plan, folder, device
+    def __init__(
+        self, plan: Plan, setup: Setup, folder: Path | None, device: str, privacy: PrivateTraining | None = None
+    ) -> None:  # fmt: skip
+        self._plan, self._folder, self._device, self._privacy = plan, folder, device, privacy
         self._settings, self._method = settings_of(plan), rounds_of(plan)
         self._objective = setup.objective(plan)
         self._state = start_state(build_model(plan, setup).to(device), self._settings)
@@ -118,10 +123,7 @@ class SiteTraining:
         load_arrays_into(self._state.model, sent)
         self._state.epoch = number * self._method.local_epochs
         drift = _Drift(self._state, self._method, control, self._control)
-        losses = [
-            local_update(self._state, patients, self._objective, self._settings, correct=drift.correct)
-            for _ in range(self._method.local_epochs)
-        ]
+        losses = [self._take_pass(patients, drift.correct) for _ in range(self._method.local_epochs)]
         change = drift.change(self._control)
         self._control = {name: self._own(name, value) + value for name, value in change.items()}
         self._keep(number)
@@ -130,6 +132,12 @@ class SiteTraining:
             {name: value.cpu().numpy() for name, value in change.items()},
             float(np.mean(losses)),
         )
+
+    def _take_pass(self, patients: TrainingPatients, correct: Correction) -> float:
+        state, objective, settings = self._state, self._objective, self._settings
+        if self._privacy is None:
+            return local_update(state, patients, objective, settings, correct=correct)
+        return private_update(state, patients, objective, settings, self._privacy, correct=correct)
 
     def _own(self, name: str, like: Tensor) -> Tensor:
         return self._control.get(name, torch.zeros_like(like))

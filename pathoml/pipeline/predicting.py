@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from pathoml.packages import Package, load_package
 from pathoml.part_shares import part_shares, write_part_shares
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.stages import StageContext
+from pathoml.pipeline.validating import read_recalibration
 from pathoml.predictions import Predictions, write_predictions
 from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_number_columns, read_text_table
 from pathoml.units import AnyArray
@@ -53,6 +54,8 @@ class PredictRequest:
         Weights file of a ``local`` or ``registered`` encoder on this machine.
     tissue_source : str or None
         Folder of outlined regions, or weights file of the segmentation network, on this machine.
+    recalibration : Path or None
+        As ``pathoml validate`` wrote it, for this package; survival curves are changed by it.
     """
 
     package: Path
@@ -62,6 +65,7 @@ class PredictRequest:
     impute_covariates: bool = False
     encoder_weights: str | None = None
     tissue_source: str | None = None
+    recalibration: Path | None = None
 
 
 def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions, list[SlideOutcome]]:
@@ -87,6 +91,7 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
         If the manifest or the table has problems, or a slide is given twice.
     """
     package = load_package(request.package)
+    change = None if request.recalibration is None else read_recalibration(request.recalibration, request.package)
     outcomes: list[SlideOutcome] = []
     transforms = [member.covariates for member in package.members]
     if package.feature_spec is None:
@@ -105,6 +110,9 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     table_name = "no table" if request.table is None else request.table.name
     _say_what_is_filled(patients.covariates, transforms, table_name)
     predictions = predict_package(package, patients, device=context.device)
+    if change is not None:
+        curves = change.apply(predictions.survival, predictions.curve_days)
+        predictions = replace(predictions, survival=curves)
     write_predictions(request.output / "predictions.csv", predictions)
     shares = part_shares(package.members, patients, device=context.device)
     write_part_shares(request.output / "part_shares.csv", shares)

@@ -31,6 +31,7 @@ from pathoml.pipeline.judged_study import background_of, permute_clinical, permu
 from pathoml.pipeline.map_scale import cohort_map_ends
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
+from pathoml.pipeline.reporting_words import answers_of, methods_of
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
 from pathoml.pipeline.study import Study, is_imported, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
@@ -279,7 +280,7 @@ def report_stage(study: Study) -> Path:
     facts = [(name, value) for name, value in cohort_facts(study) if name != "Slides"]
     if study.config.slides is not None:
         facts.append(("Slides", f"{len(_slides_with_bags(study))} used of {len(study.entries)}"))
-    package = load_package(folder.package)
+    package, folds = load_package(folder.package), read_folds(folder.folds)
     if package.feature_spec is not None:
         summary = package.summary
         origin = f"pretrained on {summary['encoder_pretraining']}; licence {summary['encoder_licence']}"
@@ -299,6 +300,9 @@ def report_stage(study: Study) -> Path:
         heatmaps=heatmaps,
         provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
         settings=json.dumps(result_settings(study.config), indent=2),
+        tuned=package.summary.get("tuned", {}),
+        methods=methods_of(study, evaluation, folds, package),
+        answers=answers_of(study, evaluation, folds, package),
     )
     write_report(folder.report, page)
     return folder.report

@@ -1,4 +1,4 @@
-"""A run -> one self-contained page."""
+"""A run -> one self-contained page, and every number beside it."""
 
 from pathoml.report.page import Page, write_report
 

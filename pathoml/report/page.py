@@ -1,27 +1,22 @@
-"""The page: tables and figures into one HTML file that needs nothing else."""
+"""The page: tables and figures into one HTML file that needs nothing else, and the numbers beside it."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from pathoml.baseline_settings import BASELINE_TITLES
 from pathoml.files import write_text
 from pathoml.provenance import RESEARCH_USE_ONLY
-from pathoml.report.figures import concordance_figure, kaplan_meier_figure
+from pathoml.report.checklist import checklist_table, fill_checklist
+from pathoml.report.numbers import numbers_table
+from pathoml.report.sections import Table, scheme_part
 
 _GALLERY_WIDTH_PX = 1100
-
-METRIC_NAMES = {
-    "concordance": "Concordance (Harrell), higher is better",
-    "concordance_ipcw": "Concordance (Uno, IPCW), higher is better",
-    "integrated_brier": "Integrated Brier score, lower is better",
-}
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,14 @@ class Page:
         Digests and versions.
     settings : str
         The resolved configuration as text.
+    flow : sequence of (str, str)
+        How many patients or slides were left after each step, where the run has recorded it.
+    tuned : mapping of str to mapping
+        Fold to the settings found in it.
+    methods : sequence of str
+        How it was done, in paragraphs of plain words.
+    answers : mapping of str to str
+        Items of the TRIPOD+AI checklist that the software can fill.
     """
 
     title: str
@@ -56,10 +59,14 @@ class Page:
     heatmaps: Sequence[tuple[str, Path]]
     provenance: Sequence[tuple[str, str]]
     settings: str
+    flow: Sequence[tuple[str, str]] = ()
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    methods: Sequence[str] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(path: Path, page: Page) -> None:
-    """Write the page.
+    """Write the page; beside it every number (``numbers.csv``) and the checklist (``tripod_ai.csv``).
 
     Parameters
     ----------
@@ -68,6 +75,34 @@ def write_report(path: Path, page: Page) -> None:
     page : Page
         What it shows.
     """
+    parts = [scheme_part(name, scheme, page.endpoint) for name, scheme in page.evaluation["schemes"].items()]
+    checklist = fill_checklist(page.answers)
+    html = template("report.html.j2").render(
+        page=page,
+        parts=parts,
+        pictures=[(caption, _data_uri(picture)) for caption, picture in page.heatmaps],
+        notice=RESEARCH_USE_ONLY,
+        tuned=_tuned(page.tuned),
+        checklist=Table("TRIPOD+AI", ("item", "what is to be reported", "in this study"), checklist),
+    )
+    write_text(path, html)
+    write_text(path.parent / "numbers.csv", numbers_table(page.evaluation))
+    write_text(path.parent / "tripod_ai.csv", checklist_table(checklist))
+
+
+def template(name: str) -> Any:
+    """Return a template of the package that escapes what it is given and knows what it lacks.
+
+    Parameters
+    ----------
+    name : str
+        File in the folder templates.
+
+    Returns
+    -------
+    Template
+        Of Jinja.
+    """
     environment = Environment(
         loader=PackageLoader("pathoml.report"),
         autoescape=True,
@@ -75,90 +110,27 @@ def write_report(path: Path, page: Page) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(estimate=_estimate, number=_number)
-    schemes = [_scheme(name, scheme, page.endpoint) for name, scheme in page.evaluation["schemes"].items()]
-    pictures = [(caption, _data_uri(picture)) for caption, picture in page.heatmaps]
-    html = environment.get_template("report.html.j2").render(
-        page=page, schemes=schemes, pictures=pictures, notice=RESEARCH_USE_ONLY
-    )
-    write_text(path, html)
+    return environment.get_template(name)
 
 
-_TITLES = {
-    "kfold": "Cross-validation",
-    "site_preserved": "Cross-validation by whole hospitals",
-    "leave_one_site_out": "Leaving one hospital out",
-    "external": "Hospitals kept for the test",
-    "fixed": "Given folds",
-    "files": "Given folds",
-}
+def _tuned(tuned: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """Return the settings of every fold, numbers with three digits."""
+    if not tuned:
+        return None
+    keys = list(dict.fromkeys(key for values in tuned.values() for key in values))
+    rows = [
+        (fold, *(_setting(values[key]) if key in values else "as configured" for key in keys))
+        for fold, values in tuned.items()
+    ]
+    return Table("Settings found in each fold", ("fold", *keys), rows)
 
 
-def _scheme(name: str, scheme: Mapping[str, Any], endpoint: str) -> dict[str, Any]:
-    models = list(scheme["metrics"])
-    labels = {model: BASELINE_TITLES.get(model, "this model") for model in models}
-    return {
-        "title": _TITLES[name],
-        "labels": labels,
-        "metrics": [
-            (
-                _metric_name(metric),
-                [scheme["metrics"][model][metric] for model in models],
-                [values[metric] for values in scheme["differences"].values()],
-            )
-            for metric in scheme["metrics"][models[0]]
-        ],
-        "folds": scheme["folds"],
-        "concordance": concordance_figure(
-            [(labels[model], scheme["metrics"][model]["concordance"]) for model in models]
-        ),
-        "curves": [
-            kaplan_meier_figure(scheme["groups"][model], title=labels[model], endpoint=endpoint) for model in models
-        ],
-        "verdict": _verdict(scheme["differences"]),
-    }
-
-
-def _verdict(differences: Mapping[str, Any]) -> str:
-    """Say in a sentence whether the model is better than the clinical one, and no more than the interval allows."""
-    if not differences:
-        return ""
-    difference = next(iter(differences.values()))
-    estimate = difference["concordance"]
-    if estimate["value"] is None:
-        return "The difference in concordance cannot be computed."
-    text = f"Difference in concordance to the clinical model: {_estimate(estimate)}."
-    if estimate["low"] > 0:
-        ranking = f"{text} The interval excludes 0: on these patients the model ranks better."
-    elif estimate["high"] < 0:
-        ranking = f"{text} The interval excludes 0: on these patients the clinical model ranks better."
-    else:
-        ranking = f"{text} The interval includes 0: these patients do not show that the model ranks better."
-    return ranking + _brier_verdict(difference.get("integrated_brier"))
-
-
-def _brier_verdict(estimate: Mapping[str, Any] | None) -> str:
-    """Say that the probabilities are worse, or better, where the interval says so."""
-    if estimate is None or estimate["value"] is None or estimate["low"] <= 0 <= estimate["high"]:
-        return ""
-    verdict = "worse" if estimate["low"] > 0 else "better"
-    return f" Its survival probabilities are {verdict} (difference in integrated Brier score {_estimate(estimate)})."
-
-
-def _metric_name(metric: str) -> str:
-    if metric.startswith("auc_"):
-        return f"AUC at {metric.removeprefix('auc_').removesuffix('d')} days, higher is better"
-    return METRIC_NAMES[metric]
-
-
-def _estimate(estimate: Mapping[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "not defined"
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
-
-
-def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.3f}"
+def _setting(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_setting(one)}" for key, one in value.items())
+    return str(value)
 
 
 def _data_uri(path: Path) -> str:

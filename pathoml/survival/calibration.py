@@ -12,7 +12,7 @@ from pathoml.survival.weights import weighted_ratio
 from pathoml.units import AnyArray, FloatArray, IntArray
 
 _SMALLEST = 1e-12
-_NEIGHBOURS = 0.5
+_NEIGHBOURS = 0.75
 """Share of the patients that each point of a smooth calibration curve looks at."""
 
 
@@ -204,7 +204,7 @@ def calibration_curve(
     Returns
     -------
     CalibrationCurve
-        Each point looks at the nearest half of the patients with tricube weights.
+        Each point looks at the nearest three quarters of the patients with tricube weights.
 
     References
     ----------

@@ -172,10 +172,11 @@ def _derivatives(
     share = weight * np.exp(linear)
     drawn = np.broadcast_to(weight, share.shape)[:, rows.events]
     total = _risk_set(share, rows)
-    with np.errstate(divide="ignore", invalid="ignore"):  # events that were not drawn count 0 times log 0
-        value = np.where(drawn > 0, drawn * (linear[:, rows.events] - np.log(total)), 0.0).sum(axis=1)
-        over = np.where(drawn > 0, drawn / total, 0.0)
-        inverse = np.where(drawn > 0, 1 / total, 0.0)
+    counted = (drawn > 0) & (total > 0)
+    safe = np.where(counted, total, 1.0)
+    value = np.where(counted, drawn * (linear[:, rows.events] - np.log(safe)), 0.0).sum(axis=1)
+    value[((drawn > 0) & ~counted).any(axis=1)] = -np.inf  # so far apart that a risk set vanishes: too long a step
+    over, inverse = np.where(counted, drawn / safe, 0.0), np.where(counted, 1 / safe, 0.0)
     slope = np.empty((len(share), columns))
     information = np.empty((len(share), columns, columns))
     weighted = [share * design[:, :, one] for one in range(columns)]

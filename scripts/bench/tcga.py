@@ -1,9 +1,9 @@
 """Prognosis on real cohorts without slides: what a reader of a published deep model should see beside it.
 
 TCGA: model and settings of configs/tcga (all omics with age and sex, by a ridge Cox whose penalty inner folds choose) against age
-and sex alone, on the five folds of the published results and on folds of whole hospitals. Intervals: 95 %, paired bootstrap over test
-patients within folds, conditional on the fitted models; for the mean, cohorts are drawn independently of one another.
-Fed-TCGA-BRCA: 39 clinical columns pooled over six regions; the fixed split, with interval, and 20 random splits of the same sizes.
+and sex alone, on the five folds of the published results and on folds of whole hospitals. Intervals: 95 %, paired bootstrap over
+test patients within folds, conditional on the fitted models; for the mean, cohorts are drawn independently of one another.
+Fed-TCGA-BRCA: 39 clinical columns pooled over six regions; the fixed split, with interval, and 20 random splits of its sizes.
 'pathoml run configs/tcga/blca.yaml' does the same with every baseline, every measure and a report.
 
 Usage: python scripts/bench/tcga.py [--data ../shared/data] [--cohorts blca,brca] [--splits 20]

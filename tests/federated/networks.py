@@ -89,6 +89,7 @@ class Recorder:
     def __init__(self, members: Mapping[str, Any], folder: Path | None = None) -> None:
         self.members = dict(members)
         self.left: list[tuple[str, bytes]] = []
+        self.requests: dict[tuple[str, int], bytes] = {}
         self.lost: set[tuple[str, str, int]] = set()
         self.altered: dict[tuple[str, str], Any] = {}
         self.stop_before: tuple[str, int] | None = None
@@ -98,10 +99,15 @@ class Recorder:
         """Names."""
         return tuple(self.members)
 
+    def asked(self, kind: str, number: int) -> bytes:
+        """Return the last request of a kind and round, as it went out."""
+        return self.requests[kind, number]
+
     def exchange(self, request: Any, sites: Sequence[str], quorum: int) -> Mapping[str, bytes]:
         """Ask one after another."""
         from pathoml.federated.messages import to_bytes
 
+        self.requests[request.kind, request.round_number] = to_bytes(request)
         if self.stop_before == (request.kind, request.round_number):
             raise KeyboardInterrupt
         answers = {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pathoml.errors import FederationError, RefusalCode, RefusedError, TrainingError
 from pathoml.federated.accountant import Release
+from pathoml.federated.private_noise import system_draw
 from pathoml.federated.private_update import clipped_sum, draw_patients, private_update
 from pathoml.mil.aggregators import AGGREGATORS
 from pathoml.mil.gradients import step_gradient
@@ -163,7 +164,9 @@ def test_the_noise_has_the_size_that_is_accounted_for() -> None:
     noises, losses = [], []
     for seed in range(20):
         state = start_state(model, still)
-        losses.append(private_update(state, patients, objective, still, privacy, np.random.default_rng(seed).random))
+        losses.append(
+            private_update(state, patients, objective, still, replace(privacy, draw=np.random.default_rng(seed).random))
+        )
         noises.append(gradient_of(model) * PATIENTS - sums.gradient)
     every = torch.stack(noises)
     assert float(every.std()) == pytest.approx(2.0 * 0.3, rel=0.02)
@@ -174,8 +177,8 @@ def test_the_noise_has_the_size_that_is_accounted_for() -> None:
 
 
 def test_patients_are_drawn_by_chance_each_by_itself() -> None:
-    privacy, rng = replace(OPEN, sample_rate=0.2), np.random.default_rng(0)
-    drawn = [draw_patients(50, privacy, rng.random) for _ in range(2000)]
+    privacy = replace(OPEN, sample_rate=0.2, draw=np.random.default_rng(0).random)
+    drawn = [draw_patients(50, privacy) for _ in range(2000)]
     sizes = np.array(list(map(len, drawn)))
     assert sizes.mean() == pytest.approx(10, abs=0.3)
     assert sizes.var() == pytest.approx(8, rel=0.15), "binomial, as the accountant takes it to be"
@@ -194,7 +197,7 @@ def test_a_step_that_nobody_takes_part_in_is_taken_with_noise_all_the_same() -> 
         OPEN, sample_rate=0.5, clip_norm=1.0, noise_multiplier=1.0, loss_noise_multiplier=1.0, loss_bound=1.0
     )
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
-    private_update(state, ready(everything), objective, TRAIN, privacy, lambda count: np.full(count, 0.9))
+    private_update(state, ready(everything), objective, TRAIN, replace(privacy, draw=lambda count: np.full(count, 0.9)))
     assert any(not torch.equal(before[name], value) for name, value in state.model.state_dict().items())
 
 
@@ -218,9 +221,7 @@ def test_nothing_random_comes_from_the_seed_of_the_plan_or_moves_it() -> None:
 
 
 def test_the_source_of_chance_is_the_system_unless_a_test_gives_another() -> None:
-    from pathoml.federated.private_noise import system_draw
-
-    assert private_update.__defaults__ == (system_draw,)
+    assert OPEN.draw is system_draw
 
 
 def test_what_is_refused_is_refused_before_anything_is_done() -> None:

@@ -168,6 +168,24 @@ def test_a_site_that_is_away_for_a_round_is_taken_up_again(tmp_path: Path) -> No
     assert '"west"' in (tmp_path / "out" / "coordinator.jsonl").read_text()
 
 
+@pytest.mark.parametrize("method", [{"kind": "newton"}, {"kind": "rounds", "rounds": 2}], ids=["newton", "rounds"])
+def test_a_site_with_too_few_patients_is_told_the_model_and_trains_nothing(
+    tmp_path: Path, method: dict[str, Any]
+) -> None:
+    plan = plan_of(quorum=2, method=method)
+    parts = parts_of(plan)
+    few = replace(parts["west"], train=parts["west"].train[:10])
+    recorder = Recorder(sites_of(plan, {**parts, "west": few}, tmp_path / "few"))
+    with_few = run_federation(plan, recorder, tmp_path / "few" / "out")
+    told = {from_bytes(content).kind for name, content in recorder.left if name == "west"}
+    assert told == {"refused", "setup", "evaluate"}
+    assert set(with_few.scores) == set(plan.sites)
+    two = plan.model_copy(update={"sites": ("north", "south")})
+    without = simulate(two, {name: parts[name] for name in two.sites}, tmp_path / "two")
+    first, second = (one.package.members[0].model.covariate_weight for one in (with_few, without))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+
+
 def test_a_network_below_its_quorum_stops_and_says_so(tmp_path: Path) -> None:
     plan = plan_of()
     recorder = Recorder(sites_of(plan, parts_of(plan), tmp_path))

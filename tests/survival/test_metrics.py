@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from lifelines.utils import concordance_index
 from sksurv.metrics import (
+    brier_score,
     concordance_index_censored,
     concordance_index_ipcw,
     cumulative_dynamic_auc,
@@ -17,14 +18,17 @@ from pathoml.survival import (
     Metric,
     auc_metric,
     breslow_hazard,
+    brier_at_metric,
     brier_metric,
     censoring_survival,
     cox_survival,
     harrell_metric,
     ipcw_metric,
+    kaplan_meier,
+    scaled_brier_metric,
 )
 from pathoml.survival.baselines import fit_cox
-from pathoml.survival.metrics import restricted_days
+from pathoml.survival.metrics import concordance_sums, restricted_days
 
 
 def one(metric: Metric, patients: int) -> float:
@@ -153,3 +157,60 @@ def test_the_restricted_time_leaves_a_tenth_of_training_patients_followed(study)
     assert end <= train.time[train.event == 1].max()
     assert np.mean(train.time > end) >= 0.1 - 1e-12 or np.mean(train.time >= end) >= 0.1
     assert censoring_survival(train.time, train.event).at(np.array([end]))[0] > 0
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_the_brier_score_at_a_time_equals_scikit_survival(study, share: float) -> None:
+    train, test = study
+    log_hazard = fit_cox(train.design, train.time, train.event).log_hazard
+    day = float(np.quantile(test.time[test.event == 1], share))
+    steps = breslow_hazard(train.time, train.event, log_hazard(train.design))
+    at = cox_survival(steps, log_hazard(test.design), np.array([day]))[:, 0]
+    expected = brier_score(outcome(train), outcome(test), at, day)[1][0]
+    censoring = censoring_survival(train.time, train.event)
+    found = brier_at_metric(test.time, test.event, at, censoring, horizon_days=day)
+    assert one(found, len(at)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_reference_itself_saves_nothing_and_a_better_curve_saves_its_share(study) -> None:
+    train, test = study
+    grid = np.linspace(np.quantile(test.time, 0.1), np.quantile(test.time, 0.8), 12)
+    censoring = censoring_survival(train.time, train.event)
+    flat = kaplan_meier(train.time, train.event).at(grid)
+    plain = np.tile(flat, (len(test.time), 1))
+    halved = np.clip(plain * 0.9, 0, 1)
+    scores = [
+        one(brier_metric(test.time, test.event, curves, grid, censoring), len(plain)) for curves in (plain, halved)
+    ]
+    for curves, score in zip((plain, halved), scores, strict=True):
+        metric = scaled_brier_metric(test.time, test.event, curves, grid, censoring=censoring, reference=flat)
+        assert one(metric, len(plain)) == pytest.approx(1 - score / scores[0], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["harrell", "uno"])
+def test_within_a_stratum_only_its_own_pairs_are_compared(study, risk, name: str) -> None:
+    train, test = study
+    stratum = np.arange(len(risk)) % 3
+    censoring, tau = censoring_survival(train.time, train.event), restricted_days(train.time, train.event)
+
+    def metric(rows: np.ndarray, values: np.ndarray | None) -> Metric:
+        if name == "harrell":
+            return harrell_metric(test.time[rows], test.event[rows], risk[rows], stratum=values)
+        return ipcw_metric(test.time[rows], test.event[rows], risk[rows], censoring, tau_days=tau, stratum=values)
+
+    everyone = np.arange(len(risk))
+    shifted = risk + 100.0 * stratum  # what differs between strata does not matter
+    together = one(metric(everyone, stratum), len(risk))
+    risk[:] = shifted
+    assert one(metric(everyone, stratum), len(risk)) == pytest.approx(together, abs=1e-12)
+    risk[:] = shifted - 100.0 * stratum
+
+
+def test_sums_of_pairs_add_up_over_strata_to_the_concordance_within_them(study, risk) -> None:
+    test, stratum = study.test, np.arange(len(risk)) % 2
+    sums = [
+        concordance_sums(test.time[rows], test.event[rows], risk[rows], np.ones((1, int(rows.sum()))))
+        for rows in (stratum == 0, stratum == 1)
+    ]
+    expected = one(harrell_metric(test.time, test.event, risk, stratum=stratum), len(risk))
+    assert sum(won[0] for won, _ in sums) / sum(pairs[0] for _, pairs in sums) == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,218 @@
+"""How numbers, measures and models are said."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pathoml.baseline_settings import BASELINE_TITLES
+from pathoml.units import DAYS_PER_UNIT
+
+MEASURES = {
+    "concordance": "Concordance (Harrell), higher is better",
+    "concordance_ipcw": "Concordance (Uno, IPCW), higher is better",
+    "concordance_within_site": "Concordance (Harrell) within hospitals, higher is better",
+    "concordance_ipcw_within_site": "Concordance (Uno, IPCW) within hospitals, higher is better",
+    "integrated_brier": "Integrated Brier score, lower is better",
+    "scaled_brier": "Share of the Brier score saved over Kaplan-Meier, higher is better",
+}
+MODELS = {
+    "model": "this model",
+    **BASELINE_TITLES,
+    "package": "the package as it is",
+    "recalibrated": "the package, recalibrated",
+}
+SCHEMES = {
+    "kfold": "Cross-validation",
+    "site_preserved": "Cross-validation by whole hospitals",
+    "leave_one_site_out": "Leaving one hospital out",
+    "external": "Hospitals kept for the test",
+    "fixed": "Given folds",
+    "files": "Given folds",
+    "validation": "Validation on other patients",
+}
+
+
+def measure_words(name: str) -> str:
+    """Name a measure.
+
+    Parameters
+    ----------
+    name : str
+        As the evaluation calls it.
+
+    Returns
+    -------
+    str
+        With which direction is better.
+    """
+    for prefix, words in (
+        ("auc_", "AUC at {} days, higher is better"),
+        ("brier_", "Brier score at {} days, lower is better"),
+    ):
+        if name.startswith(prefix):
+            return words.format(name.removeprefix(prefix).removesuffix("d"))
+    return MEASURES.get(name, name.replace("_", " "))
+
+
+def model_words(name: str) -> str:
+    """Name a model.
+
+    Parameters
+    ----------
+    name : str
+        As the predictions call it.
+
+    Returns
+    -------
+    str
+        For people.
+    """
+    return MODELS.get(name, name.replace("_", " "))
+
+
+def estimate_words(estimate: Mapping[str, Any], digits: int = 3) -> str:
+    """Say an estimate with its interval.
+
+    Parameters
+    ----------
+    estimate : mapping
+        With value, low and high.
+    digits : int, optional
+        Behind the point.
+
+    Returns
+    -------
+    str
+        For example ``0.710 (0.660 to 0.760)``.
+    """
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "not defined"
+    if low is None:
+        return f"{value:.{digits}f} (no interval)"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def number_words(value: float | None, digits: int = 3) -> str:
+    """Say a number.
+
+    Parameters
+    ----------
+    value : float or None
+        Any.
+    digits : int, optional
+        Behind the point.
+
+    Returns
+    -------
+    str
+        ``not defined`` for None.
+    """
+    return "not defined" if value is None else f"{value:.{digits}f}"
+
+
+def p_value_words(value: float | None) -> str:
+    """Say a p-value with two digits that mean something.
+
+    Parameters
+    ----------
+    value : float or None
+        From 0 to 1.
+
+    Returns
+    -------
+    str
+        ``p < 0.0001`` where it is smaller.
+    """
+    if value is None:
+        return "p not defined"
+    if value < 1e-4:
+        return "p < 0.0001"
+    digits = max(2, 1 - math.floor(math.log10(value))) if value < 1 else 2
+    return f"p = {value:.{min(digits, 4)}f}"
+
+
+def days_words(days: float) -> str:
+    """Say a time in days, with years where that is easier to picture.
+
+    Parameters
+    ----------
+    days : float
+        Any.
+
+    Returns
+    -------
+    str
+        For example ``730 days (2.0 years)``.
+    """
+    years = days / DAYS_PER_UNIT["years"]
+    return f"{days:.0f} days ({years:.1f} years)" if years >= 0.95 else f"{days:.0f} days"
+
+
+def verdict_words(scheme: Mapping[str, Any]) -> list[str]:
+    """Say of each other model whether the first is better, and no more than interval and repetitions allow.
+
+    Parameters
+    ----------
+    scheme : mapping
+        As `pathoml.evaluate` gives it.
+
+    Returns
+    -------
+    list of str
+        One sentence or two a pair.
+    """
+    sentences = []
+    for pair, differences in scheme["differences"].items():
+        name = pair.split(" - ", 1)[1]
+        if name == "recalibrated":  # ranks as it did; only probabilities change
+            continue
+        other = model_words(name)
+        sentences.append(
+            _rank_words(
+                other, differences["concordance"], scheme["verdicts"][pair], scheme["repeats"]["differences"][pair]
+            )
+            + _brier_words(differences.get("integrated_brier"))
+        )
+    return sentences
+
+
+def _rank_words(
+    other: str, difference: Mapping[str, Any], verdict: Mapping[str, Any], repeats: Mapping[str, Any]
+) -> str:  # fmt: skip
+    if difference["value"] is None or difference["low"] is None:
+        return f"The difference in concordance to the {other} cannot be computed."
+    text = f"Difference in concordance to the {other}: {estimate_words(difference)}."
+    if verdict["by_interval"] == 0:
+        return f"{text} The interval includes 0: these patients do not show that the model ranks better."
+    winner = "the model" if verdict["by_interval"] > 0 else f"the {other}"
+    if verdict["better"]:
+        return f"{text} The interval excludes 0{_spread_words(repeats['values'])}: on these patients {winner} ranks better."
+    if verdict["by_repeats"] is None:
+        return (
+            f"{text} The interval excludes 0 in favour of {winner}, but patients were divided into folds only once, and how much"
+            " another division would change is not known; repeat the cross-validation before saying so."
+        )
+    spread = _spread_words(repeats["values"])
+    return f"{text} The interval excludes 0 in favour of {winner}, but the repetitions do not agree{spread}."
+
+
+def _spread_words(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return ""
+    return f" and {len(values)} repetitions give {min(values):+.3f} to {max(values):+.3f}"
+
+
+def _brier_words(estimate: Mapping[str, Any] | None) -> str:
+    """Say that the probabilities are worse, or better, where the interval says so."""
+    if (
+        estimate is None
+        or estimate["value"] is None
+        or estimate["low"] is None
+        or estimate["low"] <= 0 <= estimate["high"]
+    ):
+        return ""
+    verdict = "worse" if estimate["low"] > 0 else "better"
+    return (
+        f" Its survival probabilities are {verdict} (difference in integrated Brier score {estimate_words(estimate)})."
+    )

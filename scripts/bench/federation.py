@@ -1,0 +1,220 @@
+"""A network against the same patients in one place: coefficients, concordance, stability over seeds, what joining brings.
+
+Usage: OMP_NUM_THREADS=2 python scripts/bench/federation.py --data FOLDER [--only linear,rounds,hospitals]
+
+FOLDER holds fed_tcga_brca/ (brca.csv, train_test_split.csv, centers.csv). Settings of the network are chosen among a few by
+sites' validation patients inside the training patients, before any test patient is looked at.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from pathoml.cohort import Cohort, CohortSettings, read_cohort
+from pathoml.covariates import NumericCovariate
+from pathoml.federated.compare import risks_at
+from pathoml.federated.coordinator import run_federation  # noqa: F401 - loaded before the clock of the first run
+from pathoml.federated.plan import Plan
+from pathoml.federated.simulate import pool, simulate, split_cohort
+from pathoml.federated.site_data import SiteData
+from pathoml.federated.site_settings import LimitsSettings
+from pathoml.packages import Package
+from pathoml.survival.metrics import concordance_sums
+from pathoml.testing.hospital_features import SPEC, draw_hospitals
+from pathoml.train import follow_up
+
+PUBLIC = LimitsSettings(public_benchmark=True)
+CANDIDATES = tuple((ridge, rate) for ridge in (3.0, 10.0, 30.0, 100.0) for rate in (0.05, 0.2))
+INNER_SPLITS = 5
+
+
+def read_brca(folder: Path, scratch: Path) -> tuple[Cohort, np.ndarray, list[str]]:  # type: ignore[type-arg]
+    """Return the patients with their region, who tests in the fixed split, and the names of the columns."""
+    table = pd.read_csv(folder / "brca.csv").merge(pd.read_csv(folder / "train_test_split.csv"), on="pid")
+    centres = pd.read_csv(folder / "centers.csv", dtype=str).drop_duplicates("TSS Code").set_index("TSS Code")["Region"]
+    table["region"] = table["pid"].str.split("-").str[1].map(centres)
+    columns = [name for name in table.columns if name not in ("pid", "E", "T", "region", "fold", "fold2")]
+    table["E"] = table["E"].astype(int)
+    table.to_csv(scratch / "brca.csv", index=False)
+    settings = CohortSettings(
+        table=scratch / "brca.csv", patient_id="pid", time="T", time_unit="days", event="E", site="region",
+        covariates=tuple(NumericCovariate(column=name) for name in columns),
+    )  # fmt: skip
+    cohort = read_cohort(settings)
+    fold = table.set_index("pid")["fold"]
+    return cohort, (fold.loc[cohort.patient_id] == "test").to_numpy(), columns
+
+
+def brca_plan(cohort: Cohort, columns: list[str], **changes: Any) -> Plan:
+    settings: dict[str, Any] = {
+        "name": "fed-tcga-brca", "sites": sorted(set(cohort.site.tolist())), "quorum": 6, "endpoint": cohort.endpoint,
+        "covariates": [{"kind": "numeric", "column": name} for name in columns], "minimum_patients": 1, "minimum_events": 0,
+        "bins": {"kind": "network", "bins": 8}, "validation_share": 0.0,
+        "train": {"loss": {"kind": "discrete"}}, "method": {"kind": "newton"}, "test": {"kind": "column", "column": "fold"},
+    }  # fmt: skip
+    return Plan.model_validate({**settings, **changes})
+
+
+def rounds_changes(ridge: float, rate: float, seed: int = 0) -> dict[str, Any]:
+    """Return a network trained by rounds: batches of patients, so that the seed matters."""
+    return {
+        "train": {
+            "loss": {"kind": "discrete"}, "optimizer": "sgd", "learning_rate": rate, "covariate_ridge": ridge, "seed": seed,
+            "batch_patients": 32, "weight_decay": 0.01, "schedule": "cosine",
+        },
+        "method": {"kind": "rounds", "rounds": 10, "local_epochs": 1, "aggregation": {"kind": "fedavg"}, "weight": "events"},
+    }  # fmt: skip
+
+
+def trained(plan: Plan, parts: dict[str, SiteData]) -> Package:
+    with tempfile.TemporaryDirectory() as folder:
+        return simulate(plan, parts, Path(folder), limits=PUBLIC).package
+
+
+def trained_pooled(plan: Plan, parts: dict[str, SiteData]) -> Package:
+    return trained(plan.model_copy(update={"sites": ("pooled",), "quorum": 1}), {"pooled": pool(parts)})
+
+
+def judged(package: Package, plan: Plan, parts: dict[str, SiteData]) -> tuple[float, dict[str, float]]:
+    """Return concordance over within-site pairs of all sites, and of each site."""
+    above, below, by_site = 0.0, 0.0, {}
+    for name, data in parts.items():
+        time_days, event = follow_up(data.cohort, data.test)
+        won, pairs = concordance_sums(time_days, event, risks_at(package, plan, data), np.ones((1, len(event))))
+        above, below = above + won[0], below + pairs[0]
+        by_site[name] = float(won[0] / pairs[0]) if pairs[0] else float("nan")
+    return above / below, by_site
+
+
+def choose(cohort: Cohort, columns: list[str], is_test: np.ndarray) -> tuple[float, float]:  # type: ignore[type-arg]
+    """Choose penalty and step size by splits of the training patients alone."""
+    rows = np.flatnonzero(~is_test)
+    training = replace(
+        cohort, patient_id=cohort.patient_id[rows], time_days=cohort.time_days[rows], event=cohort.event[rows],
+        site=cohort.site[rows], covariates=cohort.covariates.iloc[rows].reset_index(drop=True),
+    )  # fmt: skip
+    found = {}
+    for ridge, rate in CANDIDATES:
+        values = []
+        for seed in range(INNER_SPLITS):
+            plan = brca_plan(training, columns, **rounds_changes(ridge, rate), test={"kind": "share"}, seed=1000 + seed)
+            parts = split_cohort(training, None, plan)
+            values.append(judged(trained(plan, parts), plan, parts)[0])
+        found[ridge, rate] = float(np.mean(values))
+        print(f"  ridge {ridge:g}, step {rate:g}: {found[ridge, rate]:.3f} inside the training patients", flush=True)
+    return max(found, key=lambda one: found[one])
+
+
+def measure_linear(cohort: Cohort, columns: list[str], is_test: np.ndarray) -> float:  # type: ignore[type-arg]
+    plan = brca_plan(cohort, columns, train={"loss": {"kind": "discrete"}, "covariate_ridge": 10.0})
+    parts = split_cohort(cohort, None, plan, is_test)
+    first, second = (one(plan, parts).members[0].model.covariate_weight.detach() for one in (trained, trained_pooled))
+    return float((first - second).abs().max())
+
+
+def measure_rounds(
+    cohort: Cohort, columns: list[str], is_test: np.ndarray, seeds: int, splits: int
+) -> dict[str, float]:  # type: ignore[type-arg]
+    ridge, rate = choose(cohort, columns, is_test)
+    print(f"chosen without test patients: ridge {ridge:g}, step {rate:g}")
+    fixed, by_site = [], []
+    for seed in range(seeds):
+        plan = brca_plan(cohort, columns, **rounds_changes(ridge, rate, seed))
+        parts = split_cohort(cohort, None, plan, is_test)
+        overall, sites = judged(trained(plan, parts), plan, parts)
+        fixed.append(overall)
+        by_site.append(float(np.nanmean(list(sites.values()))))
+    shared, differences = [], []
+    for split in range(splits):
+        plan = brca_plan(cohort, columns, **rounds_changes(ridge, rate), test={"kind": "share"}, seed=split)
+        parts = split_cohort(cohort, None, plan)
+        federated, _ = judged(trained(plan, parts), plan, parts)
+        shared.append(federated)
+        differences.append(federated - judged(trained_pooled(plan, parts), plan, parts)[0])
+    half = student.ppf(0.975, splits - 1) * np.std(differences, ddof=1) / np.sqrt(splits)
+    return {
+        "fixed": float(np.mean(fixed)), "fixed_sd": float(np.std(fixed, ddof=1)), "by_site": float(np.mean(by_site)),
+        "shared": float(np.mean(shared)), "shared_sd": float(np.std(shared, ddof=1)),
+        "difference": float(np.mean(differences)), "low": float(np.mean(differences) - half),
+        "high": float(np.mean(differences) + half),
+    }  # fmt: skip
+
+
+def hospitals_plan(sites: list[str], seed: int) -> Plan:
+    return Plan.model_validate(
+        {
+            "name": "hospitals", "sites": sites, "quorum": len(sites), "endpoint": "overall survival",
+            "covariates": [{"kind": "numeric", "column": "age"}], "features": {**vars(SPEC), "dim": 16, "scaling": "site"},
+            "model": {"aggregator": {"kind": "abmil"}, "tile_components": 8}, "seed": seed, "validation_share": 0.0,
+            "train": {"loss": {"kind": "discrete"}, "learning_rate": 0.005, "batch_patients": 64, "seed": seed},
+            "method": {"kind": "rounds", "rounds": 15, "local_epochs": 2, "aggregation": {"kind": "fedavg"}, "weight": "patients"},
+        }
+    )  # fmt: skip
+
+
+def measure_hospitals(repeats: int) -> dict[str, float]:
+    differences, margins, shared = [], [], []
+    for seed in range(repeats):
+        cohort, features = draw_hospitals(seed)
+        plan = hospitals_plan(sorted(set(cohort.site.tolist())), seed)
+        parts = split_cohort(cohort, features, plan)
+        mean = {"federated": np.nanmean(list(judged(trained(plan, parts), plan, parts)[1].values()))}
+        mean["pooled"] = np.nanmean(list(judged(trained_pooled(plan, parts), plan, parts)[1].values()))
+        for name, data in parts.items():
+            alone = plan.model_copy(update={"sites": (name,), "quorum": 1})
+            mean[name] = np.nanmean(list(judged(trained(alone, {name: data}), plan, parts)[1].values()))
+        print("  " + ", ".join(f"{name} {value:.3f}" for name, value in mean.items()), flush=True)
+        shared.append(mean["federated"])
+        differences.append(mean["federated"] - mean["pooled"])
+        margins.append(mean["federated"] - max(mean[name] for name in parts))
+    half = student.ppf(0.975, repeats - 1) * np.std(differences, ddof=1) / np.sqrt(repeats)
+    return {
+        "shared": float(np.mean(shared)), "difference": float(np.mean(differences)),
+        "low": float(np.mean(differences) - half), "high": float(np.mean(differences) + half), "margin": float(np.mean(margins)),
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", default="linear,rounds,hospitals")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    wanted, figures = options.only.split(","), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        cohort, is_test, columns = read_brca(options.data / "fed_tcga_brca", Path(scratch))
+    if "linear" in wanted:
+        worst = measure_linear(cohort, columns, is_test)
+        print(f"linear model: largest difference of a coefficient from the pooled fit {worst:.1e}")
+        figures["linear_difference"] = {"value": worst, "target": 1e-6, "ok": worst <= 1e-6}
+    if "rounds" in wanted:
+        found = measure_rounds(cohort, columns, is_test, options.seeds, options.splits)
+        print(f"fixed split, {options.seeds} seeds: {found['fixed']:.3f} +- {found['fixed_sd']:.3f}")
+        print(f"mean of the sites' own concordances: {found['by_site']:.3f}")
+        print(f"{options.splits} splits: {found['shared']:.3f} +- {found['shared_sd']:.3f}")
+        print(f"minus pooled {found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})")
+        figures["rounds_minus_pooled_low"] = {"value": found["low"], "target": -0.02, "ok": found["low"] >= -0.02}
+        figures["rounds_sd_over_seeds"] = {"value": found["fixed_sd"], "target": 0.03, "ok": found["fixed_sd"] <= 0.03}
+        figures["rounds_mean_of_sites"] = {"value": found["by_site"], "target": 0.80, "ok": found["by_site"] >= 0.80}
+    if "hospitals" in wanted:
+        found = measure_hospitals(options.repeats)
+        print(f"drawn hospitals, {options.repeats} cohorts: {found['shared']:.3f}; minus pooled {found['difference']:+.4f} "
+              f"({found['low']:+.4f} to {found['high']:+.4f}); above the best local model by {found['margin']:+.3f}")  # fmt: skip
+        figures["hospitals_minus_pooled_low"] = {"value": found["low"], "target": -0.01, "ok": found["low"] >= -0.01}
+        figures["hospitals_above_best_local"] = {"value": found["margin"], "target": 0.0, "ok": found["margin"] > 0}
+    print(json.dumps(figures))
+    return 0 if all(one["ok"] for one in figures.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
