@@ -2,23 +2,12 @@
 
 from pathoml.cohort.examining import CohortReading, examine_cohort, read_cohort
 from pathoml.cohort.records import Cohort, SlideEntry, take_rows
-from pathoml.cohort.settings import (
-    BlockCovariate,
-    CategoricalCovariate,
-    CohortSettings,
-    Covariate,
-    NumericCovariate,
-    SlidesSettings,
-)
+from pathoml.cohort.settings import CohortSettings, SlidesSettings
 
 __all__ = [
-    "BlockCovariate",
-    "CategoricalCovariate",
     "Cohort",
     "CohortReading",
     "CohortSettings",
-    "Covariate",
-    "NumericCovariate",
     "SlideEntry",
     "SlidesSettings",
     "examine_cohort",

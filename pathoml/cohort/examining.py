@@ -2,20 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pathoml.cohort.records import Cohort
-from pathoml.cohort.settings import BlockCovariate, CategoricalCovariate, CohortSettings
+from pathoml.cohort.settings import CohortSettings
+from pathoml.covariates import (
+    GeneGroupsCovariate,
+    ReducedCovariate,
+    covariate_name,
+    doubtful_covariates,
+    group_columns,
+    read_covariates,
+)
 from pathoml.errors import CohortError, Problem, first_of
-from pathoml.tables import is_missing, missing_columns_message, parse_numbers, read_text_table
+from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
 from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
 
 _SHOWN_ROWS = 10
-_FEW_PATIENTS = 5
 
 
 def read_cohort(settings: CohortSettings) -> Cohort:
@@ -94,7 +100,9 @@ def examine_cohort(settings: CohortSettings) -> CohortReading:
     patients, of_cells = _one_row_a_patient(table.assign(**dict.fromkeys(absent, "")), settings, columns)
     time_days = _times(patients, settings, of_cells)
     event = _events(patients, settings, of_cells)
-    covariates = _covariates(patients, settings, blocks, of_cells)
+    rows = [f"{settings.table.name}: row {row}" for row in patients["_row"]]
+    covariates, of_covariates = read_covariates(patients, settings.covariates, blocks, rows)
+    of_cells += of_covariates
     real = [one for one in of_cells if not any(one.where.endswith(f"column {name}") for name in absent)]
     of_outcomes = [
         one for one in of_cells if one.where.endswith((f"column {settings.time}", f"column {settings.event}"))
@@ -122,7 +130,7 @@ def _column_keys(settings: CohortSettings) -> dict[str, tuple[str | int, ...]]:
         if column is not None:
             keys.setdefault(column, ("cohort", name))
     for index, covariate in enumerate(settings.covariates):
-        if not isinstance(covariate, BlockCovariate):
+        if not isinstance(covariate, ReducedCovariate):
             keys.setdefault(covariate.column, ("cohort", "covariates", index, "column"))
     return keys
 
@@ -135,14 +143,18 @@ def _blocks(
     blocks: dict[str, list[str]] = {}
     problems: list[Problem] = []
     for index, block in enumerate(settings.covariates):
-        if not isinstance(block, BlockCovariate):
+        if not isinstance(block, ReducedCovariate):
             continue
         key = ("cohort", "covariates", index, "columns")
-        found = [name for name in table.columns if fnmatchcase(name, block.columns)]
+        found = block.matching(table.columns)
         if not found:
-            problems.append(
-                Problem("", f"block '{block.name}': no column of {settings.table.name} matches '{block.columns}'", key)
-            )
+            patterns = [block.columns] if isinstance(block.columns, str) else block.columns
+            sought = " or ".join(f"'{one}'" for one in patterns)
+            message = f"block '{block.name}': no column of {settings.table.name} matches {sought}"
+            problems.append(Problem("", message, key))
+        if isinstance(block, GeneGroupsCovariate) and found:
+            found, of_groups = _grouped(block, found, index)
+            problems += of_groups
         double = [
             Problem(
                 "", f"block '{block.name}' matches column '{name}', which is {taken[name]}; narrow the pattern", key
@@ -156,16 +168,26 @@ def _blocks(
     return blocks, problems
 
 
+def _grouped(block: GeneGroupsCovariate, found: list[str], index: int) -> tuple[list[str], list[Problem]]:
+    """Return the columns that stand in a group."""
+    try:
+        groups = group_columns(block, found)
+    except CohortError as error:
+        return [], [Problem("", str(error), ("cohort", "covariates", index, "file"))]
+    grouped = {name for columns in groups.values() for name in columns}
+    return [name for name in found if name in grouped], []
+
+
 def _reserved(settings: CohortSettings) -> list[Problem]:
     """Refuse covariates that are the id, the outcome or the hospital, and the same covariate twice."""
     meaning = {settings.patient_id: "the patient's id", settings.time: "the outcome", settings.event: "the outcome"}
     problems, seen = [], set()
     for index, covariate in enumerate(settings.covariates):
         key = ("cohort", "covariates", index)
-        name = covariate.name if isinstance(covariate, BlockCovariate) else covariate.column
-        if not isinstance(covariate, BlockCovariate) and name in meaning:
+        name = covariate_name(covariate)
+        if not isinstance(covariate, ReducedCovariate) and name in meaning:
             problems.append(Problem("", f"column '{name}' is {meaning[name]}; it cannot predict itself", key))
-        if not isinstance(covariate, BlockCovariate) and name == settings.site:
+        if not isinstance(covariate, ReducedCovariate) and name == settings.site:
             message = f"column '{name}' is the hospital; a model that knows it cannot be used at any other"
             problems.append(Problem("", message, key))
         if name in seen:
@@ -176,19 +198,7 @@ def _reserved(settings: CohortSettings) -> list[Problem]:
 
 def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
     """Warn of what is allowed and is seldom meant."""
-    warnings = []
-    for name, column in cohort.covariates.items():
-        blank = column.isna() | is_missing(column.astype(str))
-        if blank.mean() > 0.5:
-            warnings.append(Problem(f"column {name}", f"blank for {blank.mean():.0%} of the patients"))
-        elif column[~blank].nunique() == 1:
-            warnings.append(Problem(f"column {name}", "the same for all patients; it cannot tell them apart"))
-        elif column.dtype == object:
-            counts = column[~blank].value_counts()
-            rare = [f"'{level}' ({count})" for level, count in counts.items() if count < _FEW_PATIENTS]
-            if rare:
-                message = f"few patients have {', '.join(rare[:5])}; is it a slip of spelling?"
-                warnings.append(Problem(f"column {name}", message))
+    warnings = doubtful_covariates(cohort.covariates)
     censoring = settings.event_codes.get("1") == 1 and "cens" in settings.event.lower()
     if censoring:
         message = (
@@ -218,8 +228,13 @@ def _one_row_a_patient(
         "is a blank patient id",
     )
     table = table[table[settings.patient_id] != ""]
-    distinct = table.drop_duplicates(subset=columns)
-    clash = distinct[distinct.duplicated(subset=settings.patient_id, keep=False)]
+    cells = table[columns].to_numpy(dtype=object)
+    names, first = np.unique(table[settings.patient_id], return_index=True)
+    own_first = first[np.searchsorted(names, table[settings.patient_id])]
+    differs = np.zeros(len(table), dtype=bool)
+    again = np.flatnonzero(own_first != np.arange(len(table)))  # comparing all cells of a wide table takes seconds
+    differs[again] = (cells[again] != cells[own_first[again]]).any(axis=1)
+    clash = table[np.isin(own_first, own_first[differs])].drop_duplicates(subset=columns)
     clashes = []
     for patient, rows in clash.groupby(settings.patient_id, sort=False):
         differing = [name for name in columns if rows[name].nunique() > 1]
@@ -232,7 +247,7 @@ def _one_row_a_patient(
             )
         )
     problems += first_of(clashes, settings.table.name, _SHOWN_ROWS)
-    return distinct.drop_duplicates(subset=settings.patient_id).reset_index(drop=True), problems
+    return table.iloc[np.sort(first)].reset_index(drop=True), problems
 
 
 def _times(patients: pd.DataFrame, settings: CohortSettings, problems: list[Problem]) -> FloatArray:
@@ -272,20 +287,6 @@ def _events(table: pd.DataFrame, settings: CohortSettings, problems: list[Proble
         f"is not in event_codes ({known}); set cohort.event_codes to what the column holds",
     )
     return np.asarray(coded.fillna(0), dtype=np.int64)
-
-
-def _covariates(
-    table: pd.DataFrame, settings: CohortSettings, blocks: dict[str, list[str]], problems: list[Problem]
-) -> pd.DataFrame:
-    columns: dict[str, FloatArray | NDArray[np.object_]] = {}
-    for covariate in settings.covariates:
-        if isinstance(covariate, CategoricalCovariate):
-            columns[covariate.column] = table[covariate.column].to_numpy(dtype=object)
-            continue
-        names = blocks[covariate.name] if isinstance(covariate, BlockCovariate) else [covariate.column]
-        for name in names:
-            columns[name] = _numbers(table, name, settings.table.name, problems, blanks_allowed=True)
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
 
 
 def _report_rows(

@@ -1,43 +1,18 @@
 """Settings of the cohort: which tables, and what their columns mean."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from pathoml.settings import ConfigPath, Settings
-
-
-class NumericCovariate(Settings):
-    """A number per patient, such as age."""
-
-    kind: Literal["numeric"] = "numeric"
-    column: str = Field(description="Column of the clinical table.")
-
-
-class CategoricalCovariate(Settings):
-    """One of several words per patient, such as sex or grade."""
-
-    kind: Literal["categorical"] = "categorical"
-    column: str = Field(description="Column of the clinical table.")
-
-
-class BlockCovariate(Settings):
-    """Many numeric columns of one kind, such as gene expression, reduced to principal components."""
-
-    kind: Literal["block"] = "block"
-    name: str = Field(description="What to call the block.")
-    columns: str = Field(description="Pattern of the column names, for example '*_rnaseq'.")
-    components: int = Field(32, ge=1, description="Principal components kept, fitted on training patients only.")
-
-
-Covariate = Annotated[NumericCovariate | CategoricalCovariate | BlockCovariate, Field(discriminator="kind")]
+from pathoml.covariates import Covariate
+from pathoml.settings import ConfigPath, DataPath, Settings
 
 
 class CohortSettings(Settings):
     """Which table holds the patients, and what its columns mean."""
 
-    table: ConfigPath = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
+    table: DataPath = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
     patient_id: str = Field("patient_id", description="Column that names the patient.")
     endpoint: str = Field("overall survival", description="What the time runs to; printed in the report.")
     time: str = Field(description="Column with the follow-up time.")
@@ -53,10 +28,14 @@ class CohortSettings(Settings):
 class SlidesSettings(Settings):
     """Which table lists the slides, and where their bags are kept."""
 
-    manifest: ConfigPath = Field(
+    manifest: DataPath = Field(
         description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp."
     )
-    folder: ConfigPath | None = Field(
+    folder: DataPath | None = Field(
         None, description="Folder that paths in the manifest start from; default: the manifest's own."
     )
     bags: ConfigPath = Field(Path("bags"), description="Folder for the feature bags.")
+    required: bool = Field(
+        default=True,
+        description="Whether patients without a slide that could be used are left out; else they enter with their covariates.",
+    )

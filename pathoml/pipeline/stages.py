@@ -24,6 +24,7 @@ from pathoml.fold_fitting import FitPlan
 from pathoml.heatmaps import STYLES
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
+from pathoml.part_shares import shares_of_tested, write_part_shares
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
 from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models
@@ -156,6 +157,7 @@ def train_stage(study: Study, context: StageContext) -> Study:
     )
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
+    write_part_shares(folder.part_shares, shares_of_tested(data, folds, packages, device=context.device))
     first = [fold for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
     joined = join_packages([packages[fold.key] for fold in first])
     ends = cohort_map_ends(study, sorted(_slides_with_bags(study)), first, packages, device=context.device)
@@ -320,7 +322,7 @@ def usable_study(study: Study) -> Study:
         The same study without patients all of whose slides failed.
     """
     present = _slides_with_bags(study)
-    if study.config.slides is None:
+    if study.config.slides is None or not study.config.slides.required:
         return study
     used = [
         patient
@@ -453,11 +455,13 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
         present &= {entry.slide_id for entry in study.entries if entry.path.exists()}
     chosen = []
     for row in extremes.itertuples():
-        entry = next((entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present), None)
+        entry = next(
+            (entry for entry in study.cohort.slides.get(str(row.patient_id), ()) if entry.slide_id in present), None
+        )
         if entry is None:
             continue
         outcome = f"{'event' if row.event else 'censored'} at {row.time_days:.0f} days"
-        slides = len(study.cohort.slides[str(row.patient_id)])
+        slides = len(study.cohort.slides.get(str(row.patient_id), ()))
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
         caption = f"Slide {entry.slide_id}{alone}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
         chosen.append((entry, caption, folds[str(row.fold)]))

@@ -125,7 +125,7 @@ def examine_data(
         problems += of_manifest + (missing_files(entries, name) if slides_needed else [])
         if cohort is not None:
             problems += unknown_patients(entries, set(cohort.patient_id), name)
-            cohort = cohort if problems else join_slides(cohort, entries, name)
+            cohort = cohort if problems else join_slides(cohort, entries, name, required=slides.required)
     return DataReading(cohort, entries, tuple(problems), reading.outcomes_known)
 
 

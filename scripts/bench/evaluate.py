@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from pathoml.cohort import CategoricalCovariate, NumericCovariate
+from pathoml.covariates import CategoricalCovariate, NumericCovariate
 from pathoml.evaluate import Background, EvaluateSettings, evaluate
 from pathoml.predictions import Predictions, join_predictions
 

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from pathoml.cohort import Cohort, CohortSettings, NumericCovariate, read_cohort
+from pathoml.cohort import Cohort, CohortSettings, read_cohort
+from pathoml.covariates import NumericCovariate
 from pathoml.federated.compare import risks_at
 from pathoml.federated.coordinator import run_federation  # noqa: F401 - loaded before the clock of the first run
 from pathoml.federated.plan import Plan
