@@ -1,4 +1,4 @@
-"""Commands of a federation: what the coordinator, the operator and the sites do."""
+"""Commands that put a federation to work over a network: kits, participants, runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,13 +7,10 @@ import typer
 
 from pathoml.cli.terminal import say, show_table
 
-app = typer.Typer(help="Train one model with other hospitals; nothing but the model travels.", no_args_is_help=True)
+app = typer.Typer()
 
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan's YAML file.")]
 KitPath = Annotated[Path, typer.Argument(metavar="KIT", help="Folder of a kit, as `provision` made it.")]
-Patience = Annotated[
-    float, typer.Option(min=0, help="Seconds that slow sites are waited for after a quorum has answered.")
-]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for all sites before beginning with a quorum.")]
 
 
@@ -51,9 +48,9 @@ def join(
 @app.command()
 def start(
     kit: KitPath,
-    background: Annotated[bool, typer.Option("--background", help="Go on when this terminal is closed.")] = False,  # noqa: FBT002 - as typer wants it
-    patience: Patience = 600.0,
     wait: Wait = 60.0,
+    *,
+    background: Annotated[bool, typer.Option("--background", help="Go on when this terminal is closed.")] = False,
 ) -> None:
     """Start what the kit is for: the coordinator, a site, or (operator) the run."""
     from pathoml.federated.flare.kits import Role, read_kit
@@ -62,9 +59,7 @@ def start(
     if participant.role is Role.OPERATOR:
         from pathoml.federated.flare.operating import submit
 
-        say(
-            f"run {submit(participant, patience_s=patience, wait_s=wait)} submitted; `pathoml federate status {kit}` shows it"
-        )
+        say(f"run {submit(participant, wait_s=wait)} submitted; `pathoml federate status {kit}` shows it")
         return
     from pathoml.federated.flare.starting import run, run_in_background
 
@@ -91,12 +86,12 @@ def stop(kit: KitPath) -> None:
 
 
 @app.command()
-def resume(kit: KitPath, patience: Patience = 600.0, wait: Wait = 60.0) -> None:
+def resume(kit: KitPath, wait: Wait = 60.0) -> None:
     """Go on with the run after the coordinator was killed (operator's kit)."""
     from pathoml.federated.flare.kits import read_kit
     from pathoml.federated.flare.operating import resume as resume_run
 
-    say(f"run {resume_run(read_kit(kit), patience_s=patience, wait_s=wait)} goes on after the last whole round")
+    say(f"run {resume_run(read_kit(kit), wait_s=wait)} goes on after the last whole round")
 
 
 @app.command()

@@ -40,13 +40,11 @@ class CoordinatorController(Controller):  # type: ignore[misc] # nvflare has no 
         The plan, as JSON.
     digest : str
         Its hash: what the operator submitted, to be found again after FLARE has read the job.
-    patience_s : float
-        How long sites that live but are slow are waited for once a quorum has answered.
     """
 
-    def __init__(self, plan: str, digest: str, patience_s: float) -> None:
+    def __init__(self, plan: str, digest: str) -> None:
         super().__init__(task_check_period=_LOOKS_EVERY_S)
-        self._text, self._digest, self._patience_s = plan, digest, patience_s
+        self._text, self._digest = plan, digest
         self._exchange: FlareTransport | None = None
 
     def start_controller(self, fl_ctx: Any) -> None:
@@ -90,7 +88,7 @@ class CoordinatorController(Controller):  # type: ignore[misc] # nvflare has no 
         if plan.digest != self._digest:
             raise FederationError(f"plan: its hash is {plan.digest[:12]}, not {self._digest[:12]} as was submitted")
         output = read_kit(Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT))).output_of(plan.digest)
-        self._exchange = FlareTransport(self, plan, fl_ctx, abort_signal, self._patience_s)
+        self._exchange = FlareTransport(self, plan, fl_ctx, abort_signal)
         with _sole_writer(output):
             try:
                 run_federation(plan, self._exchange, output)
@@ -141,20 +139,16 @@ class FlareTransport:
     controller : CoordinatorController
         Through which FLARE is asked.
     plan : Plan
-        Names the sites.
+        Names the sites, and says how long slow ones are waited for.
     fl_ctx : FLContext
         FLARE's context of the run.
     abort_signal : Signal
         Set when the operator stops the run.
-    patience_s : float
-        How long sites that live but are slow are waited for once a quorum has answered.
     """
 
-    def __init__(
-        self, controller: CoordinatorController, plan: "Plan", fl_ctx: Any, abort_signal: Any, patience_s: float
-    ) -> None:
-        self._controller, self._fl_ctx, self._abort, self._patience_s = controller, fl_ctx, abort_signal, patience_s
-        self._sites = tuple(plan.sites)
+    def __init__(self, controller: CoordinatorController, plan: "Plan", fl_ctx: Any, abort_signal: Any) -> None:
+        self._controller, self._fl_ctx, self._abort = controller, fl_ctx, abort_signal
+        self._sites, self._patience_s = tuple(plan.sites), plan.patience_s
         self._said: dict[str, Any] = {}
         self._looked_at = 0.0
 
@@ -173,7 +167,7 @@ class FlareTransport:
         sites : sequence of str
             Who is asked.
         quorum : int
-            So many answers are enough.
+            So many answers are enough; where fewer are asked, none has to answer.
 
         Returns
         -------
@@ -205,6 +199,7 @@ class FlareTransport:
 
     def _wait(self, task: Any, sites: Sequence[str], quorum: int) -> None:
         enough_since: float | None = None
+        needed = quorum if len(sites) >= quorum else 0
         while task.completion_status is None:
             if self._abort.triggered:
                 raise _StoppedError("stopped by the operator")
@@ -214,7 +209,7 @@ class FlareTransport:
             if not missing:
                 return
             self._take_up_rejoined()
-            if len(answered) >= quorum:
+            if len(answered) >= needed:
                 enough_since = time.monotonic() if enough_since is None else enough_since
                 dead = all(self._controller.get_client_disconnect_time(name) is not None for name in missing)
                 if dead or time.monotonic() - enough_since > self._patience_s:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 TASK = "answer"
 _APP = "app"
 _ASKS_EVERY_S = 0.1
-PATIENCE_S = 600.0
-"""How long a living but slow site is waited for once a quorum has answered; a dead one is not."""
 
 
 def job_name(plan_digest: str) -> str:
@@ -32,7 +30,7 @@ def job_name(plan_digest: str) -> str:
     return f"pathoml-{plan_digest[:16]}"
 
 
-def write_job(plan: "Plan", folder: Path, patience_s: float = PATIENCE_S) -> Path:
+def write_job(plan: "Plan", folder: Path) -> Path:
     """Write a plan's job.
 
     Parameters
@@ -41,8 +39,6 @@ def write_job(plan: "Plan", folder: Path, patience_s: float = PATIENCE_S) -> Pat
         What is to be done.
     folder : Path
         In which the job's own folder is made.
-    patience_s : float, optional
-        How long sites that live but are slow are waited for once a quorum has answered.
 
     Returns
     -------
@@ -53,7 +49,7 @@ def write_job(plan: "Plan", folder: Path, patience_s: float = PATIENCE_S) -> Pat
     config = job / _APP / "config"
     make_folder(config)
     write_json(job / "meta.json", _meta(plan))
-    write_json(config / "config_fed_server.json", _server_config(plan, patience_s))
+    write_json(config / "config_fed_server.json", _server_config(plan))
     write_json(config / "config_fed_client.json", _site_config())
     return job
 
@@ -66,9 +62,9 @@ def _meta(plan: "Plan") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _server_config(plan: "Plan", patience_s: float) -> dict[str, Any]:
+def _server_config(plan: "Plan") -> dict[str, Any]:
     """Hold the plan as one text: FLARE takes a mapping that has a `name` for the name of a class."""
-    arguments = {"plan": plan.model_dump_json(), "digest": plan.digest, "patience_s": patience_s}
+    arguments = {"plan": plan.model_dump_json(), "digest": plan.digest}
     return {
         "format_version": 2,
         "server": {"heart_beat_timeout": HEARTBEAT_TIMEOUT_S, "task_request_interval": _ASKS_EVERY_S},

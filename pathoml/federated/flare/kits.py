@@ -143,12 +143,15 @@ def join(kit: Kit, site_yaml: Path) -> None:
     Raises
     ------
     ConfigError
-        If the kit is another participant's, or the file is missing.
+        If the kit is another participant's, or the file is missing, wrong, or another site's.
     """
+    from pathoml.federated.site_settings import read_site
+
     if kit.role is not Role.SITE:
         raise ConfigError(f"{kit.folder}: the kit of the {kit.role}, which has no data; join with the kit of your site")
-    if not site_yaml.is_file():
-        raise ConfigError(f"{site_yaml}: no such file; it describes your site, see docs/federation.md")
+    name = read_site(site_yaml).name
+    if name != kit.name:
+        raise ConfigError(f"{site_yaml}: describes the site {name}, but the kit is that of {kit.name}; which is yours?")
     write_json(kit.folder / _SITE_POINTER, {"site": os.fspath(site_yaml.absolute())})
 
 

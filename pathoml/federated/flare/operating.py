@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pathoml.errors import ConfigError, FederationError
-from pathoml.federated.flare.jobs import PATIENCE_S, job_name, write_job
+from pathoml.federated.flare.jobs import job_name, write_job
 from pathoml.federated.flare.kits import Kit, Role, require_flare
 from pathoml.files import make_folder
 
@@ -53,15 +53,13 @@ class NetworkStatus:
         return bool(self.run) and not _is_over(self.run)
 
 
-def submit(kit: Kit, *, patience_s: float = PATIENCE_S, wait_s: float = 0.0) -> str:
+def submit(kit: Kit, *, wait_s: float = 0.0) -> str:
     """Start the run of a kit's plan; a run that was cut off goes on after its last whole round.
 
     Parameters
     ----------
     kit : Kit
         The operator's.
-    patience_s : float, optional
-        How long sites that live but are slow are waited for once a quorum has answered.
     wait_s : float, optional
         How long to wait until a quorum of sites is there.
 
@@ -80,7 +78,7 @@ def submit(kit: Kit, *, patience_s: float = PATIENCE_S, wait_s: float = 0.0) -> 
     plan = _plan_of(kit)
     jobs = kit.folder / "jobs"
     make_folder(jobs)
-    job = write_job(plan, jobs, patience_s)
+    job = write_job(plan, jobs)
     with _session(kit) as session:
         _wait_for_quorum(session, plan.sites, plan.quorum, wait_s)
         newest = _newest(session, plan.digest)
@@ -91,14 +89,14 @@ def submit(kit: Kit, *, patience_s: float = PATIENCE_S, wait_s: float = 0.0) -> 
         return str(session.submit_job(str(job)))
 
 
-def resume(kit: Kit, *, patience_s: float = PATIENCE_S, wait_s: float = 0.0) -> str:
+def resume(kit: Kit, *, wait_s: float = 0.0) -> str:
     """Go on with the run after the coordinator was killed.
 
     Parameters
     ----------
     kit : Kit
         The operator's.
-    patience_s, wait_s : float, optional
+    wait_s : float, optional
         As for `submit`.
 
     Returns
@@ -107,7 +105,7 @@ def resume(kit: Kit, *, patience_s: float = PATIENCE_S, wait_s: float = 0.0) -> 
         FLARE's number of the new job; what FLARE still takes for running is ended first.
     """
     stop_run(kit)
-    return submit(kit, patience_s=patience_s, wait_s=wait_s)
+    return submit(kit, wait_s=wait_s)
 
 
 def stop_run(kit: Kit) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OPERATOR = "operator@network.invalid"
 _AUTHORITY_DAYS = 3650
+_SERVER = "server"
 _SCRIPTS = ("*.sh", "*.ipynb", "readme.txt")
 
 
@@ -52,7 +53,7 @@ def provision(plan_path: Path, output: Path, authority: Path | None = None) -> l
     kits = [
         Kit(output / "coordinator", Role.COORDINATOR, plan.network.host, "coordinator", plan.digest),
         Kit(output / "operator", Role.OPERATOR, OPERATOR, "coordinator", plan.digest),
-        *(Kit(output / "sites" / site, Role.SITE, site, site, plan.digest) for site in plan.sites),
+        *(Kit(output / "sites" / site, Role.SITE, site, _organisation(site), plan.digest) for site in plan.sites),
     ]
     for kit in kits:
         make_folder(kit.folder.parent)
@@ -62,10 +63,17 @@ def provision(plan_path: Path, output: Path, authority: Path | None = None) -> l
     return kits
 
 
+def _organisation(site: str) -> str:
+    """Return a site's name as FLARE allows an organisation's: without hyphens."""
+    return site.replace("-", "_")
+
+
 def _check(plan: "Plan", output: Path) -> None:
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output}: not empty; kits are made in a new folder (--authority keeps the old keys)")
     host = plan.network.host
+    if any(site.lower() == _SERVER for site in plan.sites):
+        raise ConfigError(f"plan: a site cannot be called {_SERVER}: FLARE calls the coordinator so")
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -101,7 +109,10 @@ def _build(plan: "Plan", keys: Path) -> Path:
     participants = [
         {"name": plan.network.host, "type": "server", "org": "coordinator", "fed_learn_port": plan.network.port},
         {"name": OPERATOR, "type": "admin", "org": "coordinator", "role": OPERATOR_ROLE},
-        *({"name": site, "type": "client", "org": site, "allow_log_streaming": False} for site in plan.sites),
+        *(
+            {"name": site, "type": "client", "org": _organisation(site), "allow_log_streaming": False}
+            for site in plan.sites
+        ),
     ]
     builders = [
         WorkspaceBuilder(["master_template.yml"]), StaticFileBuilder(config_folder="config", scheme="grpc"),

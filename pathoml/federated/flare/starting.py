@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 from pathoml.errors import ConfigError, FederationError
 from pathoml.federated.flare.kits import Kit, Role, require_flare
 from pathoml.files import write_json
-from pathoml.processes import is_running
+from pathoml.processes import ProcessIdentity, this_process
 
 _log = logging.getLogger(__name__)
 _PROCESS_FILE = "process.json"
@@ -98,8 +99,8 @@ def running_process(kit: Kit) -> int | None:
     path = kit.folder / _PROCESS_FILE
     if not path.is_file():
         return None
-    process = int(json.loads(path.read_text(encoding="utf-8"))["process"])
-    return process if is_running(process) else None
+    process = ProcessIdentity(**json.loads(path.read_text(encoding="utf-8")))
+    return process.number if process.has_ended() is False else None
 
 
 def stop(kit: Kit) -> bool:
@@ -125,7 +126,7 @@ def stop(kit: Kit) -> bool:
         return False
     os.kill(process, signal.SIGTERM)
     until = time.monotonic() + 2 * _GRACE_S
-    while is_running(process):
+    while running_process(kit) == process:
         if time.monotonic() > until:
             raise FederationError(f"{kit.name}: process {process} does not end; end it with `kill -9 {process}`")
         time.sleep(_LOOKS_EVERY_S)
@@ -144,7 +145,7 @@ def _refuse_second(kit: Kit) -> None:
 def _process_file(kit: Kit) -> Iterator[None]:
     _refuse_second(kit)
     path = kit.folder / _PROCESS_FILE
-    write_json(path, {"process": os.getpid()})
+    write_json(path, asdict(this_process()))
     try:
         yield
     finally:

@@ -1,14 +1,13 @@
 """Kits and a plan of a small network, for the tests that look at them."""
 
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
 
 from pathoml.federated.flare.kits import Kit, Role
 from pathoml.federated.plan import Plan
-
-PLAN = """\
-sites: [north, south, west]
-quorum: 2
-"""
+from tests.federated.networks import plan_of
 
 
 def kit_at(folder: Path, role: Role = Role.SITE, name: str = "north") -> Kit:
@@ -16,12 +15,15 @@ def kit_at(folder: Path, role: Role = Role.SITE, name: str = "north") -> Kit:
     return Kit(folder, role, name, name, "ab" * 32)
 
 
-def plan_file(folder: Path, text: str = PLAN) -> Path:
+def small_plan(**changes: Any) -> Plan:
+    return plan_of(quorum=2, **changes)
+
+
+def plan_file(folder: Path, **changes: Any) -> Path:
+    """Write the plan of a small network."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "plan.yaml"
-    path.write_text(text)
+    plan = plan_of(**{"quorum": 2, **changes})
+    with path.open("w") as stream:
+        YAML().dump(plan.model_dump(mode="json"), stream)
     return path
-
-
-def small_plan() -> Plan:
-    return Plan(sites=("north", "south", "west"), quorum=2)

@@ -17,7 +17,7 @@ pytest.importorskip("nvflare")
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    return write_job(small_plan(), tmp_path, patience_s=12.5)
+    return write_job(small_plan(), tmp_path)
 
 
 def test_a_job_holds_three_json_files_and_nothing_of_code(job: Path):
@@ -52,7 +52,6 @@ def test_the_plan_survives_flares_reading_of_a_job_letter_by_letter(job: Path):
     assert workflow["path"] == CONTROLLER
     assert Plan.model_validate_json(workflow["args"]["plan"]) == small_plan()
     assert workflow["args"]["digest"] == small_plan().digest
-    assert workflow["args"]["patience_s"] == 12.5
 
 
 def test_a_jobs_name_is_the_plans_hash(job: Path):

@@ -11,6 +11,11 @@ from pathoml.federated.flare.kits import KIT_FILE, Role, join, read_kit, site_ya
 from tests.federated.flare.kits import kit_at
 
 
+def write_site(path: Path, name: str = "north") -> Path:
+    path.write_text(f"name: {name}\ncohort: {{table: cohort.csv, time: days, time_unit: days, event: dead}}\n")
+    return path
+
+
 def test_a_kit_is_read_as_it_was_written(tmp_path: Path):
     kit = kit_at(tmp_path / "kit")
     write_kit(kit)
@@ -19,30 +24,35 @@ def test_a_kit_is_read_as_it_was_written(tmp_path: Path):
 
 def test_a_site_is_found_again_after_joining(tmp_path: Path):
     kit, site = kit_at(tmp_path / "kit"), tmp_path / "site.yaml"
-    site.write_text("device: cpu\n")
+    write_site(site)
     join(kit, site)
     assert site_yaml_of(kit.folder) == site
 
 
 @pytest.mark.parametrize("role", [Role.COORDINATOR, Role.OPERATOR])
 def test_only_sites_join(tmp_path: Path, role: Role):
-    site = tmp_path / "site.yaml"
-    site.write_text("device: cpu\n")
+    site = write_site(tmp_path / "site.yaml")
     with pytest.raises(ConfigError, match=f"the kit of the {role}"):
         join(kit_at(tmp_path / "kit", role), site)
 
 
 def test_a_site_that_has_not_joined_or_lost_its_file_is_told(tmp_path: Path):
     kit, site = kit_at(tmp_path / "kit"), tmp_path / "site.yaml"
-    with pytest.raises(ConfigError, match=r"site\.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"site\.yaml: no such"):
         join(kit, site)
     with pytest.raises(FederationError, match="has not joined"):
         site_yaml_of(kit.folder)
-    site.write_text("device: cpu\n")
+    write_site(site)
     join(kit, site)
     site.unlink()
     with pytest.raises(FederationError, match=re.escape(str(site))):
         site_yaml_of(kit.folder)
+
+
+def test_another_sites_file_is_not_joined(tmp_path: Path):
+    site = write_site(tmp_path / "site.yaml", "south")
+    with pytest.raises(ConfigError, match="describes the site south, but the kit is that of north"):
+        join(kit_at(tmp_path / "kit"), site)
 
 
 def test_what_is_no_kit_is_refused(tmp_path: Path):

@@ -6,7 +6,8 @@ import pytest
 
 from pathoml.errors import ConfigError
 from pathoml.federated.flare.kits import Kit, Role, read_kit
-from tests.federated.flare.kits import PLAN, plan_file, small_plan
+from pathoml.federated.plan import read_plan
+from tests.federated.flare.kits import plan_file, small_plan
 
 pytest.importorskip("nvflare")
 from cryptography import x509
@@ -43,7 +44,7 @@ def test_everybody_gets_a_kit_that_says_whose_it_is(network: Path):
         Kit(network / "operator", Role.OPERATOR, OPERATOR, "coordinator", digest),
         *(Kit(network / "sites" / site, Role.SITE, site, site, digest) for site in ("north", "south", "west")),
     ]
-    assert all(kit.plan_path.read_text() == PLAN for kit in kits)
+    assert all(read_plan(kit.plan_path) == small_plan() for kit in kits)
 
 
 def test_certificates_are_of_the_networks_own_authority_and_of_no_other(network: Path, tmp_path: Path):
@@ -55,9 +56,9 @@ def test_certificates_are_of_the_networks_own_authority_and_of_no_other(network:
 
 
 def test_with_the_earlier_authority_kits_handed_out_before_stay_valid(network: Path, tmp_path: Path):
-    plan = plan_file(tmp_path, PLAN.replace("west]", "west, east]"))
+    plan = plan_file(tmp_path, sites=["north", "south", "west", "far-east"])
     provision(plan, tmp_path / "kits", network / "authority")
-    assert is_signed_by(tmp_path / "kits" / "sites" / "east", network / "coordinator")
+    assert is_signed_by(tmp_path / "kits" / "sites" / "far-east", network / "coordinator")
     assert is_signed_by(network / "sites" / "north", tmp_path / "kits" / "coordinator")
 
 
@@ -91,6 +92,8 @@ def test_kits_are_not_made_over_others_nor_for_an_address(network: Path, tmp_pat
     with pytest.raises(ConfigError, match="not empty"):
         provision(plan_file(tmp_path), network)
     with pytest.raises(ConfigError, match=r"10\.0\.0\.7 is an address"):
-        provision(plan_file(tmp_path, f"{PLAN}network: {{host: 10.0.0.7}}\n"), tmp_path / "kits")
+        provision(plan_file(tmp_path, network={"host": "10.0.0.7"}), tmp_path / "kits")
+    with pytest.raises(ConfigError, match="cannot be called server"):
+        provision(plan_file(tmp_path, sites=["north", "Server"]), tmp_path / "kits")
     with pytest.raises(ConfigError, match="no authority of an earlier provisioning"):
         provision(plan_file(tmp_path), tmp_path / "kits", tmp_path)

@@ -54,7 +54,7 @@ class Network:
 def transport(network: Network, patience_s: float, signal: Signal | None = None) -> FlareTransport:
     engine = SimpleNamespace(sync_clients_from_main_process=lambda: None)
     context = SimpleNamespace(get_engine=lambda: engine)
-    return FlareTransport(network, small_plan(), context, signal or Signal(), patience_s)  # type: ignore[arg-type]
+    return FlareTransport(network, small_plan(patience_s=patience_s), context, signal or Signal())  # type: ignore[arg-type]
 
 
 def test_all_that_live_are_waited_for_even_with_a_quorum():
@@ -78,10 +78,17 @@ def test_the_slow_are_waited_for_no_longer_than_patience_allows():
 
 
 def test_without_a_quorum_even_the_dead_are_waited_for():
-    answers = transport(Network({"north": 0.0, "south": 0.5}, dead=("south", "west")), patience_s=0.0).exchange(
+    answers = transport(Network({"north": 0.0, "south": 0.5}, dead=("south", "west")), patience_s=0.01).exchange(
         REQUEST, SITES, 2
     )
     assert set(answers) == {"north", "south"}
+
+
+def test_the_few_that_are_asked_something_apart_are_waited_for_unless_they_are_dead_or_too_slow():
+    """A coordinator asks sites that were away whether they are back; no quorum can come of them."""
+    assert transport(Network({}, dead=("west",)), patience_s=1e6).exchange(REQUEST, ["west"], 2) == {}
+    assert transport(Network({}), patience_s=0.2).exchange(REQUEST, ["west"], 2) == {}
+    assert set(transport(Network({"west": 0.2}), patience_s=1e6).exchange(REQUEST, ["west"], 2)) == {"west"}
 
 
 def test_a_site_that_fails_is_absent_and_not_waited_for():
@@ -91,7 +98,7 @@ def test_a_site_that_fails_is_absent_and_not_waited_for():
 
 def test_who_is_asked_is_asked_and_nobody_else():
     network = Network({"south": 0.0})
-    assert set(transport(network, patience_s=0.0).exchange(REQUEST, ["south"], 1)) == {"south"}
+    assert set(transport(network, patience_s=0.01).exchange(REQUEST, ["south"], 1)) == {"south"}
     assert network.asked == ["south"]
 
 
