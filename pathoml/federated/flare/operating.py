@@ -11,6 +11,7 @@ from typing import Any
 from pathoml.errors import ConfigError, FederationError
 from pathoml.federated.flare.jobs import job_name, write_job
 from pathoml.federated.flare.kits import Kit, Role, require_flare
+from pathoml.federated.flare.policies import STATS_GROUP
 from pathoml.files import make_folder
 
 _LOGIN_S = 15.0
@@ -249,14 +250,12 @@ def _abort(session: Any, job_id: str) -> None:
 
 
 def _progress(session: Any, job_id: str) -> dict[str, Any]:
-    from nvflare.fuel.flare_api.api_spec import JobNotRunning
-
-    from pathoml.federated.flare.policies import STATS_GROUP
+    from nvflare.fuel.flare_api.api_spec import JobNotFound, JobNotRunning
 
     try:
         said = session.show_stats(job_id, "server")
-    except JobNotRunning:
-        return {}  # ended a moment ago
+    except (JobNotFound, JobNotRunning):
+        return {}  # it is only beginning, or ended a moment ago
     return next((stats[STATS_GROUP] for stats in said.values() if isinstance(stats, dict) and STATS_GROUP in stats), {})
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathoml.errors import ConfigError, FederationError
 from pathoml.federated.flare.kits import Kit, Role, require_flare
 from pathoml.files import write_json
-from pathoml.processes import ProcessIdentity, this_process
+from pathoml.processes import ProcessIdentity, is_running, this_process
 
 _log = logging.getLogger(__name__)
 _PROCESS_FILE = "process.json"
@@ -71,16 +71,23 @@ def run_in_background(kit: Kit) -> int:
         Number of its process; `stop` ends it.
     """
     _refuse_second(kit)
-    command = [sys.executable, "-m", "pathoml", "federate", "start", str(kit.folder)]
-    with (kit.folder / OUTPUT_FILE).open("ab") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    while running_process(kit) != process.pid:
-        if process.poll() is not None:
-            raise FederationError(f"{kit.name}: did not start; {kit.folder / OUTPUT_FILE} says why")
+    output = kit.folder / OUTPUT_FILE
+    process = _spawn([sys.executable, "-m", "pathoml", "federate", "start", str(kit.folder)], output)
+    while running_process(kit) != process:
+        if not is_running(process):
+            raise FederationError(f"{kit.name}: did not start; {output} says why")
         time.sleep(_LOOKS_EVERY_S)
-    return process.pid
+    return process
+
+
+def _spawn(command: list[str], output: Path) -> int:
+    """Start a process that outlives this one and its terminal; return its number."""
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, os.fspath(output), append, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]  # fmt: skip
+    return os.posix_spawn(command[0], command, os.environ, file_actions=files, setsid=True)
 
 
 def running_process(kit: Kit) -> int | None:
