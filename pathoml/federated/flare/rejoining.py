@@ -19,7 +19,8 @@ from nvflare.private.fed.utils.fed_utils import set_message_security_data
 
 _log = logging.getLogger(__name__)
 _LOOKS_EVERY_S = 3.0
-_STARTS_NO_SOONER_THAN_S = 30.0
+_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 600.0
+"""Between two starts at one site; twice as long each time: what fails at once there would fail again."""
 _GONE_FOR_S = 10.0
 """A site seems to have lost the job for a moment when the run ends: so long it must seem so."""
 _ANSWERS_WITHIN_S = 10.0
@@ -32,7 +33,8 @@ class Rejoining(FLComponent):  # type: ignore[misc] # nvflare has no types
 
     def __init__(self) -> None:
         super().__init__()
-        self._started_at: dict[tuple[str, str], float] = {}
+        self._next_start: dict[tuple[str, str], float] = {}
+        self._pauses_s: dict[tuple[str, str], float] = {}
         self._gone_since: dict[tuple[str, str], float] = {}
         self._stopping = threading.Event()
 
@@ -48,9 +50,8 @@ class Rejoining(FLComponent):  # type: ignore[misc] # nvflare has no types
         """
         if event_type == EventType.SYSTEM_START:
             engine = fl_ctx.get_engine()
-            engine.job_runner.update_abnormal_finished_jobs(
-                [], fl_ctx
-            )  # else FLARE calls those of a killed server running
+            # Else FLARE goes on calling the jobs of a killed server running.
+            engine.job_runner.update_abnormal_finished_jobs([], fl_ctx)
             threading.Thread(target=self._watch, args=(engine,), daemon=True).start()
         elif event_type == EventType.SYSTEM_END:
             self._stopping.set()
@@ -66,14 +67,14 @@ class Rejoining(FLComponent):  # type: ignore[misc] # nvflare has no types
     def _look(self, engine: Any, job_id: str) -> None:
         job = engine.job_runner.running_jobs.get(job_id)
         process = engine.run_processes.get(job_id)
-        if job is None or process is None:
+        if job is None or process is None or process.get(RunProcessKey.PROCESS_FINISHED):
             return
         for site in _sites_of(job):
             engine.job_runner.resolve_client_outcome(job_id, site)
         for client in engine.get_clients():
             lives = time.time() - client.last_connect_time < _SIGN_OF_LIFE_S
             if lives and client.name in _sites_of(job) and self._is_gone(engine, client, job_id):
-                self._started_at[job_id, client.name] = time.monotonic()
+                self._put_off(job_id, client.name)
                 _start(engine, job, client, process)
 
     def _is_gone(self, engine: Any, client: Any, job_id: str) -> bool:
@@ -83,8 +84,13 @@ class Rejoining(FLComponent):  # type: ignore[misc] # nvflare has no types
             self._gone_since.pop(key, None)
             return False
         since = self._gone_since.setdefault(key, now)
-        started = self._started_at.get(key, float("-inf"))
-        return now - since >= _GONE_FOR_S and now - started >= _STARTS_NO_SOONER_THAN_S
+        return now - since >= _GONE_FOR_S and now >= self._next_start.get(key, now)
+
+    def _put_off(self, job_id: str, site: str) -> None:
+        key = (job_id, site)
+        pause_s = self._pauses_s.get(key, _PAUSE_S)
+        self._next_start[key] = time.monotonic() + pause_s
+        self._pauses_s[key] = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _sites_of(job: Any) -> set[str]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 from pathoml.errors import ConfigError, FederationError
 from pathoml.federated.flare.kits import Kit, Role, require_flare
