@@ -41,7 +41,12 @@ def test_the_rehearsal_of_the_guide_works_word_for_word(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     try:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         print(done.stdout[-6000:], done.stderr[-3000:])
         assert done.returncode == 0
