@@ -7,6 +7,7 @@ import typer
 
 from pathoml.cli import (
     bag_commands,
+    deployment_commands,
     encoder_commands,
     federate_commands,
     model_commands,
@@ -30,6 +31,7 @@ app.add_typer(view_command.app)
 app.add_typer(slide_commands.app, name="slide")
 app.add_typer(bag_commands.app, name="bags")
 app.add_typer(encoder_commands.app, name="encoders")
+federate_commands.app.add_typer(deployment_commands.app)
 app.add_typer(federate_commands.app, name="federate")
 
 
