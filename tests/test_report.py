@@ -125,26 +125,30 @@ def test_a_caption_cannot_leave_its_attribute(tmp_path: Path, picture: Path) -> 
     assert 'onerror="alert' not in text
 
 
-AGREED, ALONE, NOT = (
-    {"better": b, "by_interval": i, "by_repeats": r} for b, i, r in ((1, 1, 1), (0, 1, None), (0, 0, 0))
-)
+def said(
+    better: int, by_interval: int, by_repeats: int | None, spread: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    low, high = spread or (None, None)
+    return {
+        "better": better, "by_interval": by_interval, "by_repeats": by_repeats, "repeats_low": low, "repeats_high": high
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("difference", "verdict", "values", "sentence"),
     [
         (
-            estimate(0.05, 0.01, 0.09), AGREED, (0.04, 0.06),
-            "0.050 (0.010 to 0.090). The interval excludes 0 and 2 repetitions give +0.040 to +0.060: on these patients the model"
-            " ranks better.",
+            estimate(0.05, 0.01, 0.09), said(1, 1, 1, (0.02, 0.08)), (0.04, 0.06),
+            "0.050 (0.010 to 0.090). The interval excludes 0; over 2 repetitions, refitting counted, 95 % +0.020 to +0.080: on"
+            " these patients the model ranks better.",
         ),
-        (estimate(-0.05, -0.09, -0.01), {"better": -1, "by_interval": -1, "by_repeats": -1}, (-0.05,),
+        (estimate(-0.05, -0.09, -0.01), said(-1, -1, -1), (-0.05,),
          "on these patients the clinical model (Cox) ranks better."),
-        (estimate(0.05, 0.01, 0.09), ALONE, (0.05,), "divided into folds only once"),
-        (estimate(0.05, 0.01, 0.09), {**ALONE, "by_repeats": 0}, (0.1, -0.01), "the repetitions do not agree"),
-        (estimate(0.02, -0.01, 0.05), NOT, (0.02,),
+        (estimate(0.05, 0.01, 0.09), said(0, 1, None), (0.05,), "divided into folds only once"),
+        (estimate(0.05, 0.01, 0.09), said(0, 1, 0, (-0.02, 0.12)), (0.1, -0.01), "the repetitions do not show it"),
+        (estimate(0.02, -0.01, 0.05), said(0, 0, 0), (0.02,),
          "The interval includes 0: these patients do not show that the model ranks better."),
-        (estimate(None), NOT, (), "cannot be computed."),
+        (estimate(None), said(0, 0, 0), (), "cannot be computed."),
     ],
 )  # fmt: skip
 def test_the_verdict_says_no_more_than_interval_and_repetitions(
