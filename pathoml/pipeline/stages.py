@@ -201,7 +201,7 @@ def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[st
 def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, Any]:
     """Fit on shuffled outcomes what is quick to fit, and what the configuration asks for."""
     settings = study.config.evaluate
-    folds = [fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme]
+    folds = [fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme and fold.repeat == 0]
     found = {}
     if settings.permutations:
         found[CLINICAL] = permute_clinical(study, folds)
@@ -209,7 +209,7 @@ def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, 
         data, _ = _training_data(study)
         plan = FitPlan(
             study.config.model, study.config.train, _template(study, data), study.folder.members, context.device,
-            study.config.tune,
+            study.config.tune, baselines=study.config.baselines,
         )  # fmt: skip
         found |= permute_models(
             data, folds, plan, permutations=settings.permute_model, seed=settings.seed

@@ -13,6 +13,7 @@ from pathoml.units import AnyArray, FloatArray, IntArray
 
 _CELLS = 500_000
 """Numbers that a block of draws works on at once: as many as a processor's cache holds."""
+_VANISHED = 1e-200
 _ITERATIONS = 40
 _TOLERANCE = 1e-6
 """A step no longer than this ends the climb: the error of Newton's method after it is about its square."""
@@ -172,7 +173,7 @@ def _derivatives(
     share = weight * np.exp(linear)
     drawn = np.broadcast_to(weight, share.shape)[:, rows.events]
     total = _risk_set(share, rows)
-    counted = (drawn > 0) & (total > 0)
+    counted = (drawn > 0) & (total > _VANISHED)
     safe = np.where(counted, total, 1.0)
     value = np.where(counted, drawn * (linear[:, rows.events] - np.log(safe)), 0.0).sum(axis=1)
     value[((drawn > 0) & ~counted).any(axis=1)] = -np.inf  # so far apart that a risk set vanishes: too long a step
