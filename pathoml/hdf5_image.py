@@ -75,6 +75,7 @@ def _lay_out(file: h5py.File, name: str, array: AnyArray) -> int:
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    layout.set_obj_track_times(False)  # the same numbers give the same file at any hour
     kind, space = h5py.h5t.py_create(array.dtype), h5py.h5s.create_simple(array.shape)
     dataset = h5py.h5d.create(file.id, name.encode("ascii"), kind, space, layout)
     return int(dataset.get_offset())

@@ -1,6 +1,7 @@
 """HDF5 written and read past HDF5 is what HDF5 itself says it is."""
 
 import errno
+import time
 from pathlib import Path
 
 import h5py
@@ -34,6 +35,13 @@ def test_hdf5_reads_what_was_written_past_it(tmp_path: Path, rows: int, columns:
             np.testing.assert_array_equal(file[name][()], array)
         assert file.attrs["text"] == text.encode("ascii")
         assert file.attrs["number"] == 3
+
+
+def test_the_hour_does_not_change_the_file(tmp_path: Path) -> None:
+    for name in "ab":
+        write_hdf5(tmp_path / name, "large", arrays(9, 4), lambda: {"text": np.bytes_("x")})
+        time.sleep(1.1)  # HDF5's clock has seconds
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_attributes_are_asked_for_once_the_large_array_is_on_its_way(tmp_path: Path) -> None:
