@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pathoml.artefacts import QualitySettings, find_ink
+from pathoml.artefacts import Absorption, QualitySettings, find_ink
 from pathoml.slides import open_slide, whole_slide_image
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.artefacts import PEN_COLOURS
@@ -46,7 +46,7 @@ class Found:
 
 
 def find(picture: np.ndarray, mpp: float = MPP, **changes: float) -> Found:
-    ink = find_ink(picture, mpp, QualitySettings())
+    ink = find_ink(Absorption(picture, mpp), QualitySettings())
     return Found(find_tissue(picture, mpp, ClassicalTissueSettings(**changes), ink=ink) & ~ink, ink)
 
 
