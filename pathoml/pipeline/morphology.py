@@ -27,7 +27,7 @@ from pathoml.units import FloatArray, IntArray, RgbImage
 from pathoml.viewer.pyramid import Rectangle, render
 
 _CROP_PX = 96
-_EXAMPLES, _OF_A_SLIDE, _OF_THE_COHORT, _FROM_ONE_SLIDE = 12, 8, 24, 2
+_EXAMPLES, _OF_A_SLIDE, _OF_THE_COHORT, _FROM_ONE_SLIDE = 10, 8, 24, 2
 _GALLERY_SLIDES = 60
 """Those with the highest and the lowest contributions; a page of a thousand slides opens in no browser."""
 

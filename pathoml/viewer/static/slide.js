@@ -65,7 +65,6 @@ async function openScores() {
   view.find = tileFinder(view.scores.tiles);
   const kinds = Object.keys(view.scores.maps);
   byId("map-kind").replaceChildren(...kinds.map((kind) => element("option", { value: kind, textContent: kind })));
-  byId("map-scale").replaceChildren(...Object.keys(view.scores.maps[kinds[0]].scales).map((scale) => element("option", { value: scale, textContent: { raw: "this slide", percentile: "percentile", cohort: "training cohort" }[scale] })));
   view.layer = new MapLayer(root, view.options);
   byId("map-panel").hidden = byId("tiles-panel").hidden = false;
   showMap();
@@ -78,7 +77,18 @@ async function openScores() {
   byId("map-on").addEventListener("change", ({ target }) => (target.checked ? view.map.addLayer(view.layer) : view.map.removeLayer(view.layer)));
 }
 
+const SCALES = { raw: "this slide", percentile: "percentile", cohort: "training cohort" };
+
+// Not every kind of map has every scale: where the one shown last is missing, the slide's own takes its place.
+function offerScales() {
+  const before = byId("map-scale").value || "raw";
+  const offered = Object.keys(view.scores.maps[byId("map-kind").value].scales);
+  byId("map-scale").replaceChildren(...offered.map((scale) => element("option", { value: scale, textContent: SCALES[scale] })));
+  byId("map-scale").value = offered.includes(before) ? before : "raw";
+}
+
 function showMap() {
+  offerScales();
   const [kind, name] = [byId("map-kind").value, byId("map-scale").value];
   const scale = view.scores.maps[kind].scales[name];
   view.layer.show(kind, name, scale);
