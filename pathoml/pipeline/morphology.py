@@ -108,7 +108,8 @@ def _survey(study: Study, context: StageContext) -> list[SurveyedSlide]:
     folds = read_folds(study.folder.folds)
     packages: dict[str, Package] = {}
     surveyed: list[SurveyedSlide] = []
-    tested = [(fold, patient) for fold in folds if fold.scheme == folds[0].scheme for patient in fold.test]
+    first = [fold for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
+    tested = [(fold, patient) for fold in first for patient in fold.test]
     for done, (fold, patient) in enumerate(tested, start=1):
         for entry in study.cohort.slides.get(patient, ()):
             if entry.slide_id not in present:
