@@ -160,7 +160,7 @@ def train_stage(study: Study, context: StageContext) -> Study:
     write_part_shares(folder.part_shares, shares_of_tested(data, folds, packages, device=context.device))
     first = [fold for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
     joined = join_packages([packages[fold.key] for fold in first])
-    ends = cohort_map_ends(study, sorted(_slides_with_bags(study)), first, packages, device=context.device)
+    ends = cohort_map_ends(study, sorted(slides_with_bags(study)), first, packages, device=context.device)
     scale = {"map_ends": ends} if ends else {}
     sought = {"tuned": joined.summary["tuned"]} if config.tune is not None else {}
     save_package(folder.package, replace(joined, summary={**template.summary, **sought, **scale}))
@@ -279,7 +279,7 @@ def report_stage(study: Study) -> Path:
     heatmaps, of_maps = _drawn_heatmaps(folder, training)
     facts = [(name, value) for name, value in cohort_facts(study) if name != "Slides"]
     if study.config.slides is not None:
-        facts.append(("Slides", f"{len(_slides_with_bags(study))} used of {len(study.entries)}"))
+        facts.append(("Slides", f"{len(slides_with_bags(study))} used of {len(study.entries)}"))
     package, folds = load_package(folder.package), read_folds(folder.folds)
     if package.feature_spec is not None:
         summary = package.summary
@@ -321,7 +321,7 @@ def usable_study(study: Study) -> Study:
     Study
         The same study without patients all of whose slides failed.
     """
-    present = _slides_with_bags(study)
+    present = slides_with_bags(study)
     if study.config.slides is None or not study.config.slides.required:
         return study
     used = [
@@ -336,7 +336,7 @@ def _training_data(study: Study) -> tuple[TrainingData, Study]:
     study = usable_study(study)
     features = None
     if study.config.slides is not None:
-        features = load_features(study.cohort, study.config.slides.bags, sorted(_slides_with_bags(study)))
+        features = load_features(study.cohort, study.config.slides.bags, sorted(slides_with_bags(study)))
         imported = is_imported(study.config.encoder)  # such bags were held against the configuration one by one
         if not imported and features.spec.settings_digest != study.config.recipe.digest:
             raise BagMismatchError(
@@ -347,8 +347,24 @@ def _training_data(study: Study) -> tuple[TrainingData, Study]:
     return TrainingData(study.cohort, features, study.config.cohort.covariates), study
 
 
-def _slides_with_bags(study: Study) -> set[str]:
-    """Return the slides that the last extraction left with a bag; the run's own record decides, not what lies about."""
+def slides_with_bags(study: Study) -> set[str]:
+    """Return the slides that the last extraction left with a bag; the run's own record decides, not what lies about.
+
+    Parameters
+    ----------
+    study : Study
+        After extraction.
+
+    Returns
+    -------
+    set of str
+        Their ids; empty for a study without slides.
+
+    Raises
+    ------
+    InputError
+        If slides have not been extracted.
+    """
     if study.config.slides is None:
         return set()
     if not study.folder.slides.is_file():
@@ -450,7 +466,7 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
     extremes = pd.concat(
         [table.head(half), table.tail(study.config.heatmap.slides // 2 if half else 0)]
     ).drop_duplicates("patient_id")
-    present = _slides_with_bags(study)
+    present = slides_with_bags(study)
     if is_imported(study.config.encoder):  # such slides need not exist, and then there is nothing to draw on
         present &= {entry.slide_id for entry in study.entries if entry.path.exists()}
     chosen = []
@@ -481,7 +497,7 @@ def _quality_warnings(study: Study) -> list[str]:
     if study.config.slides is None or not quality_path(study.config.slides.bags).is_file():
         return []
     table = pd.read_csv(quality_path(study.config.slides.bags), dtype={"slide_id": str})
-    used = table[table["slide_id"].isin(_slides_with_bags(study))]
+    used = table[table["slide_id"].isin(slides_with_bags(study))]
     warnings = []
     for flag in WARNED_FLAGS:
         column = used[f"{flag_name(flag)}_share"]
