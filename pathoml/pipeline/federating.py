@@ -11,12 +11,9 @@ from pathoml.errors import CohortError, FederationError, InputError, Problem
 from pathoml.federated.approvals import Approvals
 from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison, compare
-<<<<<<< HEAD
 from pathoml.federated.coordinator import FederationResult, result_to_json, run_federation
-=======
 from pathoml.federated.coordinator import FederationResult, run_federation
 from pathoml.federated.membership import guaranteed_rate
->>>>>>> fa2c96f (Sites look for themselves at what the model tells of who was trained on; the bench of privacy runs the network itself)
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.plan import Plan, RoundsSettings
 from pathoml.federated.privacy_plan import delta_of

