@@ -12,7 +12,6 @@ from pathoml.federated.approvals import Approvals
 from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison, compare
 from pathoml.federated.coordinator import FederationResult, result_to_json, run_federation
-from pathoml.federated.coordinator import FederationResult, run_federation
 from pathoml.federated.membership import guaranteed_rate
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.plan import Plan, RoundsSettings
