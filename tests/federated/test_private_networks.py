@@ -168,10 +168,11 @@ def test_a_killed_coordinator_costs_no_privacy_and_ends_in_the_same_weights(tmp_
 def test_asking_for_more_than_the_plan_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     plan = private_plan({"spare_passes": 0})
     parts = parts_of(plan)
-    run_federation(plan, network(plan, tmp_path, parts), tmp_path / "out")
+    recorder = network(plan, tmp_path, parts)
+    run_federation(plan, recorder, tmp_path / "out")
     before = (tmp_path / "north" / "privacy.json").read_bytes()
     site = site_at(tmp_path / "north", plan, parts["north"])
-    arrays = {"model.covariate_weight": np.zeros(3, np.float32), "model.bias": np.zeros(3, np.float32)}
+    arrays = from_bytes(recorder.asked("train", 2)).arrays
     answer = from_bytes(site.answer(to_bytes(Message("train", plan.digest, 3, arrays))))
     assert answer.code == "LIMIT_OF_SITE"
     assert not answer.arrays
