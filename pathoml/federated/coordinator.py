@@ -94,6 +94,8 @@ def run_federation(
     scores = {} if plan.privacy is not None else network.judge("evaluate", final)
     personal = isinstance(plan.method, RoundsSettings) and plan.method.personal_epochs
     own = network.judge("personal", final) if personal else {}
+    if plan.membership:
+        network.ask(network.message("membership", named(final)), network.ready())
     result = FederationResult(package, scores, own, progress.history)
     write_json(output / "federation.json", result_to_json(plan, result))
     return result

@@ -171,7 +171,7 @@ def allowed_answer(
     return Allowed(arrays, numbers, limit if request.kind == "train" else None)
 
 
-PRIVATE_REQUESTS = frozenset({"join", "setup", "train", "validate", "personal"})
+PRIVATE_REQUESTS = frozenset({"join", "setup", "train", "validate", "personal", "membership"})
 """All that a plan with privacy asks; every other answer would be a sum over patients without noise."""
 
 

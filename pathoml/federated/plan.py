@@ -242,6 +242,10 @@ class Plan(Settings):
     minimum_events: int = Field(10, ge=0, description="Nothing is said of patients with fewer events.")
     update_norm: float = Field(100.0, gt=0, description="A longer update, compared with the model sent, is refused.")
     metrics: tuple[str, ...] = Field(METRICS, description="Numbers that sites may be asked for.")
+    membership: bool = Field(
+        default=False,
+        description="Whether each site looks, for itself alone, at what the final model tells of who was trained on.",
+    )
     privacy: PatientPrivacySettings | None = Field(
         None, description="Differential privacy of patients, added at each site; null: there is none."
     )

@@ -22,6 +22,7 @@ from pathoml.federated.guard import (
 )
 from pathoml.federated.judging import calibration_sums, member_of, pair_sums, risks_of
 from pathoml.federated.linear import linear_terms
+from pathoml.federated.membership_run import Asked, examine_membership
 from pathoml.federated.messages import Message
 from pathoml.federated.patient_fit import patient_losses
 from pathoml.federated.plan import Plan, RoundsSettings
@@ -38,7 +39,7 @@ from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_privacy import SitePrivacy, budget_of
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.federated.training import SiteTraining, settings_of
-from pathoml.files import make_folder, write_bytes
+from pathoml.files import make_folder, write_bytes, write_json
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.objective import Outcome
 from pathoml.mil.patients import select_patients
@@ -113,6 +114,7 @@ class Session:
             "evaluate": self._evaluate,
             "personal": self._personal,
             "calibrate": self._calibrate,
+            "membership": self._membership,
         }
 
     def answer(self, request: Message) -> tuple[Message, Allowed]:
@@ -305,6 +307,17 @@ class Session:
         self._fit(sent, setup)
         smallest = self._context.limits.events_for(self._plan)
         return calibration_sums(member_of(self._plan, setup, sent), self._data, self._plan, smallest)
+
+    def _membership(self, request: Message) -> Answer:
+        """Look, for the site alone, at what the model tells of who was trained on; the answer says nothing of it."""
+        setup, sent, context = self._ready(), models_of(request.arrays), self._context
+        self._fit(sent, setup)
+        private = None if self.privacy is None else self.privacy.training
+        effort = Asked(context.limits.reference_models, private, context.device)
+        found = examine_membership(self._plan, setup, self._data, sent, effort)
+        if context.folder is not None:
+            write_json(context.folder / "membership.json", found)
+        return {}, {}
 
     # Small things.
 

@@ -30,6 +30,10 @@ class LimitsSettings(Settings):
         None, gt=0, description="Most of its patients' privacy that all plans together may spend: a plan with more, or without "
         "differential privacy, is refused. null: no such limit.",
     )  # fmt: skip
+    reference_models: int = Field(
+        0, ge=0, le=1024, multiple_of=2, description="Models that the site trains for itself to see what the network's "
+        "tells of who was trained on; 16 give a first impression, 64 are better.",
+    )  # fmt: skip
     refused_metrics: tuple[str, ...] = Field(
         (), description="Numbers that are never sent, though the plan asks for them."
     )

@@ -12,8 +12,10 @@ from pathoml.federated.approvals import Approvals
 from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison, compare
 from pathoml.federated.coordinator import FederationResult, result_to_json, run_federation
+from pathoml.federated.membership import guaranteed_rate
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.plan import Plan, RoundsSettings
+from pathoml.federated.privacy_plan import delta_of
 from pathoml.federated.simulate import simulate, site_name, split_cohort
 from pathoml.federated.site import Site, site_of
 from pathoml.federated.site_data import SiteData, SiteReading, examine_patients, examine_site, load_site
@@ -55,7 +57,19 @@ def site_facts(settings: SiteSettings, plan: Plan, reading: SiteReading) -> list
     least, fewest = settings.limits.patients_for(plan), settings.limits.events_for(plan)
     facts.append(("Nothing is said of fewer than", f"{least} patients or {fewest} events"))
     facts.append(("Longest update that leaves", f"{settings.limits.norm_for(plan):g}"))
+    facts.append(("Privacy of patients", _privacy_fact(plan, len(data.train))))
     return facts
+
+
+def _privacy_fact(plan: Plan, patients: int) -> str:
+    if plan.privacy is None:
+        return "none: updates leave without noise"
+    delta = delta_of(plan.privacy, patients)
+    bound = guaranteed_rate(0.01, plan.privacy.epsilon, delta)
+    return (
+        f"epsilon {plan.privacy.epsilon:g} at delta {delta:.2g}: an attack that is wrong about 1 % of others finds at most "
+        f"{bound:.0%} of those trained on"
+    )
 
 
 def is_approved(settings: SiteSettings, plan: Plan) -> bool:

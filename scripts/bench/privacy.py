@@ -1,64 +1,84 @@
 """What patients' privacy costs: concordance on Fed-TCGA-BRCA at epsilon 8 and 1, time a patient, and what attacks find.
 
 Six regions of Fed-TCGA-BRCA (folder fed_tcga_brca of PATHOML_TEST_DATA) train one discrete-time model on the clinical table by
-federated averaging, plainly and with patients' privacy, on the same repeated splits. Everything that a plan would fix is fixed
-beforehand (bin edges, centre and scale of age, start at zero), so that nothing but what is counted leaves a site. Step
-size, clip norm and sample rate were chosen on training patients only (--tune).
+federated averaging, plainly and with patients' privacy, on the same repeated splits: 20 % of each region's patients test.
+Centre and scale of age, time bins and the start at zero are the plan's in all three, so that privacy is all that differs.
+Step size and clip norm of each were chosen on training patients of the first split (--tune).
 
 Prints a table and, last, one JSON object; exit code 1 if a figure falls short of its target.
 """
 
 import argparse
-import copy
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from pathoml.cohort import Cohort
-from pathoml.covariates import NumericCovariate, fit_covariates
-from pathoml.federated.accountant import Release, epsilon_of
+from pathoml.covariates import fit_covariates
+from pathoml.federated.accountant import Release
+from pathoml.federated.compare import risks_at
 from pathoml.federated.membership import membership_report, train_references
 from pathoml.federated.patient_fit import patient_fit
-from pathoml.federated.privacy_plan import delta_of, noise_of_plan
+from pathoml.federated.plan import Plan
+from pathoml.federated.preprocessing import given_transform
+from pathoml.federated.privacy_plan import noise_of_plan
 from pathoml.federated.privacy_settings import PatientPrivacySettings
 from pathoml.federated.private_update import PrivateTraining, private_update
+from pathoml.federated.simulate import simulate, site_name, split_cohort
+from pathoml.federated.site_settings import LimitsSettings
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.objective import DiscreteObjective
-from pathoml.mil.patients import Patients
+from pathoml.mil.patients import Patients, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import as_they_are
 from pathoml.mil.settings import AbmilSettings, MeanPoolSettings
 from pathoml.survival import concordance
-from pathoml.train import local_update
+from pathoml.train import follow_up, local_update
 from pathoml.train_settings import DiscreteLossSettings, TrainSettings
-from pathoml.train_state import TrainState, start_state
+from pathoml.train_state import start_state
 
 Figures = dict[str, dict[str, object]]
 
-EDGES_DAYS = np.array([0.0, 730.0, 1460.0, 2920.0, 9000.0])
+EDGES_DAYS = (0.0, 730.0, 1460.0, 2920.0, 9000.0)
 ROUNDS = 20
-PLAIN = TrainSettings(loss=DiscreteLossSettings(), learning_rate=0.03, weight_decay=0.01)
+PUBLIC = LimitsSettings(public_benchmark=True)
+PLAIN = TrainSettings(loss=DiscreteLossSettings(), learning_rate=0.03)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What was chosen for one epsilon."""
+    """What is chosen for one epsilon."""
 
+    optimizer: str
     learning_rate: float
-    clip_norm: float
-    sample_rate: float
+    clip_norm: float = 0.3
+    sample_rate: float = 0.5
 
 
-CHOSEN: Mapping[float, Setting] = {8.0: Setting(0.03, 1.0, 0.5), 1.0: Setting(0.03, 1.0, 0.5)}
-TRIED = [Setting(rate, clip, sample) for clip in (0.3, 1.0) for sample in (1.0, 0.5) for rate in (0.001, 0.003, 0.01)]
+CHOSEN: Mapping[float | None, Setting] = {
+    None: Setting("adamw", 0.03), 8.0: Setting("adamw", 0.003), 1.0: Setting("adamw", 0.001),
+}  # fmt: skip
+TRIED: Mapping[float | None, list[Setting]] = {
+    None: [Setting("adamw", rate) for rate in (0.01, 0.03, 0.1)] + [Setting("sgd", rate) for rate in (0.1, 0.3, 1.0)],
+    8.0: [
+        *(Setting("adamw", rate) for rate in (0.003, 0.01)),
+        *(Setting("sgd", rate, clip) for rate in (0.3, 1.0) for clip in (0.3, 1.0)),
+    ],
+    1.0: [
+        *(Setting("adamw", rate) for rate in (0.001, 0.003)),
+        *(Setting("sgd", rate, clip) for rate in (0.1, 0.3) for clip in (0.3, 1.0)),
+    ],
+}  # fmt: skip
 
 
 def read_brca() -> Cohort:
@@ -70,111 +90,111 @@ def read_brca() -> Cohort:
     region = dict(zip(centres["TSS Code"], centres["Region"], strict=True))
     known = set(pd.read_csv(folder / "train_test_split.csv")["pid"])
     table = table[table["pid"].isin(known) & (table["T"] > 0)].reset_index(drop=True)
-    site = np.array([region[name.split("-")[1]] for name in table["pid"]])
-    design = table.drop(columns=["pid", "E", "T"]).astype(float)
-    design["age_at_index"] = (design["age_at_index"] - 58) / 13
+    site = np.array([site_name(region[name.split("-")[1]]) for name in table["pid"]])
     return Cohort(
         table["pid"].to_numpy(), table["T"].to_numpy(dtype=np.float64), table["E"].to_numpy().astype(np.int64), site,
-        design, "overall survival",
+        table.drop(columns=["pid", "E", "T"]).astype(float), "overall survival",
     )  # fmt: skip
 
 
-def ready(cohort: Cohort, rows: np.ndarray, settings: TrainSettings) -> TrainingPatients:
-    covariates = cohort.covariates.iloc[rows].reset_index(drop=True)
-    unit = fit_covariates(tuple(NumericCovariate(column=name) for name in covariates), plus_and_minus_one(covariates))
-    return TrainingPatients(
-        Patients(tuple(cohort.patient_id[rows]), None, covariates), cohort, None, unit, settings, "cpu"
-    )
+def plan_of(cohort: Cohort, epsilon: float | None, setting: Setting, seed: int) -> Plan:
+    sites = sorted(set(cohort.site.tolist()))
+    covariates: list[dict[str, Any]] = [
+        {
+            "kind": "numeric",
+            "column": name,
+            **({"mean": 58, "scale": 13} if name == "age_at_index" else {"mean": 0, "scale": 1}),
+        }
+        for name in cohort.covariates
+    ]
+    plan: dict[str, Any] = {
+        "name": "brca", "sites": sites, "quorum": len(sites), "endpoint": "overall survival", "horizon_days": EDGES_DAYS[-1],
+        "covariates": covariates, "bins": {"kind": "fixed", "edges_days": EDGES_DAYS}, "validation_share": 0.0,
+        "train": {
+            "loss": {"kind": "discrete"}, "optimizer": setting.optimizer, "learning_rate": setting.learning_rate, "seed": seed,
+            # A plain pass takes as many steps as one with privacy takes on average.
+            "batch_patients": None if epsilon is not None or setting.sample_rate == 1 else 75,
+        },
+        "method": {"kind": "rounds", "rounds": ROUNDS, "weight": "patients", "start": "zero", "aggregation": {"kind": "fedavg"}},
+        "minimum_patients": 1, "minimum_events": 0, "seed": seed,
+    }  # fmt: skip
+    if epsilon is not None:
+        plan["privacy"] = {
+            "epsilon": epsilon, "clip_norm": setting.clip_norm, "sample_rate": setting.sample_rate, "spare_passes": 0,
+        }  # fmt: skip
+    return Plan.model_validate(plan)
 
 
-def plus_and_minus_one(covariates: pd.DataFrame) -> pd.DataFrame:
-    """Make a table of mean 0 and deviation 1, so that the transform fitted on it changes nothing and depends on no patient."""
-    return pd.DataFrame([[1.0] * covariates.shape[1], [-1.0] * covariates.shape[1]], columns=covariates.columns)
+def federate(
+    cohort: Cohort, is_test: np.ndarray, epsilon: float | None, setting: Setting, seed: int
+) -> tuple[float, float]:
+    """Return the concordance on all test patients, and the epsilon that the site that spent most has spent."""
+    plan = plan_of(cohort, epsilon, setting, seed)
+    parts = split_cohort(cohort, None, plan, is_test)
+    with tempfile.TemporaryDirectory() as folder:
+        result = simulate(plan, parts, Path(folder), limits=PUBLIC)
+    risk = np.concatenate([risks_at(result.package, plan, one) for one in parts.values()])
+    outcome = [follow_up(one.cohort, one.test) for one in parts.values()]
+    time_days, event = (np.concatenate([one[k] for one in outcome]) for k in (0, 1))
+    return concordance(time_days, event, risk), result.history[-1].get("epsilon", 0.0)
 
 
-def fresh(columns: int, seed: int) -> PrognosisModel:
-    torch.manual_seed(seed)
-    model = PrognosisModel(MeanPoolSettings(), ModelShape(0, columns, len(EDGES_DAYS) - 1))
-    model.bias.requires_grad_()
-    with torch.no_grad():
-        model.bias.fill_(-3.0)
-    return model
-
-
-def spend_nothing(release: Release) -> None:
-    """Let it out; the bench counts itself."""
-
-
-def private_training(setting: Setting, epsilon: float, patients: int) -> tuple[PrivateTraining, float]:
-    settings = PatientPrivacySettings(epsilon=epsilon, clip_norm=setting.clip_norm, sample_rate=setting.sample_rate)
-    noise = noise_of_plan(settings, patients, ROUNDS, 0)
-    spent: list[Release] = []
-    training = PrivateTraining(
-        setting.clip_norm, noise, setting.sample_rate, settings.loss_bound, settings.loss_noise * noise, spent.append
-    )
-    return training, delta_of(settings, patients)
-
-
-def federate(cohort: Cohort, train: np.ndarray, epsilon: float | None, setting: Setting, seed: int) -> PrognosisModel:
-    """Average after each round, weighted by patients; each site keeps its own optimiser."""
-    objective = DiscreteObjective(EDGES_DAYS, DiscreteLossSettings())
-    settings = PLAIN.model_copy(update={"learning_rate": setting.learning_rate})
-    shared = fresh(cohort.covariates.shape[1], seed)
-    sites = [train[cohort.site[train] == name] for name in np.unique(cohort.site)]
-    patients = [ready(cohort, rows, settings) for rows in sites]
-    states = [start_state(copy.deepcopy(shared), settings) for _ in sites]
-    for _ in range(ROUNDS):
-        for one, state in zip(patients, states, strict=True):
-            state.model.load_state_dict(shared.state_dict())
-            if epsilon is None:
-                for _ in range(max(1, round(1 / setting.sample_rate))):
-                    local_update(state, one, objective, settings)
-            else:
-                private_update(state, one, objective, settings, private_training(setting, epsilon, len(one))[0])
-        shared.load_state_dict(averaged(states, [len(rows) for rows in sites]))
-    return shared.eval()
-
-
-def averaged(states: list[TrainState], weights: list[int]) -> dict[str, torch.Tensor]:
-    every = [state.model.state_dict() for state in states]
-    return {
-        name: sum(
-            (one[name] * (weight / sum(weights)) for one, weight in zip(every, weights, strict=True)), start=0 * value
-        )
-        for name, value in every[0].items()
-    }
-
-
-def split(cohort: Cohort, rows: np.ndarray, seed: int, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """Train and test rows, a share of each region's patients with and without event."""
-    rng, test = np.random.default_rng(seed), []
+def drawn_test(cohort: Cohort, seed: int, share: float) -> np.ndarray:
+    """Mark a share of each region's patients, with and without event."""
+    rng, test = np.random.default_rng(seed), np.zeros(len(cohort.patient_id), dtype=bool)
     for site in np.unique(cohort.site):
         for event in (0, 1):
-            group = rows[(cohort.site[rows] == site) & (cohort.event[rows] == event)]
-            test.append(rng.permutation(group)[: round(share * len(group))])
-    chosen = np.concatenate(test)
-    return np.setdiff1d(rows, chosen), np.sort(chosen)
+            group = np.flatnonzero((cohort.site == site) & (cohort.event == event))
+            test[rng.permutation(group)[: round(share * len(group))]] = True
+    return test
 
 
-def score(model: PrognosisModel, cohort: Cohort, rows: np.ndarray) -> float:
-    objective = DiscreteObjective(EDGES_DAYS, DiscreteLossSettings())
-    (part,) = ready(cohort, rows, PLAIN).parts()
-    with torch.no_grad():
-        logits = model(part.tiles, part.covariates).logits.numpy().astype(np.float64)
-    return concordance(cohort.time_days[rows], cohort.event[rows], objective.risk(logits))
+def rows_of(cohort: Cohort, rows: np.ndarray) -> Cohort:
+    return Cohort(
+        cohort.patient_id[rows], cohort.time_days[rows], cohort.event[rows], cohort.site[rows],
+        cohort.covariates.iloc[rows].reset_index(drop=True), cohort.endpoint,
+    )  # fmt: skip
 
 
 def tune(splits: int) -> None:
-    """Concordance on inner test patients, drawn from training patients of the first split alone."""
+    """Print concordances on inner test patients, drawn from the training patients of the first split alone."""
     cohort = read_brca()
-    outer, _ = split(cohort, np.arange(len(cohort.patient_id)), 0)
-    for epsilon in (1.0, None, 8.0):
-        for setting in TRIED:
-            found = []
-            for seed in range(splits):
-                train, test = split(cohort, outer, 1000 + seed, 0.25)
-                found.append(score(federate(cohort, train, epsilon, setting, seed), cohort, test))
+    inner = rows_of(cohort, np.flatnonzero(~drawn_test(cohort, 0, 0.2)))
+    for epsilon, settings in TRIED.items():
+        for setting in settings:
+            found = [
+                federate(inner, drawn_test(inner, 1000 + seed, 0.25), epsilon, setting, seed)[0]
+                for seed in range(splits)
+            ]
             print(f"epsilon {epsilon}: {setting}: {np.mean(found):.3f} +- {np.std(found):.3f}", flush=True)
+
+
+def cost(figures: Figures, splits: int) -> None:
+    cohort = read_brca()
+    sizes = {str(name): int((cohort.site == name).sum()) for name in np.unique(cohort.site)}
+    print(f"{len(cohort.patient_id)} patients, {int(cohort.event.sum())} events, {sizes}")
+    found: dict[float | None, list[float]] = {None: [], 8.0: [], 1.0: []}
+    spent = {8.0: 0.0, 1.0: 0.0}
+    for seed in range(splits):
+        is_test = drawn_test(cohort, seed, 0.2)
+        for epsilon, values in found.items():
+            value, used = federate(cohort, is_test, epsilon, CHOSEN[epsilon], seed)
+            values.append(value)
+            if epsilon is not None:
+                spent[epsilon] = max(spent[epsilon], used)
+        print(f"split {seed}: " + ", ".join(f"{name}: {values[-1]:.3f}" for name, values in found.items()), flush=True)
+    plain = np.array(found[None])
+    for epsilon in (8.0, 1.0):
+        lost = plain - np.array(found[epsilon])
+        print(
+            f"concordance plain {plain.mean():.3f} (sd over splits {plain.std():.3f}), epsilon {epsilon:g} "
+            f"{np.mean(found[epsilon]):.3f} ({np.std(found[epsilon]):.3f}); paired loss {lost.mean():.3f} (sd {lost.std():.3f})"
+        )
+        # A price, not a target: it is for the hospitals to say what privacy is worth to them.
+        name = f"Fed-TCGA-BRCA: concordance lost at epsilon {epsilon:g}"
+        figures[name] = {"value": float(f"{lost.mean():.4g}"), "target": None, "ok": None}
+        judge(figures, f"Fed-TCGA-BRCA: most that a site spent of epsilon {epsilon:g}", spent[epsilon], epsilon)
+    judge(figures, "Fed-TCGA-BRCA: concordance of the plain federated model", float(plain.mean()), 0.68, at_least=True)
 
 
 def judge(figures: Figures, name: str, value: float, target: float, *, at_least: bool = False) -> None:
@@ -183,46 +203,8 @@ def judge(figures: Figures, name: str, value: float, target: float, *, at_least:
     print(f"{name:<78} {value:>9.3f} (target {target}) {'ok' if ok else 'SHORT'}", flush=True)
 
 
-def cost(figures: Figures, splits: int) -> None:
-    cohort = read_brca()
-    everyone = np.arange(len(cohort.patient_id))
-    sizes = {name: int((cohort.site == name).sum()) for name in np.unique(cohort.site)}
-    print(f"{len(everyone)} patients, {int(cohort.event.sum())} events, {sizes}")
-    found: dict[float | None, list[float]] = {None: [], 8.0: [], 1.0: []}
-    for seed in range(splits):
-        train, test = split(cohort, everyone, seed)
-        for epsilon, values in found.items():
-            setting = CHOSEN[8.0 if epsilon is None else epsilon]
-            values.append(score(federate(cohort, train, epsilon, setting, seed), cohort, test))
-        print(f"split {seed}: " + ", ".join(f"{name}: {values[-1]:.3f}" for name, values in found.items()), flush=True)
-    for epsilon, target in ((8.0, 0.03), (1.0, 0.12)):
-        lost = np.array(found[None]) - np.array(found[epsilon])
-        print(
-            f"concordance plain {np.mean(found[None]):.3f} (sd {np.std(found[None]):.3f}), epsilon {epsilon:g} "
-            f"{np.mean(found[epsilon]):.3f} (sd {np.std(found[epsilon]):.3f}); paired loss {lost.mean():.3f} (sd {lost.std():.3f})"
-        )
-        judge(figures, f"Fed-TCGA-BRCA: concordance lost at epsilon {epsilon:g}", float(lost.mean()), target)
-    judge(
-        figures,
-        "Fed-TCGA-BRCA: concordance of the plain federated model",
-        float(np.mean(found[None])),
-        0.68,
-        at_least=True,
-    )
-    judge(figures, "largest epsilon that a site spent of 8", largest_spent(cohort, everyone), 8.0)
-
-
-def largest_spent(cohort: Cohort, rows: np.ndarray) -> float:
-    """Count what a whole plan costs from the releases themselves."""
-    spent = []
-    for name in np.unique(cohort.site):
-        patients = int((cohort.site[rows] == name).sum())
-        training, delta = private_training(CHOSEN[8.0], 8.0, patients)
-        noise = (training.noise_multiplier**-2 + training.loss_noise_multiplier**-2) ** -0.5
-        spent.append(
-            epsilon_of([Release(training.sample_rate, noise, ROUNDS * round(1 / training.sample_rate))], delta)
-        )
-    return max(spent)
+def let_out(release: Release) -> None:
+    """Count nothing: the benchmark knows what it lets out."""
 
 
 def pace(figures: Figures) -> None:
@@ -237,9 +219,9 @@ def pace(figures: Figures) -> None:
         Patients(tuple(cohort.patient_id), bags, cohort.covariates), cohort, as_they_are(32),
         fit_covariates((), cohort.covariates), PLAIN, "cpu",
     )  # fmt: skip
-    objective = DiscreteObjective(EDGES_DAYS, DiscreteLossSettings())
+    objective = DiscreteObjective(np.array(EDGES_DAYS), DiscreteLossSettings())
     state = start_state(PrognosisModel(AbmilSettings(), ModelShape(32, 0, 4)), PLAIN)
-    privacy = PrivateTraining(1.0, 1.0, 1.0, 5.0, 4.0, spend_nothing)
+    privacy = PrivateTraining(1.0, 1.0, 1.0, 5.0, 4.0, let_out)
     times: dict[str, list[float]] = {"plain": [], "private": []}
     for _ in range(7):
         for name, work in (
@@ -255,35 +237,49 @@ def pace(figures: Figures) -> None:
 
 
 def attacks(figures: Figures) -> None:
-    """Membership attacks on the largest region's own model, trained long: plainly, and with epsilon 1."""
-    cohort = read_brca()
-    names, counts = np.unique(cohort.site, return_counts=True)
-    rows = np.flatnonzero(cohort.site == names[counts.argmax()])
-    objective = DiscreteObjective(EDGES_DAYS, DiscreteLossSettings())
-    everyone = ready(cohort, rows, PLAIN)
-    rng = np.random.default_rng(0)
-    member = np.isin(np.arange(len(rows)), rng.permutation(len(rows))[: len(rows) // 2])
+    """Attack the largest region's own model: trained long and plainly, and with epsilon 1."""
+    whole = read_brca()
+    names, counts = np.unique(whole.site, return_counts=True)
+    cohort = rows_of(whole, np.flatnonzero(whole.site == names[counts.argmax()]))
+    objective = DiscreteObjective(np.array(EDGES_DAYS), DiscreteLossSettings())
+    plan = plan_of(cohort, None, CHOSEN[1.0], 0)
+    transform, count = given_transform(plan), len(cohort.patient_id)
+
+    def ready(rows: np.ndarray) -> TrainingPatients:
+        chosen = select_patients(cohort, None, tuple(cohort.patient_id[rows]))
+        return TrainingPatients(chosen, cohort, None, transform, PLAIN, "cpu")
+
+    everyone = ready(np.arange(count))
+    member = np.isin(np.arange(count), np.random.default_rng(0).permutation(count)[: count // 2])
     auc = {}
     for epsilon in (None, 1.0):
+        settings = TrainSettings(
+            loss=DiscreteLossSettings(), learning_rate=0.03 if epsilon is None else 0.003, weight_decay=0
+        )
 
-        def fit(chosen: np.ndarray, seed: int, epsilon: float | None = epsilon) -> np.ndarray:
-            settings = PLAIN.model_copy(update={"weight_decay": 0.0})
-            state = start_state(fresh(cohort.covariates.shape[1], seed), settings)
-            patients = ready(cohort, rows[chosen], settings)
-            for _ in range(200 if epsilon is None else ROUNDS):
-                if epsilon is None:
+        def fit(
+            rows: np.ndarray, seed: int, epsilon: float | None = epsilon, settings: TrainSettings = settings
+        ) -> np.ndarray:
+            torch.manual_seed(seed)
+            model = PrognosisModel(MeanPoolSettings(), ModelShape(0, len(transform.names), objective.out))
+            model.bias.requires_grad_()
+            state, patients = start_state(model, settings), ready(rows)
+            if epsilon is None:
+                for _ in range(300):
                     local_update(state, patients, objective, settings)
-                else:
-                    private_update(
-                        state, patients, objective, settings, private_training(CHOSEN[1.0], epsilon, len(patients))[0]
-                    )
-            return patient_fit(state.model, everyone, objective, settings)
+            else:
+                privacy = PatientPrivacySettings(epsilon=epsilon, clip_norm=0.3, sample_rate=0.5, spare_passes=0)
+                noise = noise_of_plan(privacy, len(rows), ROUNDS, 0)
+                training = PrivateTraining(0.3, noise, 0.5, privacy.loss_bound, privacy.loss_noise * noise, let_out)
+                for _ in range(ROUNDS):
+                    private_update(state, patients, objective, settings, training)
+            return patient_fit(model, everyone, objective, settings)
 
-        report = membership_report(fit(np.flatnonzero(member), 99), member, train_references(fit, len(rows), 32, 1))
+        report = membership_report(fit(np.flatnonzero(member), 99), member, train_references(fit, count, 32, 1))
         print(f"\nmembership, {names[counts.argmax()]}, {'plain' if epsilon is None else f'epsilon {epsilon:g}'}:")
         print(*report.sentences(), sep="\n")
         auc[epsilon] = report.attacks[1].auc
-    judge(figures, "membership attack on the plain model: AUC", auc[None], 0.55, at_least=True)
+    judge(figures, "membership attack on the plain model: AUC", auc[None], 0.6, at_least=True)
     judge(figures, "membership attack on the model with epsilon 1: AUC", auc[1.0], 0.58)
 
 

@@ -168,10 +168,11 @@ def test_a_killed_coordinator_costs_no_privacy_and_ends_in_the_same_weights(tmp_
 def test_asking_for_more_than_the_plan_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     plan = private_plan({"spare_passes": 0})
     parts = parts_of(plan)
-    run_federation(plan, network(plan, tmp_path, parts), tmp_path / "out")
+    recorder = network(plan, tmp_path, parts)
+    run_federation(plan, recorder, tmp_path / "out")
     before = (tmp_path / "north" / "privacy.json").read_bytes()
     site = site_at(tmp_path / "north", plan, parts["north"])
-    arrays = {"model.covariate_weight": np.zeros(3, np.float32), "model.bias": np.zeros(3, np.float32)}
+    arrays = from_bytes(recorder.asked("train", 2)).arrays
     answer = from_bytes(site.answer(to_bytes(Message("train", plan.digest, 3, arrays))))
     assert answer.code == "LIMIT_OF_SITE"
     assert not answer.arrays
@@ -278,3 +279,27 @@ def test_numbers_of_a_plan_are_given_whole(tmp_path: Path) -> None:
     )
     fitted = simulate(plan, parts_of(plan), tmp_path).package.members[0].covariates.parts[0]
     assert (fitted.mean, fitted.scale, fitted.fill) == (50, 10, 50)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_each_site_looks_for_itself_at_what_the_model_tells(tmp_path: Path, private: bool) -> None:
+    plan = private_plan(membership=True) if private else plan_of(membership=True)
+    limits = LimitsSettings(reference_models=4)
+    members = {name: site_at(tmp_path / name, plan, data, limits) for name, data in parts_of(plan).items()}
+    recorder = Recorder(members)
+    run_federation(plan, recorder, tmp_path / "out")
+    answers = [one for _, content in recorder.left if (one := from_bytes(content)).kind == "membership"]
+    assert len(answers) == 3
+    assert not any(one.arrays or one.numbers or one.code for one in answers), "nothing of it leaves"
+    for name, data in parts_of(plan).items():
+        found = json.loads((tmp_path / name / "state" / plan.digest[:16] / "membership.json").read_text())
+        assert len(found["attacks"]) == 2
+        assert (
+            f"({len(data.train)} patients trained on, {len(data.validation) + len(data.test)} not)"
+            in found["sentences"][0]
+        )
+        assert set(found["most_exposed"]) <= set(data.train)
+        assert len(found["most_exposed"]) == 10
+    if private:
+        rows = json.loads((tmp_path / "north" / "privacy.json").read_text())["releases"]
+        assert [row["times"] for row in rows] == [24], "models that never leave cost nothing"
