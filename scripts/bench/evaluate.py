@@ -62,14 +62,15 @@ def main() -> int:
     evaluation["schemes"]["kfold"]["permutation"] = {"clinical": permuted(background, given)}
     evaluated, on_cpu = time.perf_counter() - started, time.process_time() - spent
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.process_time()
         page = Page("Benchmark", "overall survival", [], [], evaluation, [], [], "")
         write_report(Path(folder) / "report.html", page)
-        reported = time.perf_counter() - started
+        reported, report_on_cpu = time.perf_counter() - started, time.process_time() - spent
     figures = {
         f"every measure, {BOOTSTRAPS} bootstraps, {PATIENTS} patients, 2 models, s": (evaluated, 20.0),
         "the same, CPU s over two cores": (on_cpu / 2, 20.0),
         "report, s": (reported, 5.0),
+        "report, CPU s": (report_on_cpu, 5.0),
     }
     found = {
         name: {"value": round(value, 2), "target": target, "ok": value <= target}
