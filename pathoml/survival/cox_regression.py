@@ -172,7 +172,7 @@ def _derivatives(
     share = weight * np.exp(linear)
     drawn = np.broadcast_to(weight, share.shape)[:, rows.events]
     total = _risk_set(share, rows)
-    counted = (drawn > 0) & (total > 0)
+    counted = (drawn > 0) & (total > 1e-290)  # a sum whose inverse is no number counts as none
     safe = np.where(counted, total, 1.0)
     value = np.where(counted, drawn * (linear[:, rows.events] - np.log(safe)), 0.0).sum(axis=1)
     value[((drawn > 0) & ~counted).any(axis=1)] = -np.inf  # so far apart that a risk set vanishes: too long a step
