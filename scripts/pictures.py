@@ -36,15 +36,16 @@ def take_pictures(page: Page, address: str, folder: Path, size: str) -> None:
     page.goto(address)
     page.wait_for_selector("tbody tr")
     page.wait_for_load_state("networkidle")
-    page.screenshot(path=folder / f"viewer_list_{size}.png")
+    picture = {"type": "jpeg", "quality": 82}
+    page.screenshot(path=folder / f"viewer_list_{size}.jpg", **picture)
     page.locator("tbody tr").first.click()
     page.wait_for_selector("#tiles img")
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(600)
-    page.screenshot(path=folder / f"viewer_slide_{size}.png")
+    page.screenshot(path=folder / f"viewer_slide_{size}.jpg", **picture)
     page.keyboard.press("n")
     page.wait_for_timeout(1200)
-    page.screenshot(path=folder / f"viewer_tile_{size}.png")
+    page.screenshot(path=folder / f"viewer_tile_{size}.jpg", **picture)
 
 
 def main() -> int:

@@ -13,11 +13,20 @@ OPTIONAL = {
     "optuna": "pathoml/tuning.py",
     "mlflow": "pathoml/tracking.py",
     "opacus": "pathoml/federated/accountant.py",
+<<<<<<< HEAD
     "nvflare": "pathoml/federated/flare",
+=======
+    "anywidget": "pathoml/viewer/inline.py",
+    "traitlets": "pathoml/viewer/inline.py",
+>>>>>>> viewer
 }
 """Packages of extras, and where they are used: one file, or a folder of which nothing is imported with pathoml."""
 LOADED_BY_FLARE = {"controller.py", "executor.py", "rejoining.py"}
 """Modules that FLARE finds by the name of their class: it is there already when they are imported."""
+
+SERVER = {"starlette", "uvicorn", "anyio"}
+"""Of the extra `viewer`: used at the top of the modules that answer the browser, which nothing else loads at its top."""
+SERVER_MODULES = {"guard", "app", "serving"}
 
 
 def imported() -> set[str]:
@@ -47,7 +56,18 @@ def test_every_import_belongs_to_a_package_named_in_the_dependencies():
     homes = importlib.metadata.packages_distributions()
     strangers = [
         name
-        for name in sorted(imported() - set(OPTIONAL))
+        for name in sorted(imported() - set(OPTIONAL) - SERVER)
         if not {home.lower().replace("_", "-") for home in homes.get(name, [])} & declared
     ]
     assert strangers == []
+
+
+def test_the_viewers_server_is_loaded_by_its_own_modules_alone():
+    for path in (ROOT / "pathoml").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        own = path.parent.name == "viewer" and path.stem in SERVER_MODULES
+        if re.search(rf"^\s*(import|from) ({'|'.join(SERVER)})\b", text, flags=re.MULTILINE):
+            assert own, path
+        if not own:
+            loads = rf"^from pathoml\.viewer(\.| import )({'|'.join(SERVER_MODULES)})\b"
+            assert not re.search(loads, text, flags=re.MULTILINE), path

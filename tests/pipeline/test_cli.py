@@ -26,6 +26,7 @@ def pathoml(*arguments: str, folder: Path | None = None) -> "subprocess.Complete
     "command",
     ["", "demo", "doctor", "check", "plan", "run", "extract", "train", "evaluate", "report", "predict", "heatmap", "slide info",
      "slide thumbnail", "slide regions",
+     "view", "morphology",
      "bags inspect", "bags verify", "bags export", "bags import", "encoders list", "encoders show", "encoders verify"],
 )  # fmt: skip
 def test_help_of_every_command_is_there(command: str):
