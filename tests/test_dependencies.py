@@ -13,12 +13,9 @@ OPTIONAL = {
     "optuna": "pathoml/tuning.py",
     "mlflow": "pathoml/tracking.py",
     "opacus": "pathoml/federated/accountant.py",
-<<<<<<< HEAD
     "nvflare": "pathoml/federated/flare",
-=======
     "anywidget": "pathoml/viewer/inline.py",
     "traitlets": "pathoml/viewer/inline.py",
->>>>>>> viewer
 }
 """Packages of extras, and where they are used: one file, or a folder of which nothing is imported with pathoml."""
 LOADED_BY_FLARE = {"controller.py", "executor.py", "rejoining.py"}
