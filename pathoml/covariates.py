@@ -1,7 +1,7 @@
 """Covariates -> the numbers a model takes: filled, scaled, coded and reduced as fitted on training patients only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pathoml.cohort import BlockCovariate, CategoricalCovariate, Covariate, NumericCovariate
+from pathoml.cohort import BlockCovariate, CategoricalCovariate, Covariate, NumericCovariate, patients_digest
 from pathoml.errors import PackageError
 from pathoml.tables import is_missing
 from pathoml.units import BoolArray, FloatArray
@@ -178,9 +178,13 @@ class CovariateTransform:
     ----------
     parts : tuple of FittedNumeric, FittedCategorical or FittedBlock
         In the order of the configuration.
+    fitted_on : str, optional
+        `pathoml.cohort.patients_digest` of the patients that it was fitted on. It stays in the run folder: a transform that
+        is read from a package does not know it.
     """
 
     parts: tuple[Fitted, ...]
+    fitted_on: str = field(default="", compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -234,14 +238,14 @@ def fit_covariates(covariates: tuple[Covariate, ...], raw: pd.DataFrame) -> Cova
     covariates : tuple of NumericCovariate, CategoricalCovariate or BlockCovariate
         What the configuration lists.
     raw : DataFrame
-        Training patients' covariates.
+        Training patients' covariates, with patient ids as index.
 
     Returns
     -------
     CovariateTransform
         Ready for any patient.
     """
-    return CovariateTransform(tuple(_fit(one, raw) for one in covariates))
+    return CovariateTransform(tuple(_fit(one, raw) for one in covariates), patients_digest(raw.index))
 
 
 class UnseenWord(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pathoml.cohort import Cohort, Covariate
+from pathoml.cohort import Cohort, Covariate, patients_digest
 from pathoml.covariates import CovariateTransform, fit_covariates
 from pathoml.errors import TrainingError
 from pathoml.infer import predict_logits
@@ -112,12 +112,14 @@ def fit_tile_projection(data: TrainingData, fold: Fold, settings: ModelSettings)
     TrainingError
         If a bag holds a number that is not finite; its patient is named.
     """
-    tiles = select_patients(data.cohort, data.features, fold.train).features
+    patients = select_patients(data.cohort, data.features, fold.train)
+    tiles = patients.features
     if tiles is None:
         return None
     if settings.start is not None:
         return as_they_are(int(tiles[0].shape[1]))
-    return fit_projection(_finite(fold.train, tiles), settings.tile_components)
+    projection = fit_projection(_finite(patients.patient_id, tiles), settings.tile_components)
+    return replace(projection, fitted_on=patients_digest(patients.patient_id))
 
 
 def _finite(patients: Sequence[str], bags: Sequence[AnyArray | TileRows]) -> Iterator[AnyArray]:

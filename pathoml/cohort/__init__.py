@@ -2,6 +2,7 @@
 
 from pathoml.cohort.examining import CohortReading, examine_cohort, read_cohort
 from pathoml.cohort.records import Cohort, SlideEntry, take_rows
+from pathoml.cohort.seal import Seal, patients_digest
 from pathoml.cohort.settings import (
     BlockCovariate,
     CategoricalCovariate,
@@ -19,9 +20,11 @@ __all__ = [
     "CohortSettings",
     "Covariate",
     "NumericCovariate",
+    "Seal",
     "SlideEntry",
     "SlidesSettings",
     "examine_cohort",
+    "patients_digest",
     "read_cohort",
     "take_rows",
 ]

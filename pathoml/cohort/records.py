@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pathoml.cohort.seal import Seal
 from pathoml.errors import CohortError, Problem
 from pathoml.units import FloatArray, IntArray
 
@@ -62,6 +63,8 @@ class Cohort:
         Slides of each patient that has any.
     warnings : tuple of Problem
         What was noticed and does not stop the work.
+    seal : Seal or None
+        While a fold's model is fitted: who tests the fold and is not in this cohort, and who is looked at.
     """
 
     patient_id: NDArray[np.str_]
@@ -72,6 +75,7 @@ class Cohort:
     endpoint: str
     slides: Mapping[str, tuple[SlideEntry, ...]] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
+    seal: Seal | None = None
 
     def __len__(self) -> int:
         return len(self.patient_id)
@@ -93,9 +97,13 @@ class Cohort:
         ------
         CohortError
             If one is not in the cohort.
+        LeakError
+            If one tests the fold whose model is being fitted.
         """
         position = {name: index for index, name in enumerate(self.patient_id)}
         wanted = list(patient_ids)
+        if self.seal is not None:
+            self.seal.look(wanted)
         unknown = [name for name in wanted if name not in position]
         if unknown:
             raise CohortError(f"patient(s) {', '.join(unknown[:5])} are not in the cohort")

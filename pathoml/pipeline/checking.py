@@ -9,11 +9,13 @@ from pathoml.config import Config, examine_config
 from pathoml.encoders.fitting import encoder_problems
 from pathoml.errors import InputError, Problem, SlideError
 from pathoml.extract_settings import ExtractSettings
+from pathoml.leakage import LeakageReport, examine_leakage
 from pathoml.manifest import remote_slides
+from pathoml.pipeline.slide_marks import file_marks
 from pathoml.pipeline.study import Study, examine_data, is_imported
 from pathoml.progress import Progress, silent
-from pathoml.slides import open_slide
-from pathoml.splits import examine_folds
+from pathoml.slides import open_slide, slide_fingerprint
+from pathoml.splits import Fold, examine_folds
 from pathoml.survival.curves import censoring_survival
 from pathoml.tiles import require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
@@ -32,11 +34,14 @@ class CheckResult:
         What should be known.
     facts : tuple of (str, str)
         What was read, in numbers.
+    leakage : LeakageReport or None
+        Of the configured split; None where there are problems before it.
     """
 
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     facts: tuple[tuple[str, str], ...]
+    leakage: LeakageReport | None = None
 
 
 def check(
@@ -66,6 +71,8 @@ def check(
         return CheckResult(error.problems or (Problem("", str(error)),), (), ())
     problems = list(config.problems)
     data = None
+    folds: tuple[Fold, ...] = ()
+    prints: list[str] = []
     if "cohort" in config.sections:
         slides = config.sections.get("slides")
         imported = is_imported(config.sections.get("encoder"))
@@ -78,14 +85,19 @@ def check(
         if data.cohort is not None and "splits" in config.sections:
             dealing = examine_folds(data.cohort, config.sections["splits"], outcomes_known=data.outcomes_known)
             problems += dealing.problems
+            folds = dealing.folds if not dealing.problems else ()
         if open_slides and slides is not None and not imported:
             tiling = config.sections.get("tiling", TilingSettings())
             problems += _slide_problems(data.entries, tiling, slides.manifest.name, progress)
+            prints = [_fingerprint(entry.path) for entry in data.entries]
     located = tuple(_located(problem, config.source) for problem in problems)
     if located or config.config is None or data is None or data.cohort is None:
         return CheckResult(located, (), ())
     study = Study(config.config, data.cohort, data.entries)
-    return CheckResult((), study.cohort.warnings, cohort_facts(study))
+    leakage = examine_leakage(data.cohort, folds, file_marks(data.entries, prints) if prints else ())
+    if leakage.leaks:
+        return CheckResult(tuple(Problem("splits", str(one)) for one in leakage.leaks), (), (), leakage)
+    return CheckResult((), study.cohort.warnings, cohort_facts(study), leakage)
 
 
 def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
@@ -149,6 +161,11 @@ def _located(problem: Problem, source: YamlSource) -> Problem:
     line = source.where(problem.key) if problem.key else ""
     where = f"{line} ({problem.where})" if line and problem.where else line or problem.where
     return Problem(where, problem.message)
+
+
+def _fingerprint(path: Path) -> str:
+    """Return by what a slide's file is known again; nothing where it cannot be read, which is a problem of its own."""
+    return slide_fingerprint(path) if path.exists() else ""
 
 
 def _slide_problems(

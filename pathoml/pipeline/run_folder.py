@@ -47,6 +47,11 @@ class RunFolder:
         return self.root / "folds.balance.json"
 
     @property
+    def leakage(self) -> Path:
+        """What was looked for in the split, and what was found."""
+        return self.root / "leakage.json"
+
+    @property
     def members(self) -> Path:
         """One package for each fold."""
         return self.root / "folds"

@@ -22,6 +22,7 @@ from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.fold_fitting import FitPlan
 from pathoml.heatmaps import STYLES
+from pathoml.leakage import check_predictions, examine_leakage, refuse_leaks
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.pipeline.checking import cohort_facts
@@ -32,6 +33,7 @@ from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.reporting_words import answers_of, methods_of
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
+from pathoml.pipeline.slide_marks import slide_marks
 from pathoml.pipeline.study import Study, is_imported, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
 from pathoml.progress import Progress, silent
@@ -147,6 +149,9 @@ def train_stage(study: Study, context: StageContext) -> Study:
     folder.training.unlink(missing_ok=True)  # from here on its files change one after the other
     write_json(folder.environment, environment(context.device))
     folds = _saved_or_new_folds(study)
+    leakage = examine_leakage(study.cohort, folds, slide_marks(study, data.features, _slides_with_bags(study)))
+    write_json(folder.leakage, leakage.to_json())
+    refuse_leaks(leakage)
     write_json(folder.config, study.config.model_dump(mode="json"))
     template = _template(study, data)
     config = study.config
@@ -188,7 +193,9 @@ def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[st
     """
     folder, config = study.folder, study.config
     training = check_training(folder)
-    evaluation = evaluate(read_predictions(folder.predictions), config.evaluate, background_of(study))
+    predictions = read_predictions(folder.predictions)
+    check_predictions(predictions.table)
+    evaluation = evaluate(predictions, config.evaluate, background_of(study))
     for name, scheme in evaluation["schemes"].items():
         scheme["permutation"] = _permutation(study, name, context or StageContext())
     evaluation |= {"config_digest": config.digest, "training": training}
