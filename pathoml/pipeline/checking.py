@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathoml.cohort import Cohort, SlideEntry
+from pathoml.cohort import Cohort, SlideEntry, events_per_parameter
 from pathoml.config import Config, examine_config
 from pathoml.encoders.fitting import encoder_problems
 from pathoml.errors import InputError, Problem, SlideError
@@ -121,6 +121,7 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Patients", str(len(cohort))),
         ("Events", f"{events} ({events / len(cohort):.0%})"),
         ("Coding", _coding(config, events, len(cohort))),
+        ("Events per parameter", _per_parameter(cohort, config)),
         ("Median follow-up (reverse Kaplan-Meier)", _median_follow_up(cohort)),
         (
             "Hospitals",
@@ -129,16 +130,29 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Covariates", ", ".join(_covariate_names(config)) or "none"),
         ("Clinical model", f"ridge Cox on {', '.join(_clinical_names(config)) or 'nothing'}"),
     ]
+    if len(config.cohort.all_endpoints) > 1:
+        facts.insert(1, ("Endpoints declared", ", ".join(config.cohort.all_endpoints)))
+    facts += [
+        (f"Left out of the {step.unit}", f"{step.dropped}: {step.reason}") for step in cohort.flow if step.dropped
+    ]
     if config.slides is not None:
         facts.append(("Slides", str(len(study.entries))))
     return tuple(facts)
 
 
+def _per_parameter(cohort: Cohort, config: Config) -> str:
+    events, parameters = events_per_parameter(cohort, config.cohort.covariates)
+    return f"{events / parameters:.1f} ({events} / {parameters})" if parameters else "no covariates"
+
+
 def _coding(config: Config, events: int, patients: int) -> str:
     """Spell out what stands in the event column, so that a reversed coding is seen."""
-    codes = config.cohort.event_codes
+    codes = config.cohort.outcome.event_codes
     of_event, of_censored = (" or ".join(f"'{key}'" for key in codes if codes[key] == value) for value in (1, 0))
-    return f"{config.cohort.event} = {of_event} is an event ({events}), {of_censored} is censored ({patients - events})"
+    column = config.cohort.outcome.event
+    others = [f"'{key}'" for key in codes if codes[key] > 1]
+    competing = f", {' or '.join(others)} a competing event, counted with them" if others else ""
+    return f"{column} = {of_event} is an event ({events}), {of_censored} is censored ({patients - events}){competing}"
 
 
 def _median_follow_up(cohort: Cohort) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pathoml.artefacts import flag_name
 from pathoml.baseline_settings import CLINICAL
-from pathoml.cohort import SlideEntry
+from pathoml.cohort import FlowStep, SlideEntry, flow_step, flow_to_csv, flow_to_json
 from pathoml.cross_validation import MODEL, cross_validate
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
@@ -149,6 +149,8 @@ def train_stage(study: Study, context: StageContext) -> Study:
     folder.training.unlink(missing_ok=True)  # from here on its files change one after the other
     write_json(folder.environment, environment(context.device))
     folds = _saved_or_new_folds(study)
+    write_json(folder.flow, flow_to_json(study.cohort.flow))
+    write_text(folder.flow_table, flow_to_csv(study.cohort.flow))
     leakage = examine_leakage(study.cohort, folds, slide_marks(study, data.features, _slides_with_bags(study)))
     write_json(folder.leakage, leakage.to_json())
     refuse_leaks(leakage)
@@ -334,7 +336,22 @@ def usable_study(study: Study) -> Study:
         for patient in study.cohort.patient_id
         if any(entry.slide_id in present for entry in study.cohort.slides[patient])
     ]
-    return replace(study, cohort=keep_patients(study.cohort, used, "no slide could be used"))
+    cohort = replace(study.cohort, flow=(*study.cohort.flow, *_slides_without_bag(study, present)))
+    return replace(study, cohort=keep_patients(cohort, used, "no slide could be used"))
+
+
+def _slides_without_bag(study: Study, present: set[str]) -> list[FlowStep]:
+    """Return the steps of the flow of slides that an extraction could not use, by its code."""
+    said = {one for step in study.cohort.flow if step.unit == "slides" for one in step.ids}
+    listed = {entry.slide_id for entry in study.entries} - said
+    table = pd.read_csv(study.folder.slides, dtype=str, keep_default_na=False)
+    lost = table[table["slide_id"].isin(listed - present)]
+    steps: list[FlowStep] = []
+    left = len(listed)
+    for code, rows in lost.groupby("code"):
+        left -= len(rows)
+        steps.append(flow_step("slides", f"no features: {code}", rows["slide_id"].tolist(), left))
+    return steps
 
 
 def _training_data(study: Study) -> tuple[TrainingData, Study]:
