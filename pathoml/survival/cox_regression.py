@@ -16,6 +16,8 @@ _CELLS = 500_000
 _ITERATIONS = 40
 _TOLERANCE = 1e-6
 """A step no longer than this ends the climb: the error of Newton's method after it is about its square."""
+_VANISHED = 1e-290
+"""A risk set whose hazards add up to less has no inverse that could be counted with."""
 _LARGEST = 30.0
 """A log hazard ratio per standard deviation beyond this one means that the likelihood has no maximum."""
 
@@ -172,7 +174,7 @@ def _derivatives(
     share = weight * np.exp(linear)
     drawn = np.broadcast_to(weight, share.shape)[:, rows.events]
     total = _risk_set(share, rows)
-    counted = (drawn > 0) & (total > 0)
+    counted = (drawn > 0) & (total > _VANISHED)
     safe = np.where(counted, total, 1.0)
     value = np.where(counted, drawn * (linear[:, rows.events] - np.log(safe)), 0.0).sum(axis=1)
     value[((drawn > 0) & ~counted).any(axis=1)] = -np.inf  # so far apart that a risk set vanishes: too long a step
