@@ -175,7 +175,7 @@ def as_predictions(
     rows = cohort.rows_of(table["patient_id"])
     table = table.assign(
         model=model, scheme=fold.scheme, fold=fold.name, role=role, site=cohort.site[rows], endpoint=cohort.endpoint,
-        repeat=fold.repeat, seed=seed, time_days=cohort.time_days[rows], event=cohort.event[rows],
+        repeat=fold.repeat, seed=seed, time_days=cohort.time_days[rows], event=cohort.causes[rows],
     )  # fmt: skip
     return Predictions(table, days, survival)
 

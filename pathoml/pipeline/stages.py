@@ -480,7 +480,7 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
         entry = next((entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present), None)
         if entry is None:
             continue
-        outcome = f"{'event' if row.event else 'censored'} at {row.time_days:.0f} days"
+        outcome = f"{'event' if row.event == 1 else 'censored'} at {row.time_days:.0f} days"
         slides = len(study.cohort.slides[str(row.patient_id)])
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
         caption = f"Slide {entry.slide_id}{alone}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
