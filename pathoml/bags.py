@@ -1,7 +1,7 @@
 """One slide's tiles as features: written whole, read with every check."""
 
-import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathoml.errors import BagFormatError, BagMismatchError
-from pathoml.files import write_bytes
 from pathoml.hdf5_audit import open_audited
+from pathoml.hdf5_image import write_hdf5
 from pathoml.provenance import array_digest
 from pathoml.units import AnyArray
 
@@ -171,9 +171,7 @@ class Bag:
 
 
 def write_bag(path: Path, bag: Bag) -> None:
-    """Write a bag: whole or not at all.
-
-    The file is built in memory, because HDF5 on a full disk takes the process down with it.
+    """Write a bag: whole or not at all. Its checksums are computed while its features go to the disk.
 
     Parameters
     ----------
@@ -190,19 +188,20 @@ def write_bag(path: Path, bag: Bag) -> None:
         If the file cannot be written.
     """
     arrays = {name: np.ascontiguousarray(getattr(bag, name)) for name in _DATASETS}
-    _check_arrays(bag.header.slide_id, arrays)
-    image = io.BytesIO()
-    # The newest layout of HDF5 carries checksums of its own structure; texts of fixed length stay inside it.
-    with h5py.File(image, "w", libver="latest") as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        file.attrs["format"] = np.bytes_(BAG_FORMAT)
-        file.attrs["format_version"] = BAG_VERSION
-        file.attrs["header"] = np.bytes_(json.dumps(asdict(bag.header)))
-        digests = {name: array_digest(array) for name, array in arrays.items()}
-        file.attrs["digests"] = np.bytes_(json.dumps(digests))
-        file.attrs["complete"] = True
-    write_bytes(path, image.getvalue())
+    with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
+        digests = {name: pool.submit(array_digest, array) for name, array in arrays.items()}
+        _check_arrays(bag.header.slide_id, arrays)
+
+        def attributes() -> dict[str, Any]:
+            return {
+                "format": np.bytes_(BAG_FORMAT),
+                "format_version": BAG_VERSION,
+                "header": np.bytes_(json.dumps(asdict(bag.header))),
+                "digests": np.bytes_(json.dumps({name: one.result() for name, one in digests.items()})),
+                "complete": True,
+            }
+
+        write_hdf5(path, "features", arrays, attributes)
 
 
 def read_bag(path: Path, *, verify: bool = True, mapped: bool = False) -> Bag:

@@ -1,19 +1,19 @@
 """The models that every other is compared with, fitted on the same patients of every fold."""
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pathoml.baseline_settings import CLINICAL, BaselineSettings
-from pathoml.cohort import BlockCovariate, Cohort, patients_digest
-from pathoml.covariates import fill_mean_scale, fit_covariates, principal_axes
+from pathoml.cohort import Cohort
+from pathoml.covariates import ReducedCovariate, fill_mean_scale, fit_covariates, principal_axes
 from pathoml.infer import risk_groups
 from pathoml.leakage import check_fit
 from pathoml.mil.patients import PatientFeatures
 from pathoml.predictions import Predictions
+from pathoml.provenance import patients_digest
 from pathoml.splits import ROLES, Fold
 from pathoml.survival import breslow_hazard, cox_survival
 from pathoml.survival.baselines import CoxModel, fit_cox
@@ -181,7 +181,7 @@ def as_predictions(
 
 
 def _clinical(data: TrainingData, raw: pd.DataFrame, fitted: int) -> _Columns:
-    covariates = tuple(one for one in data.covariates if not isinstance(one, BlockCovariate))
+    covariates = tuple(one for one in data.covariates if not isinstance(one, ReducedCovariate))
     transform = fit_covariates(covariates, raw.iloc[:fitted])
     values = transform.apply(raw)
     return _Columns(values, np.ones(values.shape[1]), transform.fitted_on)
@@ -192,12 +192,14 @@ def _none(clinical: _Columns) -> _Columns:
 
 
 def _block_values(data: TrainingData, raw: pd.DataFrame) -> pd.DataFrame:
-    patterns = [one.columns for one in data.covariates if isinstance(one, BlockCovariate)]
-    return raw[[name for name in raw.columns if any(fnmatchcase(name, pattern) for pattern in patterns)]]
+    of_blocks = [one for one in data.covariates if isinstance(one, ReducedCovariate)]
+    return raw[list(dict.fromkeys(name for one in of_blocks for name in one.matching(raw.columns)))]
 
 
 def _mean_tiles(bag_means: Mapping[str, FloatArray], names: tuple[str, ...]) -> pd.DataFrame:
-    values = np.stack([bag_means[name] for name in names]) if bag_means else np.zeros((len(names), 0))
+    """Return mean tiles, NaN for patients without."""
+    none = np.full(len(next(iter(bag_means.values()), np.zeros(0))), np.nan)
+    values = np.stack([bag_means.get(name, none) for name in names]) if bag_means else np.zeros((len(names), 0))
     return pd.DataFrame(values, index=list(names))
 
 

@@ -36,6 +36,10 @@ class Config(Settings):
 
     name: str = Field(min_length=1, description="Name of the study, printed in the report.")
     output: ConfigPath = Field(description="Folder for everything that the study produces.")
+    data: ConfigPath | None = Field(
+        None,
+        description="Folder from which paths of what is read start: tables, folds, manifest, gene groups; default: this file's.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where networks run.", json_schema_extra=NOT_IN_HASH
     )
@@ -62,6 +66,14 @@ class Config(Settings):
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise ValueError(problems[0] + more)
+        return self
+
+    @model_validator(mode="after")
+    def _trained_if_it_has_slides(self) -> Self:
+        if self.slides is not None and self.train.max_epochs == 0:
+            raise ValueError(
+                "train.max_epochs: 0 is for a model on the table alone; with slides there is something to train"
+            )
         return self
 
     @model_validator(mode="after")
@@ -132,7 +144,7 @@ def examine_config(path: Path, overrides: Sequence[str] = ()) -> ConfigReading:
         If the file is not YAML at all.
     """
     source = _override(_merged(path, depth=0), overrides)
-    context = {"folder": path.parent}
+    context = _context(path.parent, source.data)
     try:
         config = Config.model_validate(source.data, context=context)
     except ValidationError as error:
@@ -170,6 +182,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if reading.config is None:
         raise ConfigError(f"{path.name}: {len(reading.problems)} problem(s)", reading.problems)
     return reading.config
+
+
+def _context(folder: Path, data: Mapping[str, Any]) -> dict[str, Path]:
+    """Return where paths start from."""
+    given = data.get("data")
+    return {"folder": folder, "data": Path(given)} if isinstance(given, str) else {"folder": folder}
 
 
 def _valid_sections(data: Mapping[str, Any], context: dict[str, Path]) -> dict[str, Any]:

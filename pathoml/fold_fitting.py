@@ -150,12 +150,12 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
         path = folder.with_name(f"{folder.name}-{number}.resume")
         records.append(path)
         resume = ResumeFile(path, digest_of([digest, number]), seeded.checkpoint_s)
-        with tracking.of(fold.key, seeded.seed) as listener:
+        with tracking.of(fold.key, seeded.seed, digest[:8]) as listener:
             context = FitContext(plan.device, resume, projection, listener)
             member, history = fit_member(data, fold, model, seeded, context)
         # Times at which single patients had their event stay here: curves are given on the package's grid only.
         members.append(replace(member, objective=member.objective.on_grid(days)))
-        rows += [{"fold": fold.key, "seed": seeded.seed, **row} for row in history]
+        rows += [{"training": digest[:8], "fold": fold.key, "seed": seeded.seed, **row} for row in history]
     package = replace(plan.template, members=tuple(members), summary=summary)
     fitted_on = _fitted_on(members)
     check_fit(fold, fitted_on)

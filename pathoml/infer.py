@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,14 +10,15 @@ import torch
 from torch import Tensor
 
 from pathoml.bags import Bag, check_same_features
+from pathoml.covariates import SLIDES_PART
 from pathoml.errors import PackageError
 from pathoml.mil.attribution import integrated_gradients
-from pathoml.mil.packed import BagOutput, pack
-from pathoml.mil.patients import Patients, places_of
+from pathoml.mil.packed import Packed, pack
+from pathoml.mil.patients import Patients, given_parts, places_of
 from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member, Package
 from pathoml.predictions import Predictions
-from pathoml.units import AnyArray, FloatArray, IntArray
+from pathoml.units import AnyArray, BoolArray, FloatArray, IntArray
 
 GROUPS = ("low", "high")
 
@@ -62,14 +64,88 @@ def predict_logits(member: Member, patients: Patients, *, device: str = "cpu") -
     ndarray of float64, shape (patients, out)
         Its logits.
     """
-    covariates = member.covariates.apply(patients.covariates)
+    return predict_shares(member, patients, device=device).logits
+
+
+class PartShares(NamedTuple):
+    """What a member says of patients, part by part.
+
+    Parameters
+    ----------
+    logits : ndarray of float64, shape (patients, out)
+        Its logits.
+    values : ndarray of float64, shape (patients, parts, out)
+        Shares that sum, with the model's level, to the logits.
+    present : ndarray of bool, shape (patients, parts)
+        Which parts each patient has.
+    """
+
+    logits: FloatArray
+    values: FloatArray
+    present: BoolArray
+
+
+def predict_shares(member: Member, patients: Patients, *, device: str = "cpu") -> PartShares:
+    """Run one member on patients, one at a time, and keep what each part of the model says.
+
+    Parameters
+    ----------
+    member : Member
+        A fitted model.
+    patients : Patients
+        Who.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    PartShares
+        In the order of patients; parts as `member.model.layout` names them.
+    """
+    covariates = torch.from_numpy(member.covariates.apply(patients.covariates).astype(np.float32))
+    present = given_parts(patients, member.covariates)
     tiles = patients.features if patients.features is not None else [None] * len(patients.patient_id)
     places = patients.places or [None] * len(tiles)
-    rows = [
-        _forward(member, one, covariates[[index]], device, place).logits
-        for index, (one, place) in enumerate(zip(tiles, places, strict=True))
-    ]
-    return np.concatenate([row.cpu().numpy().astype(np.float64) for row in rows])
+    model = member.model.to(device)
+    rows = []
+    for index, (one, place) in enumerate(zip(tiles, places, strict=True)):
+        own = slice(index, index + 1)
+        with torch.inference_mode():
+            packed = _packed(member, one, place).to(device)
+            rows.append(model.shares(packed, covariates[own].to(device), torch.from_numpy(present[own]).to(device)))
+    return PartShares(
+        np.concatenate([_array(row.output.logits) for row in rows]),
+        np.concatenate([_array(row.values) for row in rows]),
+        present,
+    )
+
+
+def slides_alone(member: Member, patients: Patients, *, device: str = "cpu") -> FloatArray:
+    """Score the slides of patients as if nothing else were known of them.
+
+    Parameters
+    ----------
+    member : Member
+        A fitted model with slides.
+    patients : Patients
+        Those without tiles are passed over.
+    device : str, optional
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    ndarray of float64, shape (patients with tiles, out)
+        The slides' share of the logits.
+    """
+    model = member.model.to(device)
+    features = patients.features or ()
+    places = patients.places or [None] * len(features)
+    rows = []
+    for one, place in zip(features, places, strict=True):
+        if len(one):
+            with torch.inference_mode():
+                rows.append(_array(model.slides_alone(_packed(member, one, place).to(device)).logits))
+    return np.concatenate(rows)
 
 
 def predict_member(
@@ -162,8 +238,10 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
     Raises
     ------
     PackageError
-        If the patients have slides and the model takes none, or the other way round.
+        If the patients have slides and the model takes none, or the other way round; or if a patient has no slides and
+        the model was never trained without.
     """
+    _require_what_was_learnt(package, patients)
     if (patients.features is None) != (package.feature_spec is None):
         raise PackageError(
             "the model was trained "
@@ -187,6 +265,18 @@ def predict_package(package: Package, patients: Patients, *, device: str = "cpu"
         }
     )  # fmt: skip
     return Predictions(table, days, curves)
+
+
+def _require_what_was_learnt(package: Package, patients: Patients) -> None:
+    """Refuse patients without tiles unless every member has learnt to do without."""
+    without = [
+        name for name, tiles in zip(patients.patient_id, patients.features or (), strict=False) if len(tiles) == 0
+    ]
+    if without and not all(SLIDES_PART in member.may_lack for member in package.members):
+        raise PackageError(
+            f"patient(s) {', '.join(without[:5])} have no tiles, and the model was not trained to do without slides; train"
+            " with slides.required: false or train.modality_dropout, or leave these patients out"
+        )
 
 
 def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device: str = "cpu") -> TileScores:
@@ -220,7 +310,8 @@ def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device
     check_same_features(bag.header, package.feature_spec, "the model")
     attentions, contributions, is_exact = [], [], True
     for member in members:
-        output = _forward(member, bag.features, np.zeros((1, len(member.covariates.names))), device, places_of(bag))
+        with torch.inference_mode():
+            output = member.model.to(device).slides_alone(_packed(member, bag.features, places_of(bag)).to(device))
         attention = None if output.attention is None else _array(output.attention.values.mean(dim=1))
         if output.contributions is None:
             contributions.append(_centred_gradients(member, bag, device))
@@ -254,12 +345,8 @@ def risk_groups(risk: FloatArray, cutoff: float) -> list[str]:
 
 def _centred_gradients(member: Member, bag: Bag, device: str) -> FloatArray:
     """Share a slide's part of the logits out by integrated gradients, and take the average training patient away evenly."""
-    assert member.projection is not None  # a model with slides has one
-    assert member.model.slides is not None
-    tiles = pack([torch.from_numpy(member.projection.apply(bag.features))], [torch.from_numpy(places_of(bag))]).to(
-        device
-    )
-    shares, start = integrated_gradients(member.model.slides, tiles)
+    tiles = _packed(member, bag.features, places_of(bag)).to(device)
+    shares, start = integrated_gradients(member.model.to(device).slides_alone, tiles)
     scale = member.risk_scale if member.objective.risk_is_logit else 1.0
     even = (float(start) - float(np.mean(member.slide_centre))) / len(bag.features)
     return (_array(shares) + even) / scale
@@ -278,16 +365,9 @@ def _centred_contribution(member: Member, raw: FloatArray, attention: FloatArray
     return mean
 
 
-def _forward(
-    member: Member, features: AnyArray | TileRows | None, covariates: FloatArray, device: str, places: IntArray | None
-) -> BagOutput:  # fmt: skip
-    model = member.model.to(device)
+def _packed(member: Member, features: AnyArray | TileRows | None, places: IntArray | None) -> Packed:
+    """Project the tiles of one patient."""
     columns = torch.zeros((0, 0))
     if features is not None and member.projection is not None:
         columns = torch.from_numpy(member.projection.apply(features))
-    with torch.inference_mode():
-        output: BagOutput = model(
-            pack([columns], None if places is None else [torch.from_numpy(places)]).to(device),
-            torch.from_numpy(covariates.astype(np.float32)).to(device),
-        )
-    return output
+    return pack([columns], None if places is None else [torch.from_numpy(places)])

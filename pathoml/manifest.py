@@ -110,8 +110,10 @@ def unknown_patients(entries: Sequence[SlideEntry], known: Set[str], manifest_na
     return first_of(problems, manifest_name)
 
 
-def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: str) -> Cohort:
-    """Give each patient their slides; patients without any are left out, with a warning.
+def join_slides(
+    cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: str, *, required: bool = True
+) -> Cohort:  # fmt: skip
+    """Give each patient their slides; patients without any are counted in a warning.
 
     Parameters
     ----------
@@ -121,11 +123,13 @@ def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: 
         The slides.
     manifest_name : str
         For messages.
+    required : bool, optional
+        Whether patients without a slide are left out.
 
     Returns
     -------
     Cohort
-        The patients that have a slide.
+        The patients that have a slide, or all.
 
     Raises
     ------
@@ -138,13 +142,14 @@ def join_slides(cohort: Cohort, entries: tuple[SlideEntry, ...], manifest_name: 
     slides: dict[str, list[SlideEntry]] = {}
     for entry in entries:
         slides.setdefault(entry.patient_id, []).append(entry)
-    with_slides = [index for index, patient in enumerate(cohort.patient_id) if patient in slides]
+    rows = [index for index, patient in enumerate(cohort.patient_id) if patient in slides or not required]
     without = [patient for patient in cohort.patient_id if patient not in slides]
     warnings = list(cohort.warnings)
     if without:
         shown = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
-        warnings.append(Problem(manifest_name, f"{len(without)} patient(s) without a slide are left out: {shown}"))
-    left = leave_out(cohort, np.array(with_slides, dtype=np.int64), "no slide")
+        what = "are left out" if required else "enter with their covariates alone"
+        warnings.append(Problem(manifest_name, f"{len(without)} patient(s) without a slide {what}: {shown}"))
+    left = leave_out(cohort, np.array(rows, dtype=np.int64), "no slide")
     return replace(left, slides={patient: tuple(own) for patient, own in slides.items()}, warnings=tuple(warnings))
 
 

@@ -17,18 +17,19 @@ from safetensors.numpy import save as save_arrays
 from torch import as_tensor
 
 from pathoml.bags import FeatureSpec
-from pathoml.covariates import CovariateTransform, transform_from_json
+from pathoml.covariates import ColumnGroup, CovariateTransform, transform_from_json
 from pathoml.errors import OutputError, PackageError
 from pathoml.files import write_bytes
 from pathoml.mil.objective import Objective, objective_from_json
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection
-from pathoml.mil.settings import AggregatorSettings
+from pathoml.mil.settings import AggregatorSettings, FusionSettings, LateSettings
 from pathoml.provenance import RESEARCH_USE_ONLY, digest_of
 from pathoml.units import AnyArray
 
 PACKAGE_FORMAT = "pathoml-package"
-PACKAGE_VERSION = 1
+PACKAGE_VERSION = 2
+_LATE = LateSettings()
 _TENSORS, _JSON, _CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
 
 
@@ -55,7 +56,14 @@ class Member:
     risk_cutoff : float
         Median risk of the same patients: above is the high-risk group.
     slide_centre : tuple of float, of length out
-        Mean over the same patients of the slides' share of the logits; contributions are counted from it.
+        Mean over the same patients' slides of their share of the logits, of slides alone; contributions of tiles are
+        counted from it.
+    fusion : settings of a fusion
+        How its parts are joined.
+    part_centre : tuple of float, of length parts
+        Mean over the same patients of each part's share, averaged over outputs.
+    may_lack : tuple of str
+        Parts that patients of training lacked, or that were hidden from the model in training.
     """
 
     fold: str
@@ -68,6 +76,9 @@ class Member:
     risk_scale: float
     risk_cutoff: float
     slide_centre: tuple[float, ...]
+    fusion: FusionSettings = _LATE
+    part_centre: tuple[float, ...] = ()
+    may_lack: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,12 +239,15 @@ def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) ->
         "fold": member.fold,
         "aggregator": member.aggregator.model_dump(mode="json"),
         "shape": asdict(member.model.shape),
-        "covariates": member.covariates.to_json(),
+        "covariates": member.covariates.to_json(arrays, f"{prefix}covariates."),
         "objective": member.objective.to_json(),
         "risk_centre": member.risk_centre,
         "risk_scale": member.risk_scale,
         "risk_cutoff": member.risk_cutoff,
         "slide_centre": list(member.slide_centre),
+        "fusion": member.fusion.model_dump(mode="json"),
+        "part_centre": list(member.part_centre),
+        "may_lack": list(member.may_lack),
     }
 
 
@@ -241,7 +255,12 @@ def _member_from_json(values: Mapping[str, Any], prefix: str, arrays: Mapping[st
     aggregator: AggregatorSettings = TypeAdapter[AggregatorSettings](AggregatorSettings).validate_python(
         values["aggregator"]
     )
-    model = PrognosisModel(aggregator, ModelShape(**values["shape"]))
+    fusion: FusionSettings = TypeAdapter[FusionSettings](FusionSettings).validate_python(values["fusion"])
+    shape = values["shape"]
+    groups = tuple(ColumnGroup(part, name, tuple(columns)) for part, name, columns in shape["groups"])
+    model = PrognosisModel(
+        aggregator, ModelShape(shape["tile_dim"], shape["covariate_dim"], shape["out"], groups), fusion
+    )
     start = f"{prefix}model."
     model.load_state_dict(
         {name.removeprefix(start): as_tensor(array) for name, array in arrays.items() if name.startswith(start)}
@@ -253,12 +272,15 @@ def _member_from_json(values: Mapping[str, Any], prefix: str, arrays: Mapping[st
         aggregator=aggregator,
         model=model.eval(),
         projection=projection,
-        covariates=transform_from_json(values["covariates"]),
+        covariates=transform_from_json(values["covariates"], arrays, f"{prefix}covariates."),
         objective=objective_from_json(values["objective"]),
         risk_centre=values["risk_centre"],
         risk_scale=values["risk_scale"],
         risk_cutoff=values["risk_cutoff"],
         slide_centre=tuple(values["slide_centre"]),
+        fusion=fusion,
+        part_centre=tuple(values["part_centre"]),
+        may_lack=tuple(values["may_lack"]),
     )
 
 
@@ -288,6 +310,11 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
             shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _short(value: object) -> str:
+    """Spell a setting for people; model.json has all digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _card(package: Package) -> str:
     summary = package.summary
     features = "clinical table only"
@@ -295,6 +322,7 @@ def _card(package: Package) -> str:
         spec = package.feature_spec
         features = f"{spec.encoder}, {spec.tile_px} px tiles at {spec.target_mpp} microns per pixel"
     columns = ", ".join(package.members[0].covariates.names) or "none"
+    lacking = ", ".join(package.members[0].may_lack) or "nothing"
     tuned = "; ".join(
         f"{fold}: {', '.join(f'{key} = {value}' for key, value in values.items()) or 'as configured'}"
         for fold, values in summary.get("tuned", {}).items()
@@ -312,6 +340,7 @@ def _card(package: Package) -> str:
 | Encoder's licence | {summary.get("encoder_licence")} |
 | Encoder pretrained on | {summary.get("encoder_pretraining")} |
 | Covariates | {columns} |
+| May be missing | {lacking} |
 | Settings sought in each fold | {tuned or "none"} |
 | pathoml | {summary.get("pathoml_version")} |
 | Configuration digest | {summary.get("config_digest")} |

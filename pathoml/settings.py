@@ -18,6 +18,15 @@ ConfigPath = Annotated[Path, AfterValidator(_from_config_folder)]
 """A path that starts from the folder of the configuration file, unless it is absolute."""
 
 
+def _from_data_folder(path: Path, info: ValidationInfo) -> Path:
+    data = (info.context or {}).get("data")
+    return _from_config_folder(path if data is None else Path(data) / path, info)
+
+
+DataPath = Annotated[Path, AfterValidator(_from_data_folder)]
+"""A path of what a study reads: it starts from the folder that the configuration calls `data`, else from its own."""
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, and a key it does not know is an error."""
 

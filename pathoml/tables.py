@@ -68,6 +68,28 @@ def parse_numbers(text: "pd.Series[str]") -> tuple[FloatArray, BoolArray]:
     return values, is_missing(text)
 
 
+def parse_number_columns(cells: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
+    """Read the cells of many columns as numbers.
+
+    Parameters
+    ----------
+    cells : DataFrame of str
+        Cells.
+
+    Returns
+    -------
+    tuple of ndarray
+        Float64 with NaN where there is no finite number; True where there is none although the cell does not say that it is
+        missing. Both of the shape of `cells`.
+    """
+    flat = pd.Series(cells.to_numpy(dtype=object).ravel())
+    values = pd.to_numeric(flat, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    values[~np.isfinite(values)] = np.nan
+    wrong = np.isnan(values)
+    wrong[wrong] = ~is_missing(flat[wrong])  # few cells; all others are numbers
+    return values.reshape(cells.shape), wrong.reshape(cells.shape)
+
+
 def is_missing(text: "pd.Series[str]") -> BoolArray:
     """Tell which cells say that their value is missing; the one rule for numbers and for words.
 
@@ -158,7 +180,10 @@ def _read_delimited(path: Path) -> pd.DataFrame:
         ) from error
     except (pd.errors.EmptyDataError, BadZipFile) as error:
         raise CohortError(f"{path.name}: cannot be read as a table: {error}") from error
-    stripped = cells.fillna("").apply(lambda column: column.str.strip())
+    flat = [cell.strip() if isinstance(cell, str) else "" for cell in cells.to_numpy(dtype=object).ravel()]
+    stripped = pd.DataFrame(np.array(flat, dtype=object).reshape(cells.shape), index=cells.index)
     table: pd.DataFrame = stripped.iloc[1:].set_axis(stripped.iloc[0].tolist(), axis=1)
     table = table.set_axis(pd.RangeIndex(FIRST_DATA_ROW, len(table) + FIRST_DATA_ROW), axis=0)
-    return table[(table != "").any(axis=1)]
+    not_blank = (table.to_numpy(dtype=object) != "").any(axis=1)
+    kept: pd.DataFrame = table.loc[not_blank]
+    return kept

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathoml.artefacts import (
+    Absorption,
     QualitySettings,
     TileFlag,
     find_blood_or_pigment,
@@ -206,15 +207,16 @@ def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
     """
     quality = look.quality
     small, mpp = _at_artefact_mpp(picture, look.mask_mpp)
-    ink = find_ink(small, mpp, quality)
+    absorption = Absorption(small, mpp)
+    ink = find_ink(absorption, quality)
     tissue = look.find(slide, picture, look.mask_mpp, _resized(ink, picture))
-    bubbles = find_bubbles(small, mpp, quality, _detail_of(slide, mpp), ink=ink)
+    bubbles = find_bubbles(absorption, quality, _detail_of(slide, mpp), ink=ink)
     clear = _resized(tissue, small) & ~ink & ~bubbles
     found = {
         TileFlag.PEN: ink,
         TileFlag.BUBBLE: bubbles,
-        TileFlag.FOLD: find_folds(small, clear, mpp, quality),
-        TileFlag.BLOOD_OR_PIGMENT: find_blood_or_pigment(small, clear, mpp, quality),
+        TileFlag.FOLD: find_folds(absorption, clear, quality),
+        TileFlag.BLOOD_OR_PIGMENT: find_blood_or_pigment(absorption, clear, quality),
     }
     artefacts = {artefact: _resized(where, picture) for artefact, where in found.items()}
     cut = {artefact: where & tissue for artefact, where in artefacts.items() if quality.drops(artefact)}

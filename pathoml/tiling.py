@@ -6,6 +6,7 @@ from enum import IntEnum
 from functools import partial
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
@@ -339,22 +340,22 @@ def _window_share(
     mask_rows, mask_columns = mask.shape
     if not mask.any():
         return np.zeros((len(y), len(x)))
-    table = np.zeros((mask_rows + 1, mask_columns + 1))
-    table[1:, 1:] = mask.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    table = np.asarray(cv2.integral(mask.view(np.uint8)), dtype=np.int32)
     scale_x, scale_y = mask_columns / geometry.width_px, mask_rows / geometry.height_px
-    across = _between(table.T, x * scale_x, (x + footprint[0]) * scale_x)
-    inside = _between(across.T, y * scale_y, (y + footprint[1]) * scale_y)
+    # Rows first: they lie together in memory.
+    down = _between(table, y * scale_y, (y + footprint[1]) * scale_y)
+    inside = _between(down.T, x * scale_x, (x + footprint[0]) * scale_x).T
     # Against the whole tile, not only its part on the slide: overhang is background.
     share: FloatArray = inside / (footprint[0] * scale_x * footprint[1] * scale_y)
     return np.clip(share, 0, 1)
 
 
-def _between(table: FloatArray, start: FloatArray, stop: FloatArray) -> FloatArray:
+def _between(table: FloatArray | NDArray[np.int32], start: FloatArray, stop: FloatArray) -> FloatArray:
     """Return the differences of a table's rows, read at fractional positions, shape (positions, columns)."""
     return _at(table, stop) - _at(table, start)
 
 
-def _at(table: FloatArray, position: FloatArray) -> FloatArray:
+def _at(table: FloatArray | NDArray[np.int32], position: FloatArray) -> FloatArray:
     """Read a table of ``limit + 1`` rows at fractional positions."""
     limit = len(table) - 1
     clipped = np.clip(position, 0, limit)

@@ -49,7 +49,7 @@ class Tracking:
             _mlflow_experiment(self.settings.mlflow, self.study)
 
     @contextmanager
-    def of(self, fold: str, seed: int) -> Iterator[EpochListener]:
+    def of(self, fold: str, seed: int, training: str) -> Iterator[EpochListener]:
         """Listen to one training.
 
         Parameters
@@ -58,6 +58,8 @@ class Tracking:
             Key of the fold.
         seed : int
             Of the member.
+        training : str
+            A few digits of the training's digest, which tell trainings of the same fold with other settings apart.
 
         Yields
         ------
@@ -70,7 +72,7 @@ class Tracking:
             If a library is missing.
         """
         with ExitStack() as stack:
-            listeners = [_json_lines(self.folder / METRICS, fold, seed)]
+            listeners = [_json_lines(self.folder / METRICS, {"training": training, "fold": fold, "seed": seed})]
             if self.settings.tensorboard:
                 listeners.append(stack.enter_context(_tensorboard(self.folder / "tensorboard" / f"{fold}-seed{seed}")))
             if self.settings.mlflow is not None:
@@ -83,9 +85,9 @@ class Tracking:
             yield tell
 
 
-def _json_lines(path: Path, fold: str, seed: int) -> EpochListener:
+def _json_lines(path: Path, whose: Mapping[str, str | int]) -> EpochListener:
     def tell(row: Mapping[str, float]) -> None:
-        line = json.dumps({"fold": fold, "seed": seed, **row}) + "\n"
+        line = json.dumps({**whose, **row}) + "\n"
         # One write at the end of the file, so that folds trained side by side do not cut each other's lines.
         with path.open("a", encoding="utf-8") as file:
             file.write(line)

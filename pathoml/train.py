@@ -4,30 +4,34 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from pathoml.cohort import Cohort, Covariate, patients_digest
-from pathoml.covariates import CovariateTransform, fit_covariates
+from pathoml.cohort import Cohort
+from pathoml.covariates import (
+    Covariate,
+    GeneGroupsCovariate,
+    fit_covariates,
+    read_gene_groups,
+)
+from pathoml.cox_start import CoxPatients, start_covariates, start_model
 from pathoml.errors import TrainingError
-from pathoml.infer import predict_logits
+from pathoml.finishing import finish_member, lacking_parts
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import forward, step_gradient
-from pathoml.mil.objective import Objective, Outcome, fit_objective
+from pathoml.mil.objective import Objective, fit_objective
 from pathoml.mil.patients import PatientFeatures, select_patients
-from pathoml.mil.prognosis import ModelShape, PrognosisModel
+from pathoml.mil.prognosis import PrognosisModel
 from pathoml.mil.projection import TileProjection, as_they_are, fit_projection
-from pathoml.mil.published import start_from
 from pathoml.mil.settings import ModelSettings
 from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member
-from pathoml.provenance import array_digest, digest_of
+from pathoml.provenance import array_digest, digest_of, patients_digest
 from pathoml.settings import result_settings
 from pathoml.splits import Fold
 from pathoml.survival import concordance
-from pathoml.survival.baselines import fit_cox
 from pathoml.train_settings import TrainSettings
 from pathoml.train_state import ResumeFile, TrainProgress, TrainState, start_state
 from pathoml.units import AnyArray, FloatArray, IntArray
@@ -43,7 +47,7 @@ class TrainingData:
         Patients with outcome and covariates.
     features : PatientFeatures or None
         Their tiles; None for a model on the table alone.
-    covariates : tuple of NumericCovariate, CategoricalCovariate or BlockCovariate
+    covariates : tuple of settings of a covariate
         Which columns enter.
     """
 
@@ -51,13 +55,17 @@ class TrainingData:
     features: PatientFeatures | None
     covariates: tuple[Covariate, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of everything in it."""
-        table = self.cohort.covariates.to_csv()
+        raw = self.cohort.covariates
+        numbers = raw.select_dtypes("number")
+        words = raw.drop(columns=numbers.columns)
+        table = [list(raw.columns), array_digest(numbers.to_numpy(dtype=np.float64)), words.to_csv()]
+        files = [read_gene_groups(one.file) for one in self.covariates if isinstance(one, GeneGroupsCovariate)]
         outcome = [array_digest(self.cohort.time_days), array_digest(self.cohort.event), list(self.cohort.patient_id)]
         tiles = None if self.features is None else self.features.digest
-        return digest_of([table, outcome, tiles, [result_settings(one) for one in self.covariates]])
+        return digest_of([table, files, outcome, tiles, [result_settings(one) for one in self.covariates]])
 
 
 EpochListener = Callable[[Mapping[str, float]], None]
@@ -221,7 +229,8 @@ def fit_member(
 ) -> tuple[Member, list[dict[str, float]]]:
     """Fit one model on a fold's training patients, stopping early on its validation patients.
 
-    Transforms of tiles and covariates and time bins come from training patients, centre, scale and cut-off of the risk
+    Without epochs (`max_epochs` 0) the model is the Cox fit of training and validation patients. Else
+    transforms of tiles and covariates and time bins come from training patients, centre, scale and cut-off of the risk
     and the baseline hazard from training and validation patients. The test patients are not looked at.
 
     Parameters
@@ -242,39 +251,52 @@ def fit_member(
     tuple of Member and list of dict
         The fitted model on the CPU, and the losses of each epoch.
     """
-    train = select_patients(data.cohort, data.features, fold.train)
+    # Without epochs nobody is needed to say when to stop.
+    fitted_on = fold.train if settings.max_epochs else (*fold.train, *fold.validation)
+    raw = data.cohort.covariates.iloc[data.cohort.rows_of(fitted_on)]
+    patients = CoxPatients(raw, *follow_up(data.cohort, fitted_on))
     projection = context.projection or fit_tile_projection(data, fold, model_settings)
-    transform = fit_covariates(data.covariates, train.covariates)
-    time_days, event = follow_up(data.cohort, fold.train)
-    objective = fit_objective(settings.loss, time_days, event)
+    transform = fit_covariates(data.covariates, raw)
+    objective = fit_objective(settings.loss, patients.time_days, patients.event)
     torch.manual_seed(settings.seed)
-    model = _start_model(projection, transform, objective, model_settings)
-    _start_covariates(model, transform.apply(train.covariates), time_days, event, objective, settings)
+    model = start_model(0 if projection is None else projection.out, transform, objective, model_settings)
+    start = start_covariates(model, (data.covariates, transform), patients, objective, settings)
 
     def patients_of(names: Sequence[str]) -> TrainingPatients:
         chosen = select_patients(data.cohort, data.features, names)
         return TrainingPatients(chosen, data.cohort, projection, transform, settings, context.device)
 
-    state = start_state(model.to(context.device), settings)
-    history = _fit_until_no_better(
-        state, patients_of(fold.train), patients_of(fold.validation), objective, settings, context
-    )
+    lacking = lacking_parts(model, select_patients(data.cohort, data.features, fitted_on), transform, settings)
+    model.absent.requires_grad_(bool(lacking) and settings.max_epochs > 0)
+    first = {"epoch": 0.0} if start.block_ridge is None else {"epoch": 0.0, "block_ridge": start.block_ridge}
+    if settings.max_epochs:
+        state = start_state(model.to(context.device), settings)
+        groups = patients_of(fold.train), patients_of(fold.validation)
+        history = _fit_until_no_better(state, *groups, (objective, first), settings, context)
+    else:
+        history = [first]
+        context.on_epoch(first)
     fitted = model.to("cpu").eval()
     name = digest_of(fold.key if settings.seed == 0 else [fold.key, settings.seed])[:8]
-    draft = Member(name, model_settings.aggregator, fitted, projection, transform, objective, 0.0, 1.0, 0.0, ())
-    return _calibrate(draft, data, fold), history
+    draft = Member(
+        name, model_settings.aggregator, fitted, projection, transform, objective, 0.0, 1.0, 0.0, (), model_settings.fusion,
+        may_lack=lacking,
+    )  # fmt: skip
+    everyone = (*fold.train, *fold.validation)
+    chosen = select_patients(data.cohort, data.features, everyone)
+    return finish_member(draft, chosen, *follow_up(data.cohort, everyone)), history
 
 
 def _fit_until_no_better(
-    state: TrainState, train: TrainingPatients, validation: TrainingPatients, objective: Objective, settings: TrainSettings,
-    context: FitContext,
+    state: TrainState, train: TrainingPatients, validation: TrainingPatients, begun: tuple[Objective, dict[str, float]],
+    settings: TrainSettings, context: FitContext,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train until the validation patients have not been better for `patience` epochs, and go back to the best epoch."""
-    resume = context.resume
+    (objective, first), resume = begun, context.resume
     progress = resume.read(state) if resume is not None else None
     if progress is None:
         loss, order = validate(state.model, validation, objective, settings)
-        history = [{"epoch": 0.0, "validation_loss": loss, "validation_concordance": order}]
+        history = [{**first, "validation_loss": loss, "validation_concordance": order}]
         progress = TrainProgress(history, _badness(loss, order, settings), 0, copy.deepcopy(state.model.state_dict()))
         context.on_epoch(history[0])
     while state.epoch < settings.max_epochs and state.epoch - progress.best_epoch < settings.patience:
@@ -330,66 +352,6 @@ def validate(
     time_days, event = patients.outcome.time_days.cpu().numpy(), patients.outcome.event.cpu().numpy().astype(np.int64)
     value = concordance(time_days, event, risk)
     return loss, value if math.isfinite(value) else 0.5
-
-
-def _start_model(
-    projection: TileProjection | None, transform: CovariateTransform, objective: Objective, settings: ModelSettings
-) -> PrognosisModel:
-    tile_dim = 0 if projection is None else projection.out
-    model = PrognosisModel(settings.aggregator, ModelShape(tile_dim, len(transform.names), objective.out))
-    model.bias.requires_grad_(objective.has_level)
-    if settings.start is not None and model.slides is not None:
-        start_from(model.slides, settings.start)
-    return model
-
-
-def _start_covariates(
-    model: PrognosisModel, design: FloatArray, time_days: FloatArray, event: IntArray, objective: Objective, settings: TrainSettings
-) -> None:  # fmt: skip
-    """Start covariates at the fold's Cox fit, bins at their observed hazard; a random start can leave age with the wrong sign."""
-    cox = fit_cox(design, time_days, event, ridge=settings.covariate_ridge)
-    with torch.no_grad():
-        model.covariate_weight.copy_(torch.from_numpy(cox.coefficients))
-        if objective.has_level:
-            outcome = Outcome(torch.from_numpy(event == 1), torch.from_numpy(time_days))
-            model.bias.copy_(_marginal_logits(objective, outcome))
-
-
-def _marginal_logits(objective: Objective, outcome: Outcome) -> Tensor:
-    """Fit the same hazard logits for all patients: the loss is convex, so a few Newton-like steps do."""
-    logits = torch.zeros(objective.out, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=100)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = objective.loss(logits.expand(len(outcome.event), -1), outcome) + 1e-4 * logits.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return logits.detach()
-
-
-def _calibrate(draft: Member, data: TrainingData, fold: Fold) -> Member:
-    """Fit what turns logits into risks, groups and curves, on the patients that fitted the model."""
-    fitted_on = (*fold.train, *fold.validation)
-    patients = select_patients(data.cohort, data.features, fitted_on)
-    logits = predict_logits(draft, patients)
-    time_days, event = follow_up(data.cohort, fitted_on)
-    objective = draft.objective.calibrated(logits, time_days, event)
-    risk = objective.risk(logits)
-    shift = draft.covariates.apply(patients.covariates) @ draft.model.covariate_weight.detach().numpy().astype(
-        np.float64
-    )
-    slide_part = logits - shift[:, None] - draft.model.bias.detach().numpy().astype(np.float64)
-    return replace(
-        draft,
-        objective=objective,
-        risk_centre=float(risk.mean()),
-        risk_scale=float(risk.std()) or 1.0,
-        risk_cutoff=float(np.median(risk)),
-        slide_centre=tuple(slide_part.mean(axis=0).tolist()),
-    )
 
 
 def follow_up(cohort: Cohort, patient_ids: Sequence[str]) -> tuple[FloatArray, IntArray]:

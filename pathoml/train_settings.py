@@ -1,8 +1,8 @@
 """Settings of training; torch-free."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pathoml.settings import NOT_IN_HASH, Settings
 
@@ -54,6 +54,37 @@ BinnedLoss = DiscreteLossSettings | PmfLossSettings | MtlrLossSettings | DeepHit
 Loss = Annotated[CoxLossSettings | BinnedLoss, Field(discriminator="kind")]
 
 
+class FixedRidgeSettings(Settings):
+    """A ridge penalty as it stands."""
+
+    kind: Literal["fixed"] = "fixed"
+    penalty: float = Field(
+        gt=0, description="Half of this times the squared coefficients is taken from the log likelihood."
+    )
+
+
+class SearchedRidgeSettings(Settings):
+    """The ridge penalty with the highest cross-validated partial likelihood on inner folds of a fold's own patients."""
+
+    kind: Literal["inner_folds"] = "inner_folds"
+    lowest: float = Field(1.0, gt=0, description="Weakest penalty tried.")
+    highest: float = Field(1e4, gt=0, description="Strongest penalty tried.")
+    steps: int = Field(13, ge=2, le=200, description="Penalties tried, evenly on a logarithmic scale.")
+    folds: int = Field(
+        5, ge=2, le=50, description="Inner folds, events shared out evenly; each fits its own transforms."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the inner folds.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest {self.lowest:g} is not below highest {self.highest:g}")
+        return self
+
+
+RidgeSettings = Annotated[FixedRidgeSettings | SearchedRidgeSettings, Field(discriminator="kind")]
+
+
 class TrainSettings(Settings):
     """How the model is fitted."""
 
@@ -68,7 +99,12 @@ class TrainSettings(Settings):
     warmup_epochs: int = Field(0, ge=0, description="Epochs in which the step size rises to its full size.")
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay.")
     clip_norm: float | None = Field(None, gt=0, description="Gradients longer than this are shortened to it.")
-    max_epochs: int = Field(200, ge=1, description="Passes over the training patients.")
+    max_epochs: int = Field(
+        200,
+        ge=0,
+        description="Passes over the training patients. 0 leaves a model on the table alone at its Cox fit, for which the patients"
+        " set aside for early stopping are then used too.",
+    )
     patience: int = Field(40, ge=1, description="Epochs without a better validation result before training stops.")
     stop_on: Literal["loss", "concordance"] = Field(
         "loss", description="What of the validation patients decides: their loss, or Harrell's concordance."
@@ -87,11 +123,22 @@ class TrainSettings(Settings):
     feature_noise: float = Field(
         0.0, ge=0, le=10, description="Standard deviation of noise added to tiles in training."
     )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of parts (slides, clinical columns, each block, gene groups) hidden from the model at random in each"
+        " step of training, so that it serves patients who lack them; one part of each patient is left.",
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 trains in mixed precision.")
     covariate_ridge: float = Field(
         1.0,
         gt=0,
         description="Ridge penalty of the Cox fits on covariates: the clinical model, and where the model's covariates start.",
+    )
+    block_ridge: RidgeSettings | None = Field(
+        None,
+        description="Ridge penalty of the columns of blocks and gene groups where covariates start; null: as the others.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, dropout and batch order.")
     members: int = Field(

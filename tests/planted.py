@@ -8,7 +8,8 @@ import pandas as pd
 
 from pathoml import survival
 from pathoml.bags import FeatureSpec
-from pathoml.cohort import Cohort, NumericCovariate
+from pathoml.cohort import Cohort
+from pathoml.covariates import NumericCovariate
 from pathoml.infer import predict_member
 from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.settings import AbmilSettings, MeanPoolSettings, ModelSettings

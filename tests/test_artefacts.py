@@ -8,6 +8,7 @@ import pytest
 
 from pathoml.artefacts import (
     MAPPED_ARTEFACTS,
+    Absorption,
     QualitySettings,
     TileFlag,
     find_blood_or_pigment,
@@ -50,16 +51,16 @@ def specimen() -> Specimen:
 
 def test_clean_tissue_has_no_artefact() -> None:
     picture, tissue = tissue_picture()
-    assert not find_ink(picture, MPP, SETTINGS).any()
-    assert not find_bubbles(picture, MPP, SETTINGS, SHARP).any()
-    assert not find_folds(picture, tissue, MPP, SETTINGS).any()
-    assert not find_blood_or_pigment(picture, tissue, MPP, SETTINGS).any()
+    assert not find_ink(Absorption(picture, MPP), SETTINGS).any()
+    assert not find_bubbles(Absorption(picture, MPP), SETTINGS, SHARP).any()
+    assert not find_folds(Absorption(picture, MPP), tissue, SETTINGS).any()
+    assert not find_blood_or_pigment(Absorption(picture, MPP), tissue, SETTINGS).any()
 
 
 @pytest.mark.parametrize("ink", list(INKS))
 def test_every_ink_is_found_on_tissue_and_on_glass(ink: str) -> None:
     picture, where, _ = pen(specimen(), np.random.default_rng(1), ink)
-    found = find_ink(picture, MPP, SETTINGS)
+    found = find_ink(Absorption(picture, MPP), SETTINGS)
     _, tissue = tissue_picture()
     for ground in (tissue, ~tissue):
         assert (found & where & ground).sum() > 0.9 * (where & ground).sum()
@@ -76,7 +77,7 @@ def test_thin_strokes_of_other_inks_are_found(colour: tuple[int, int, int]) -> N
     stroke = np.zeros(tissue.shape, dtype=bool)
     stroke[96:104, 20:180] = True  # 64 um wide
     picture = np.where(stroke[..., None], picture / 255 * np.array(colour), picture).astype(np.uint8)
-    found = find_ink(picture, MPP, SETTINGS)
+    found = find_ink(Absorption(picture, MPP), SETTINGS)
     assert (found & stroke).sum() > 0.9 * stroke.sum()
     near = cv2.dilate(stroke.astype(np.uint8), np.ones((9, 9))) > 0
     assert not (found & ~near).any()
@@ -88,7 +89,7 @@ def test_a_fold_at_the_end_of_the_picture_is_found() -> None:
     amount = 1 + 0.5 * texture
     amount[:, 192:] *= 3
     picture = np.clip(np.rint(243 * 10 ** (-amount * np.array([0.15, 0.35, 0.2]))), 0, 255).astype(np.uint8)
-    found = find_folds(picture, np.ones((200, 200), dtype=bool), MPP, SETTINGS)
+    found = find_folds(Absorption(picture, MPP), np.ones((200, 200), dtype=bool), SETTINGS)
     assert found[:, 193:].mean() > 0.7
     assert found[:, :185].mean() < 0.01
 
@@ -100,7 +101,7 @@ def test_a_bubble_is_found_whole() -> None:
     def blurred_within(x: float, y: float, half: float) -> float:
         return 0.02 if where[int(y), int(x)] else 0.3
 
-    found = find_bubbles(picture, MPP, SETTINGS, blurred_within)
+    found = find_bubbles(Absorption(picture, MPP), SETTINGS, blurred_within)
     assert (found & where).sum() > 0.85 * where.sum()
     assert (found & ~where).sum() < 0.15 * where.sum()
     assert found[tuple(middle.astype(int))]
@@ -109,7 +110,7 @@ def test_a_bubble_is_found_whole() -> None:
 @pytest.mark.parametrize("inside", [0.3, 0.1, float("nan")], ids=["sharp", "as blurred as all around it", "plain"])
 def test_a_ring_whose_inside_is_no_more_blurred_than_its_surroundings_is_no_bubble(inside: float) -> None:
     picture, _, _ = bubble(specimen(), np.random.default_rng(3))
-    assert not find_bubbles(picture, MPP, SETTINGS, lambda x, y, half: inside).any()
+    assert not find_bubbles(Absorption(picture, MPP), SETTINGS, lambda x, y, half: inside).any()
 
 
 def test_what_is_found_does_not_depend_on_the_blocks_it_is_looked_for_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,8 +124,8 @@ def test_what_is_found_does_not_depend_on_the_blocks_it_is_looked_for_in(monkeyp
 
     def all_found() -> list[np.ndarray]:
         return [
-            find_folds(folded, one.tissue, MPP, SETTINGS), find_ink(inked, MPP, SETTINGS),
-            find_bubbles(ringed, MPP, SETTINGS, blurred_within),
+            find_folds(Absorption(folded, MPP), one.tissue, SETTINGS), find_ink(Absorption(inked, MPP), SETTINGS),
+            find_bubbles(Absorption(ringed, MPP), SETTINGS, blurred_within),
         ]  # fmt: skip
 
     whole = all_found()
@@ -137,13 +138,13 @@ def test_what_is_found_does_not_depend_on_the_blocks_it_is_looked_for_in(monkeyp
 def test_a_fold_is_found_and_a_nuclei_rich_band_is_not() -> None:
     one = specimen()
     picture, where, _ = fold(one, np.random.default_rng(5))
-    found = find_folds(picture, one.tissue, MPP, SETTINGS)
+    found = find_folds(Absorption(picture, MPP), one.tissue, SETTINGS)
     assert (found & where).sum() > 0.5 * where.sum()
     blue = one.picture.copy()
     band = np.zeros(one.tissue.shape, dtype=bool)
     band[96:103] = one.tissue[96:103]
     blue[band] = np.clip(243 * 10 ** -np.array([0.75, 0.8, 0.33]), 0, 255).astype(np.uint8)
-    assert not find_folds(blue, one.tissue, MPP, SETTINGS).any()
+    assert not find_folds(Absorption(blue, MPP), one.tissue, SETTINGS).any()
 
 
 def test_a_lake_of_blood_and_a_patch_of_brown_pigment_are_found() -> None:
@@ -151,7 +152,7 @@ def test_a_lake_of_blood_and_a_patch_of_brown_pigment_are_found() -> None:
     for colour in ((190, 60, 55), (110, 75, 40)):
         stained = picture.copy()
         stained[90:104, 90:104] = colour
-        found = find_blood_or_pigment(stained, tissue, MPP, SETTINGS)
+        found = find_blood_or_pigment(Absorption(stained, MPP), tissue, SETTINGS)
         assert found[92:102, 92:102].all()
         assert not found[:80].any()
 
@@ -211,3 +212,14 @@ def test_drawn_tissue_with_glands_and_lymphocytes_has_hardly_an_artefact(tmp_pat
             found[artefact] += int((mask.of(artefact) & mask.tissue).sum())
     # Rings around glands were taken for bubbles: 0.30 of the tissue before their focus was looked at.
     assert {flag_name(one): found[one] / tissue for one in found if found[one] > 0.005 * tissue} == {}
+
+
+@pytest.mark.parametrize("mpp", [8.0, 28.97], ids=["taken for finer than it is", "as it is"])
+def test_a_dark_lymph_node_of_a_scanner_that_shows_haematoxylin_as_violet_is_no_pen(mpp: float, data_dir: Path) -> None:
+    """A real slide with blue ink on its upper edge; dense lymphoid tissue was dropped as violet pen."""
+    with open_slide(data_dir / "slides/dicom_camelyon_jpeg2000.dcm") as slide:
+        picture = slide.read_region((0, 0), 0, (slide.geometry.width_px, slide.geometry.height_px)).pixels
+    ink = find_ink(Absorption(picture, mpp), SETTINGS)
+    assert ink[5:20, 180:235].any(), "the blue ink"
+    assert ink[350:500, 500:640].mean() < 0.01, "the dark part of the left piece"
+    assert ink[350:500, 1400:1560].mean() < 0.01, "and of the right one"

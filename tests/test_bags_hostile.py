@@ -204,12 +204,13 @@ def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.write_bytes", "tempfile.mkstemp"])
+@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.open", "tempfile.mkstemp"])
 def test_a_full_disk_leaves_the_old_bag_and_no_rubbish(path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     before = path.read_bytes()
-    monkeypatch.setattr(where, full_disk if where != "tempfile.mkstemp" else lambda **_: full_disk())
-    with pytest.raises(OutputError, match=r"S1\.h5: cannot be written \(No space left on device\); free space"):
-        write_bag(path, bag(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full_disk if where != "tempfile.mkstemp" else lambda **_: full_disk())
+        with pytest.raises(OutputError, match=r"S1\.h5: cannot be written \(No space left on device\); free space"):
+            write_bag(path, bag(1))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 

@@ -7,15 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pathoml.cohort import (
-    BlockCovariate,
-    CategoricalCovariate,
-    Cohort,
-    CohortSettings,
-    NumericCovariate,
-    read_cohort,
-    take_rows,
-)
+from pathoml.cohort import Cohort, CohortSettings, read_cohort, take_rows
+from pathoml.covariates import BlockCovariate, CategoricalCovariate, NumericCovariate
 from pathoml.errors import CohortError
 
 HEAD = "patient_id,time,event,site,age,grade\n"

@@ -31,13 +31,13 @@ def load(folder: Path, text: str, *overrides: str, name: str = "study.yaml") -> 
 
 
 def test_every_mistake_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
-    text = BASE + "trian: {}\ntrain:\n  max_epochs: 0\n  loss: {kind: discret}\nmodel:\n  aggregator: {kind: abmill}\n"
+    text = BASE + "trian: {}\ntrain:\n  max_epochs: -1\n  loss: {kind: discret}\nmodel:\n  aggregator: {kind: abmill}\n"
     with pytest.raises(ConfigError, match=r"study\.yaml: 4 problem\(s\)") as caught:
         load(tmp_path, text)
     found = {problem.where: problem.message for problem in caught.value.problems}
     assert set(found) == {"study.yaml:8", "study.yaml:10", "study.yaml:11", "study.yaml:13"}
     assert found["study.yaml:8"] == "trian: unknown key; did you mean 'train'?"
-    assert found["study.yaml:10"].startswith("train.max_epochs: input should be greater than or equal to 1, found 0")
+    assert found["study.yaml:10"].startswith("train.max_epochs: input should be greater than or equal to 0, found -1")
     kinds = "cox, discrete, pmf, mtlr, deephit"
     assert found["study.yaml:11"] == f"train.loss.kind: 'discret' is not one of {kinds}; did you mean 'discrete'?"
     assert found["study.yaml:13"].endswith("did you mean 'abmil'?")
@@ -126,7 +126,7 @@ def test_set_changes_a_value_and_a_kind(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("train.max_epoch=5", r"--set train\.max_epoch: train\.max_epoch: unknown key; did you mean 'max_epochs'"),
-        ("train.max_epochs=0", r"--set train\.max_epochs: .*greater than or equal to 1, found 0"),
+        ("train.max_epochs=-1", r"--set train\.max_epochs: .*greater than or equal to 0, found -1"),
         ("train.max_epochs", r"--set train\.max_epochs: expected key\.subkey=value"),
         ("=3", "expected key.subkey=value"),
     ],

@@ -1,6 +1,7 @@
 """Covariates filled, scaled, coded and reduced, from training rows alone."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,17 +9,22 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from pathoml.cohort import BlockCovariate, CategoricalCovariate, NumericCovariate
 from pathoml.covariates import (
+    BlockCovariate,
+    CategoricalCovariate,
     CovariateTransform,
     FittedBlock,
     FittedNumeric,
+    GeneGroupsCovariate,
+    NumericCovariate,
+    OrdinalCovariate,
     UnseenWord,
     fit_covariates,
+    read_gene_groups,
     transform_from_json,
     unseen_words,
 )
-from pathoml.errors import PackageError
+from pathoml.errors import CohortError, PackageError
 from pathoml.tables import parse_numbers
 
 AGE, SEX = NumericCovariate(column="age"), CategoricalCovariate(column="sex")
@@ -32,6 +38,11 @@ def table(rows: int = 60, seed: int = 0) -> pd.DataFrame:
     raw["age"] = np.where(rng.random(rows) < 0.2, np.nan, rng.normal(60, 10, rows))
     raw["sex"] = rng.choice(["f", "m", ""], rows)
     return raw
+
+
+def written_and_read(transform: CovariateTransform) -> CovariateTransform:
+    arrays: dict[str, np.ndarray] = {}
+    return transform_from_json(json.loads(json.dumps(transform.to_json(arrays, "a."))), arrays, "a.")
 
 
 def same(first: CovariateTransform, second: CovariateTransform, raw: pd.DataFrame) -> bool:
@@ -163,7 +174,7 @@ def test_only_the_rows_given_decide_the_fit() -> None:
 def test_json_gives_the_very_same_transform_back() -> None:
     raw = table()
     transform = fit_covariates((AGE, SEX, GENES), raw)
-    again = transform_from_json(json.loads(json.dumps(transform.to_json())))
+    again = written_and_read(transform)
     assert again.names == transform.names
     assert same(transform, again, table(seed=2))
 
@@ -171,7 +182,7 @@ def test_json_gives_the_very_same_transform_back() -> None:
 def test_json_gives_back_a_block_without_components() -> None:
     raw = pd.DataFrame({"a_rna": [1.0, 1.0], "b_rna": [2.0, 2.0]})
     transform = fit_covariates((GENES,), raw)
-    again = transform_from_json(json.loads(json.dumps(transform.to_json())))
+    again = written_and_read(transform)
     assert again.apply(raw).shape == transform.apply(raw).shape == (2, 0)
 
 
@@ -184,3 +195,146 @@ def test_a_table_without_a_needed_column_is_refused() -> None:
     assert isinstance(transform.parts[1], FittedBlock)
     with pytest.raises(PackageError, match=r"trained with column\(s\) age, g1_rna, which the table does not have"):
         transform.apply(table().drop(columns=["age", "g1_rna"]))
+
+
+STAGE = OrdinalCovariate(column="stage", levels=("I", "II", "III"))
+
+
+def test_an_ordered_word_is_its_place_filled_with_the_median_and_standardised() -> None:
+    raw = words("III", "I", "", "I", "II", "NA", column="stage")
+    places = np.array([2.0, 0, np.nan, 0, 1, np.nan])
+    filled = np.where(np.isnan(places), 0.5, places)
+    found = fit_covariates((STAGE,), raw).apply(raw)[:, 0]
+    np.testing.assert_allclose(found, (filled - filled.mean()) / filled.std(), atol=1e-12)
+
+
+def test_each_step_of_an_ordered_word_counts_alike_even_where_training_lacks_a_level() -> None:
+    transform = fit_covariates((STAGE,), words("I", "III", "I", column="stage"))
+    found = transform.apply(words("I", "II", "III", column="stage"))[:, 0]
+    assert found[2] - found[1] == pytest.approx(found[1] - found[0])
+
+
+def test_an_unknown_ordered_word_is_found_with_all_levels_in_their_order() -> None:
+    transform = fit_covariates((STAGE,), words("I", "II", column="stage"))
+    raw = words("IV", "", "III", column="stage")
+    assert unseen_words([transform], raw) == [UnseenWord(0, "stage", "IV", ("I", "II", "III"))]
+
+
+@pytest.mark.parametrize(
+    "covariate", [AGE.model_copy(update={"indicator": True}), STAGE.model_copy(update={"indicator": True})]
+)
+def test_an_indicator_says_where_a_value_was_missing(covariate) -> None:
+    cells = [1.0, np.nan, 3.0] if covariate.kind == "numeric" else ["I", "", "III"]
+    raw = pd.DataFrame({covariate.column: np.array(cells, dtype=float if covariate.kind == "numeric" else object)})
+    transform = fit_covariates((covariate,), raw)
+    assert transform.names == [covariate.column, f"{covariate.column} missing"]
+    assert transform.apply(raw)[:, 1].tolist() == [0, 1, 0]
+
+
+def test_a_number_is_filled_with_the_mean_where_that_is_asked_for() -> None:
+    raw = pd.DataFrame({"age": [1.0, 2.0, 6.0, np.nan]})
+    part = fit_covariates((NumericCovariate(column="age", impute="mean"),), raw).parts[0]
+    assert isinstance(part, FittedNumeric)
+    assert part.fill == 3.0
+
+
+def test_components_scaled_by_the_first_keep_their_relative_variance() -> None:
+    raw = table()
+    each, first = (
+        fit_covariates((GENES.model_copy(update={"scaling": scaling}),), raw).apply(raw)
+        for scaling in ("each", "first")
+    )
+    deviations = first.std(axis=0)
+    assert deviations[0] == pytest.approx(1)
+    assert (np.diff(deviations) < 0).all()
+    np.testing.assert_allclose(first / deviations, each, atol=1e-9)
+
+
+def test_all_components_hold_all_there_is() -> None:
+    raw = table()
+    everything = fit_covariates((GENES.model_copy(update={"components": None, "scaling": "first"}),), raw)
+    columns = raw[[name for name in raw if name.endswith("_rna")]].to_numpy()
+    standard = (columns - columns.mean(axis=0)) / columns.std(axis=0)
+    scores = everything.apply(raw)
+    ratio = (standard @ standard.T)[0, 0] / (scores @ scores.T)[0, 0]
+    np.testing.assert_allclose(scores @ scores.T * ratio, standard @ standard.T, atol=1e-6)
+
+
+GROUPS_CSV = "growth,repair\ng1,g4\ng2,g5\ng3,g6\n,g7\n"
+GROUPS_GMT = "growth\tfrom a paper\tg1\tg2\tg3\nrepair\thttp\tg4\tg5\tg6\tg7\n"
+
+
+@pytest.mark.parametrize(("name", "text"), [("groups.csv", GROUPS_CSV), ("groups.gmt", GROUPS_GMT)])
+def test_each_group_of_genes_has_its_own_components(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    raw = table()
+    groups = GeneGroupsCovariate(name="pathways", columns="*_rna", file=tmp_path / name, components=2)
+    transform = fit_covariates((AGE, groups), raw)
+    assert [(one.part, one.name, one.columns) for one in transform.groups] == [
+        ("clinical", "clinical", (0,)), ("pathways", "pathways:growth", (1, 2)), ("pathways", "pathways:repair", (3, 4)),
+    ]  # fmt: skip
+    alone = fit_covariates((BlockCovariate(name="b", columns="g[1-3]_rna", components=2),), raw)
+    np.testing.assert_allclose(transform.apply(raw)[:, 1:3], alone.apply(raw), atol=1e-9)
+
+
+def test_groups_of_too_few_genes_are_left_out_and_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(GROUPS_CSV)
+    groups = GeneGroupsCovariate(name="p", columns="*_rna", file=tmp_path / "groups.csv", least_genes=4)
+    assert [one.name for one in fit_covariates((groups,), table()).groups] == ["p:repair"]
+    with pytest.raises(
+        CohortError, match=r"groups.csv: no group has 5 genes among the 9 columns .* \(the most are 4\)"
+    ):
+        fit_covariates((groups.model_copy(update={"least_genes": 5}),), table())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("g.gmt", "a\tx\tg1\na\tx\tg2\n", "g.gmt:2: group 'a' stands twice"),
+        ("g.gmt", "a g1 g2\n", "g.gmt:1: expected name, description and genes"),
+        ("g.csv", "a,b\ng1,\n", r"g.csv: group\(s\) b: no genes in it"),
+        ("g.gmt", None, "no such file of gene groups"),
+    ],
+)
+def test_a_file_that_is_none_of_gene_groups_is_refused(
+    tmp_path: Path, name: str, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(CohortError, match=message):
+        read_gene_groups(tmp_path / name)
+
+
+def test_a_pattern_of_genes_has_one_star_which_is_the_gene() -> None:
+    groups = GeneGroupsCovariate(name="p", columns="rna_*_z", file=Path("none.csv"))
+    assert groups.matching(["rna_TP53_z", "rna__z", "TP53_z", "rna_A_b"]) == ["rna_TP53_z"]
+    assert groups.gene("rna_TP53_z") == "TP53"
+    with pytest.raises(ValueError, match=r"one \* has to stand for the gene"):
+        GeneGroupsCovariate(name="p", columns="rna*_*", file=Path("none.csv"))
+
+
+def test_a_part_of_which_a_patient_has_nothing_is_told_from_one_that_is_filled() -> None:
+    raw = table().assign(age=60.0)
+    raw.loc[0, ["age", "sex"]] = [np.nan, ""]
+    raw.loc[1, "age"] = np.nan
+    raw.loc[1, "sex"] = "f"
+    raw.loc[2, [name for name in raw if name.endswith("_rna")]] = np.nan
+    raw.loc[3, "g0_rna"] = np.nan
+    transform = fit_covariates((AGE, GENES, SEX), raw)
+    assert transform.part_names == ("clinical", "genes")
+    assert transform.given(raw)[:4].tolist() == [[False, True], [True, True], [True, False], [True, True]]
+
+
+def test_a_block_may_not_be_called_as_another_part_is() -> None:
+    with pytest.raises(ValueError, match="'slides' is what pathoml calls another part"):
+        BlockCovariate(name="slides", columns="*")
+
+
+def test_twenty_thousand_columns_are_fitted_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(120, 20_000)) + rng.normal(size=(120, 3)) @ rng.normal(size=(3, 20_000))
+    raw = pd.DataFrame(values, columns=[f"g{i}_rna" for i in range(20_000)])
+    found = fit_covariates((BlockCovariate(name="wide", columns="*_rna", components=3),), raw).apply(raw)
+    standard = (values - values.mean(axis=0)) / values.std(axis=0)
+    expected = PCA(3, svd_solver="full").fit_transform(standard)
+    np.testing.assert_allclose(np.abs(found), np.abs(expected / expected.std(axis=0)), atol=1e-7)

@@ -13,8 +13,11 @@ OPTIONAL = {
     "optuna": "pathoml/tuning.py",
     "mlflow": "pathoml/tracking.py",
     "opacus": "pathoml/federated/accountant.py",
+    "nvflare": "pathoml/federated/flare",
 }
-"""Packages of extras, and where they are used."""
+"""Packages of extras, and where they are used: one file, or a folder of which nothing is imported with pathoml."""
+LOADED_BY_FLARE = {"controller.py", "executor.py", "rejoining.py"}
+"""Modules that FLARE finds by the name of their class: it is there already when they are imported."""
 
 
 def imported() -> set[str]:
@@ -33,8 +36,9 @@ def test_what_only_an_extra_brings_is_imported_inside_the_one_function_that_says
         for path in (ROOT / "pathoml").rglob("*.py"):
             text = path.read_text(encoding="utf-8")
             if re.search(rf"^\s*(import|from) {name}\b", text, flags=re.MULTILINE):
-                assert path == ROOT / home, path
-                assert not re.search(rf"^(import|from) {name}\b", text, flags=re.MULTILINE), "at the top of the module"
+                assert path.is_relative_to(ROOT / home), path
+                at_the_top = re.search(rf"^(import|from) {name}\b", text, flags=re.MULTILINE)
+                assert path.name in LOADED_BY_FLARE or not at_the_top, path
 
 
 def test_every_import_belongs_to_a_package_named_in_the_dependencies():

@@ -16,7 +16,6 @@ from pathoml.cohort import (
     DateRule,
     EndpointSettings,
     ExcludedRule,
-    NumericCovariate,
     RangeRule,
     SlidesSettings,
     TimeZeroSettings,
@@ -26,6 +25,7 @@ from pathoml.cohort import (
     read_cohort,
     screen_slides,
 )
+from pathoml.covariates import NumericCovariate
 from pathoml.errors import CohortError
 from pathoml.manifest import examine_manifest, read_manifest
 from pathoml.pipeline.study import examine_data

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from pathoml.bags import Bag, BagHeader
-from pathoml.cohort import NumericCovariate
-from pathoml.covariates import fit_covariates
+from pathoml.covariates import NumericCovariate, fit_covariates
 from pathoml.errors import BagMismatchError, PackageError
 from pathoml.infer import predict_logits, predict_member, predict_package, risk_groups, score_tiles
 from pathoml.mil.attribution import integrated_gradients

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from pathoml.bags import FeatureSpec
-from pathoml.cohort import BlockCovariate, CategoricalCovariate, NumericCovariate
-from pathoml.covariates import fit_covariates
+from pathoml.covariates import BlockCovariate, CategoricalCovariate, NumericCovariate, fit_covariates
 from pathoml.errors import OutputError, PackageError
 from pathoml.infer import predict_package
 from pathoml.mil.objective import CoxObjective, DiscreteObjective
@@ -50,7 +49,9 @@ def member(kind: str, seed: int = 0) -> Member:
     aggregator: Any = MeanPoolSettings()
     if kind == "cox":
         objective, aggregator = CoxObjective().calibrated(rng.normal(size=(12, 1)), time, event), AbmilSettings()
-    model = as_if_trained(PrognosisModel(aggregator, ModelShape(4, len(transform.names), objective.out))).eval()
+    model = as_if_trained(
+        PrognosisModel(aggregator, ModelShape(4, len(transform.names), objective.out, transform.groups))
+    ).eval()
     numbers = {"risk_centre": 0.1 / 3, "risk_scale": 1.7, "risk_cutoff": 0.2, "slide_centre": (0.3,) * objective.out}
     return Member("kfold-0", aggregator, model, projection, transform, objective, **numbers)
 
@@ -137,7 +138,7 @@ def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "package version 2, this pathoml reads pathoml-package version 1"),
+        ({"format_version": 1}, "package version 1, this pathoml reads pathoml-package version 2"),
         ({"format": "other"}, "does not say 'pathoml-package'"),
     ],
 )

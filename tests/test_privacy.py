@@ -1,5 +1,6 @@
 """Canaries planted in every free-text property of a slide reach no file that pathoml writes and no line that it prints."""
 
+import io
 import logging
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from PIL import Image
+from typer.testing import CliRunner
 
+from pathoml.cli.root import app
 from pathoml.cohort import SlideEntry
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.extract import extract_archive
@@ -71,10 +75,29 @@ def test_no_canary_leaves_the_slide(
     write_quality(entries, outcomes, {"P1": "05"}, out, "study")
     write_regions_of(slide, out / "regions.geojson")
     write_sheet_of(slide, out / "sheet.png")
+    for command in (
+        ["slide", "info", str(slide)],
+        ["slide", "thumbnail", str(slide), "-o", str(out / "thumbnail.png")],
+    ):
+        said = CliRunner().invoke(app, command)
+        assert said.exit_code == 0, said.output
+        (out / f"{command[1]}.txt").write_text(said.output, encoding="utf-8")
     facts = slide_facts(slide)
     assert dict(facts)["tier"] == "native tiles"
     files = {path.name: path.read_bytes() for path in out.rglob("*.*")}
-    assert len(files) >= 7
+    assert {
+        "S1.h5",
+        "S1.png",
+        "contact_sheets.html",
+        "quality.csv",
+        "regions.geojson",
+        "ledger.jsonl",
+        "info.txt",
+    } <= set(files)
+    for name, content in list(files.items()):
+        if name.endswith(".png"):  # pixels are compressed; texts beside them need not be
+            with Image.open(io.BytesIO(content)) as picture:
+                files[f"{name}, its texts"] = repr(picture.info).encode()
     for name, content in files.items():
         assert b"CANARY" not in content, name
     assert "CANARY" not in str(facts)

@@ -1,17 +1,21 @@
 """The page: needs nothing else, says what it must, lets nothing through."""
 
+import functools
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from PIL import Image
 
+from pathoml.evaluate import EvaluateSettings, evaluate
 from pathoml.report import Page, write_report
+from tests.evaluate.test_measures import background, with_sites
+from tests.test_evaluate import predictions
 
-CURVE = {"patients": 10, "events": 4, "days": [100.0, 200.0], "survival": [0.8, 0.5], "at_risk": [10, 7]}
-EMPTY = {"patients": 0, "events": 0, "days": [], "survival": [], "at_risk": [0, 0]}
 EVIL = "<script>alert('x')</script> & \"quoted\""
 
 
@@ -19,33 +23,36 @@ def estimate(value: float | None, low: float | None = None, high: float | None =
     return {"value": value, "low": low, "high": high, "folds": 0 if value is None else 5}
 
 
-def scheme(difference: dict[str, Any] | None = None, low_group: dict[str, Any] = CURVE) -> dict[str, Any]:
-    metrics = {
-        "concordance": estimate(0.71, 0.66, 0.76),
-        "auc_365d": estimate(None),
-        "integrated_brier": estimate(0.18, 0.1, 0.2),
-    }
-    groups = {
-        "cutoff": "",
-        "log_rank": 4.2,
-        "p_value": 0.04,
-        "at_risk_days": [0.0, 365.25],
-        "curves": {"low": low_group, "high": CURVE},
-    }
-    return {
-        "metrics": {"model": metrics, "clinical": metrics},
-        "differences": {"model - clinical": {**metrics, "concordance": difference or estimate(0.02, -0.01, 0.05)}},
-        "folds": [
-            {"fold": "Hospital 05", "patients": 20, "events": 8, "concordance": {"model": 0.71, "clinical": None}}
-        ],
-        "groups": {"model": groups, "clinical": groups},
-    }
+@functools.cache
+def _judged() -> str:
+    settings = EvaluateSettings(bootstraps=100, horizons_days=(300.0, 600.0), trial={"simulations": 3})
+    given = with_sites(predictions(noise=(0.5, 2.0)))
+    judged = evaluate(given, settings, background(features=True))
+    judged["schemes"]["kfold"]["permutation"] = {"clinical": PERMUTATION}
+    return json.dumps(judged)
+
+
+PERMUTATION = {
+    "permutations": 200, "condition": "refitted", "p_value": 0.0049751, "log_rank_p_value": None,
+    "concordance": {"observed": 0.634, "null_low": 0.4, "null_median": 0.5, "null_high": 0.6},
+}  # fmt: skip
+
+
+def scheme(
+    difference: dict[str, Any] | None = None, verdict: dict[str, Any] | None = None, values: tuple[float, ...] = (0.02,)
+) -> dict[str, Any]:
+    one: dict[str, Any] = json.loads(_judged())["schemes"]["kfold"]
+    if difference is not None:
+        one["differences"]["model - clinical"]["concordance"] = difference
+        one["verdicts"]["model - clinical"] = verdict
+        one["repeats"]["differences"]["model - clinical"]["values"] = list(values)
+    return one
 
 
 def page(**changes: Any) -> Page:
     values: dict[str, Any] = {
         "title": "Study", "endpoint": "overall survival", "facts": [("Patients", "100")], "warnings": [],
-        "evaluation": {"condition": "intervals: 95 %", "schemes": {"kfold": scheme()}},
+        "evaluation": evaluation(),
         "heatmaps": [], "provenance": [("Configuration", "abc")], "settings": "name: study",
     }  # fmt: skip
     return Page(**{**values, **changes})
@@ -57,7 +64,7 @@ def write(folder: Path, **changes: Any) -> str:
 
 
 def evaluation(**changes: Any) -> dict[str, Any]:
-    return {"condition": "", "schemes": {"kfold": scheme(**changes)}}
+    return {**json.loads(_judged()), "schemes": {"kfold": scheme(**changes)}}
 
 
 @pytest.fixture
@@ -108,7 +115,7 @@ def test_names_from_outside_are_escaped(tmp_path: Path, changes: dict[str, Any])
 def test_a_hospitals_name_is_escaped(tmp_path: Path) -> None:
     one = scheme()
     one["folds"][0]["fold"] = EVIL
-    text = write(tmp_path, evaluation={"condition": "", "schemes": {"leave_one_site_out": one}})
+    text = write(tmp_path, evaluation={"condition": "95 %", "schemes": {"leave_one_site_out": one}})
     assert "<script" not in text
     assert html.escape(EVIL, quote=False).split("'")[0] in text
 
@@ -118,55 +125,127 @@ def test_a_caption_cannot_leave_its_attribute(tmp_path: Path, picture: Path) -> 
     assert 'onerror="alert' not in text
 
 
+def said(
+    better: int, by_interval: int, by_repeats: int | None, spread: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    low, high = spread or (None, None)
+    return {
+        "better": better, "by_interval": by_interval, "by_repeats": by_repeats, "repeats_low": low, "repeats_high": high
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("difference", "sentence"),
+    ("difference", "verdict", "values", "sentence"),
     [
         (
-            estimate(0.05, 0.01, 0.09),
-            "0.050 (0.010 to 0.090). The interval excludes 0: on these patients the model ranks better.",
+            estimate(0.05, 0.01, 0.09), said(1, 1, 1, (0.02, 0.08)), (0.04, 0.06),
+            "0.050 (0.010 to 0.090). The interval excludes 0; over 2 repetitions, refitting counted, 95 % +0.020 to +0.080: on"
+            " these patients the model ranks better.",
         ),
-        (estimate(-0.05, -0.09, -0.01), "The interval excludes 0: on these patients the clinical model ranks better."),
-        (
-            estimate(0.02, -0.01, 0.05),
-            "The interval includes 0: these patients do not show that the model ranks better.",
-        ),
-        (estimate(0.02, 0.0, 0.05), "The interval includes 0"),
-        (estimate(None), "The difference in concordance cannot be computed."),
+        (estimate(-0.05, -0.09, -0.01), said(-1, -1, -1), (-0.05,),
+         "on these patients the clinical model (Cox) ranks better."),
+        (estimate(0.05, 0.01, 0.09), said(0, 1, None), (0.05,), "divided into folds only once"),
+        (estimate(0.05, 0.01, 0.09), said(0, 1, 0, (-0.02, 0.12)), (0.1, -0.01), "the repetitions do not show it"),
+        (estimate(0.02, -0.01, 0.05), said(0, 0, 0), (0.02,),
+         "The interval includes 0: these patients do not show that the model ranks better."),
+        (estimate(None), said(0, 0, 0), (), "cannot be computed."),
     ],
-)
-def test_the_verdict_says_no_more_than_the_interval(tmp_path: Path, difference: dict[str, Any], sentence: str) -> None:
-    assert sentence in write(tmp_path, evaluation=evaluation(difference=difference))
+)  # fmt: skip
+def test_the_verdict_says_no_more_than_interval_and_repetitions(
+    tmp_path: Path, difference: dict[str, Any], verdict: dict[str, Any], values: tuple[float, ...], sentence: str
+) -> None:
+    text = html.unescape(write(tmp_path, evaluation=evaluation(difference=difference, verdict=verdict, values=values)))
+    assert sentence in text
 
 
 def test_numbers_stand_with_their_intervals_and_undefined_ones_say_so(tmp_path: Path) -> None:
-    text = write(tmp_path)
+    one = scheme()
+    one["metrics"]["model"]["concordance"] = estimate(0.71, 0.66, 0.76)
+    one["metrics"]["model"]["auc_300d"] = estimate(None)
+    one["folds"][1]["concordance"]["clinical"] = None
+    text = write(tmp_path, evaluation={**evaluation(), "schemes": {"kfold": one}})
     assert "0.710 (0.660 to 0.760)" in text
-    assert re.search(r"AUC at 365 days, higher is better</td><td class=\"number\">not defined", text)
-    assert re.search(r"Hospital 05</td>.*0\.710</td><td class=\"number\">not defined", text)
+    assert re.search(r"AUC at 300 days, higher is better</th><td>not defined", text)
+    assert re.search(r'<th scope="row">1</th>(<td>[0-9.]+</td>)+<td>not defined', text)
 
 
 def test_every_scheme_has_its_own_part(tmp_path: Path) -> None:
     schemes = {"kfold": scheme(), "leave_one_site_out": scheme(), "fixed": scheme()}
-    text = write(tmp_path, evaluation={"condition": "", "schemes": schemes})
+    text = write(tmp_path, evaluation={**evaluation(), "schemes": schemes})
     for title in ("Cross-validation", "Leaving one hospital out", "Given folds"):
-        assert f"<h2>{title}</h2>" in text
+        assert f"{title}</h2>" in text
 
 
-def test_curves_start_at_one_and_name_both_groups_with_their_numbers(tmp_path: Path) -> None:
-    text = write(tmp_path)
-    for group in ("low", "high"):
-        assert f"{group} risk: 4 events in 10 patients" in text
-    assert "log-rank p = 0.04" in text
-
-
-def test_patients_still_at_risk_stand_below_the_curves(tmp_path: Path) -> None:
-    text = write(tmp_path)
-    assert "at risk" in text
-    assert re.findall(r">(10|7)</text>", text).count("7") == 4  # two groups, two models
+def test_curves_name_both_groups_with_their_numbers_and_tests(tmp_path: Path) -> None:
+    text, groups = write(tmp_path), scheme()["groups"]["model"]
+    for name, curve in groups["curves"].items():
+        assert f"{name} risk: {curve['events']} events in {curve['patients']} patients" in text
+        assert f">{curve['at_risk'][1]}</text>" in text
+    assert "shuffled within folds: p = " in text
 
 
 def test_an_empty_risk_group_is_no_error(tmp_path: Path) -> None:
-    assert "low risk: 0 events in 0 patients" in write(tmp_path, evaluation=evaluation(low_group=EMPTY))
+    given = with_sites(predictions(noise=(0.5,)))
+    given.table["risk_group"] = "high"
+    judged = evaluate(given, EvaluateSettings(bootstraps=100, trial={"simulations": 0}))
+    assert "low risk: 0 events in 0 patients" in write(tmp_path, evaluation=judged)
+
+
+def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_patients_and_events(tmp_path: Path) -> None:
+    text = write(tmp_path)
+    figures = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
+    assert len(figures) >= 8
+    for figure in figures:
+        assert re.search(r'<svg role="img" aria-label="[^"]{30,}"', figure)
+        assert re.search(r"\d+ test patients.* events", figure[figure.index("<figcaption>") :])
+
+
+def test_every_number_stands_in_the_table_beside_the_page(tmp_path: Path) -> None:
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "numbers.csv")
+    one = scheme()
+    row = table[table["measure"] == "metrics.model.concordance"].iloc[0]
+    expected = one["metrics"]["model"]["concordance"]
+    assert [float(row[name]) for name in ("value", "low", "high")] == [
+        expected[name] for name in ("value", "low", "high")
+    ]
+    assert "conditional on the fitted models" in row["conditional_on"]
+    curve = one["decisions"][0]["models"]["model"]
+    row = table[table["measure"] == "decisions[0].models.model[3]"].iloc[0]
+    assert (float(row["value"]), row["high"]) == (curve["value"][3], curve["high"][3])
+    numbers = [value for value in _leaves(one) if isinstance(value, float)]
+    exact = pd.read_csv(tmp_path / "numbers.csv", dtype=str, keep_default_na=False)
+    written = {cell for name in ("value", "low", "high") for cell in exact[name]}
+    assert {repr(number) for number in numbers} <= written
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for one in value.values() for leaf in _leaves(one)]
+    return [leaf for one in value for leaf in _leaves(one)] if isinstance(value, list) else [value]
+
+
+def test_the_checklist_has_every_item_once_and_says_what_is_left_to_the_authors(tmp_path: Path) -> None:
+    text = write(tmp_path, answers={"outcome": "overall survival at 300 days"})
+    table = pd.read_csv(tmp_path / "tripod_ai.csv", dtype=str).set_index("item")
+    assert len(table) == 52
+    assert table.index.is_unique
+    assert table.loc["8a", "answer"] == "overall survival at 300 days"
+    assert table.loc["17", "answer"] == "for the authors"
+    assert "overall survival at 300 days" in text
+    with pytest.raises(KeyError, match="no item of the checklist is called wrong"):
+        write(tmp_path, answers={"wrong": ""})
+
+
+def test_flow_methods_and_tuned_settings_are_shown_with_sensible_digits(tmp_path: Path) -> None:
+    text = write(
+        tmp_path, flow=[("dropped: no follow-up", "3")], methods=["How it was done."],
+        tuned={"fold 0": {"train.learning_rate": 0.00123456789, "model.aggregator": {"kind": "clam"}}, "fold 1": {}},
+    )  # fmt: skip
+    assert "dropped: no follow-up" in text
+    assert "How it was done." in text
+    assert "<td>0.00123</td>" in text
+    assert "<td>as configured</td>" in text
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:

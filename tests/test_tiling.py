@@ -270,3 +270,17 @@ def test_the_side_of_a_tile_can_be_given_in_micrometres() -> None:
     assert TilingSettings(tile_um=112, tile_px=224, target_mpp=0.5).target_mpp == 0.5
     with pytest.raises(ValueError, match=r"but target_mpp says 0\.25; leave one of the two out"):
         TilingSettings(tile_um=112, tile_px=224, target_mpp=0.25)
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.2527, 0.499, 0.7])
+@pytest.mark.parametrize("changes", [{}, {"decode": "scaled"}, {"align_to_native": True}, {"tile_px": 100}])
+def test_a_tile_covers_its_pixels_at_the_resolution_that_results(mpp: float, changes: dict[str, object]) -> None:
+    geometry = SlideGeometry(30_000, 20_000, (1.0, 4.0), (mpp, mpp), (1, 2, 4, 8), (256, 256))
+    settings = TilingSettings(**changes)  # type: ignore[arg-type]
+    plan = plan_reading(geometry, settings)
+    width, height = plan.footprint_level0_px(geometry)
+    assert width * mpp == pytest.approx(plan.mpp_read[0] * plan.tile_px, rel=1e-9)
+    assert height * mpp == pytest.approx(plan.mpp_read[1] * plan.tile_px, rel=1e-9)
+    grid = make_grid(geometry, TissueMask(np.ones((20, 30), dtype=bool)), settings)
+    assert grid.footprint_level0_px == (width, height)
+    assert len(grid) + len(grid.rejected) == grid.shape[0] * grid.shape[1]

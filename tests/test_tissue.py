@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pathoml.artefacts import QualitySettings, find_ink
+from pathoml.artefacts import Absorption, QualitySettings, find_ink
 from pathoml.slides import open_slide, whole_slide_image
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.artefacts import PEN_COLOURS
@@ -46,7 +46,7 @@ class Found:
 
 
 def find(picture: np.ndarray, mpp: float = MPP, **changes: float) -> Found:
-    ink = find_ink(picture, mpp, QualitySettings())
+    ink = find_ink(Absorption(picture, mpp), QualitySettings())
     return Found(find_tissue(picture, mpp, ClassicalTissueSettings(**changes), ink=ink) & ~ink, ink)
 
 
@@ -135,6 +135,25 @@ def test_pieces_below_the_least_area_are_dropped(radius_um: float, found: bool) 
     assert find(spots(radius_um), min_area_um2=20_000).tissue.any() == found
 
 
+def test_a_strand_counts_with_the_piece_it_hangs_on_and_not_by_itself() -> None:
+    alone = np.full((200, 200, 3), 245, dtype=np.uint8)
+    alone[99:101, 100:180] = (200, 110, 160)  # 16 um wide
+    assert not find(alone).tissue.any()
+    hanging = spots(200)
+    hanging[99:101, 100:180] = (200, 110, 160)
+    assert find(hanging).tissue[99, 100:178].all()
+
+
+def test_tissue_is_followed_to_where_it_is_pale_and_pale_parts_alone_are_not_taken() -> None:
+    picture = spots(200)
+    pale = np.s_[90:110, 125:150]
+    picture[pale] = (243, 212, 225)  # a saturation of 0.13; Otsu's threshold is capped at 0.15
+    picture[150:170, 20:45] = (243, 212, 225)
+    tissue = find(picture).tissue
+    assert tissue[pale][:, :-2].mean() > 0.9
+    assert not tissue[148:172, 18:47].any()
+
+
 @pytest.mark.parametrize(("hole_um2", "filled"), [(5_000, False), (60_000, True)])
 def test_holes_up_to_the_limit_are_filled(hole_um2: float, filled: bool) -> None:
     picture = cv2.circle(spots(600), (100, 100), round(100 / MPP), (245, 245, 245), -1)
@@ -149,7 +168,7 @@ def test_a_slide_full_of_tissue_is_all_tissue() -> None:
 
 
 def test_the_real_skin_slide_is_found_where_the_eye_sees_it(data_dir: Path) -> None:
-    """Bounds read off the picture: a strip of skin on white, no pen; flakes and a 30 um strand beside it may go."""
+    """Bounds read off the picture: a strip of skin on white, no pen, with a strand of 30 um; flakes beside it may go."""
     with open_slide(data_dir / "slides/CMU-1-Small-Region.svs") as slide:
         picture = whole_slide_image(slide, MPP)
     mask = find(picture)
@@ -158,6 +177,8 @@ def test_the_real_skin_slide_is_found_where_the_eye_sees_it(data_dir: Path) -> N
     assert not mask.pen.any()
     assert mask.tissue[dark < 190].mean() > 0.87
     assert mask.tissue[dark > 235].mean() < 0.02
+    assert mask.tissue[62:72, 15:50].any(axis=0).all(), "the strand, to near its end"
+    assert mask.tissue[80:95, 82:86].mean() > 0.7, "fragments in the follicle's cavity"
 
 
 def test_the_real_tumour_slide_is_found_without_its_stitching_frame(data_dir: Path) -> None:
@@ -168,6 +189,7 @@ def test_the_real_tumour_slide_is_found_without_its_stitching_frame(data_dir: Pa
     assert not mask.pen.any()
     assert not mask.tissue[190:, :60].any(), "white and grey glass in the lower left corner"
     assert mask.tissue[60:90, 40:100].all(), "solid tumour"
+    assert mask.tissue[103:112, 270:277].mean() > 0.5, "the hook on its right side"
 
 
 @pytest.mark.parametrize("glass", [(1, 0.98, 0.86), (1, 0.98, 0.84), (1, 0.86, 0.97), (0.97, 0.97, 1)])

@@ -11,7 +11,7 @@ import pytest
 from pathoml import fold_fitting
 from pathoml.baseline_settings import BASELINE_TITLES, BaselineSettings
 from pathoml.baselines import BaselineContext, fit_baselines, mean_of_bags
-from pathoml.cohort import BlockCovariate, CategoricalCovariate
+from pathoml.covariates import BlockCovariate, CategoricalCovariate
 from pathoml.cross_validation import cross_validate
 from pathoml.errors import TrainingError
 from pathoml.evaluate import fold_mean_concordance

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathoml.artefacts.blocks import in_blocks
-from pathoml.artefacts.density import Densities, glass_of, optical_densities
+from pathoml.artefacts.density import Absorption, Densities
 from pathoml.artefacts.settings import QualitySettings
 from pathoml.morphology import dilate, disc
-from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
+from pathoml.units import BoolArray, FloatArray, IntArray
 
 _RADII_UM = np.geomspace(90, 450, 10)
 _RIM_UM = 24.0
@@ -40,7 +40,7 @@ class _Curves(NamedTuple):
 
 
 def find_bubbles(
-    picture: RgbImage, mpp: float, settings: QualitySettings, detail: DetailAt, *, ink: BoolArray | None = None
+    slide: Absorption, settings: QualitySettings, detail: DetailAt, *, ink: BoolArray | None = None
 ) -> BoolArray:  # fmt: skip
     """Find bubbles of 0.15 to 1 mm; others by nothing but what they do to the focus of tiles.
 
@@ -50,10 +50,8 @@ def find_bubbles(
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (rows, columns, 3)
-        The whole slide, RGB.
-    mpp : float
-        Its microns per pixel.
+    slide : Absorption
+        Of the whole slide.
     settings : QualitySettings
         Density of a rim, and what is in focus.
     detail : callable
@@ -72,10 +70,10 @@ def find_bubbles(
     Voting along normals: Ballard DH. Generalizing the Hough transform to detect arbitrary shapes. Pattern Recognition 13
     (1981) 111-122. The confirmation by focus is pathoml's own.
     """
-    glass = glass_of(picture)
+    mpp = slide.mpp
 
     def find(part: tuple[slice, slice]) -> BoolArray:
-        densities = optical_densities(picture[part], glass)
+        densities = slide.of(part)
         rows, columns = part
 
         def detail_here(x: float, y: float, half: float) -> float:
@@ -83,7 +81,7 @@ def find_bubbles(
 
         return _bubbles_in(densities, mpp, settings, detail_here, ink[part] if ink is not None else None)
 
-    return in_blocks(picture.shape, 2 * (1 + _REACH) * _RADII_UM[-1] / mpp, find)
+    return in_blocks(slide.shape, 2 * (1 + _REACH) * _RADII_UM[-1] / mpp, find)
 
 
 def _bubbles_in(
@@ -167,16 +165,16 @@ def _candidates(rim: NDArray[np.float32], radii_px: FloatArray) -> FloatArray:
     rows, columns = np.nonzero(rim > _LEAST_RIM)
     every = 1 + len(rows) // _MOST_VOTERS
     rows, columns = rows[::every], columns[::every]
-    normal = _normals(rim)[rows, columns]
+    normal = _normals(rim, (rows, columns))
     weight = np.minimum(rim[rows, columns], _FULL_RIM) * every
     found = [_most_voted((rows, columns), normal, weight, radius, rim.shape) for radius in radii_px]
     return np.concatenate(found) if found else np.zeros((0, 3))
 
 
-def _normals(rim: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the direction (radians) across the ridge at each pixel, from second derivatives."""
+def _normals(rim: NDArray[np.float32], at: tuple[IntArray, IntArray]) -> NDArray[np.float32]:
+    """Return the direction (radians) across the ridge at some pixels, from second derivatives."""
     soft = cv2.GaussianBlur(rim, (0, 0), 1.0)
-    xx, yy, xy = (cv2.Sobel(soft, cv2.CV_32F, *order) for order in ((2, 0), (0, 2), (1, 1)))
+    xx, yy, xy = (cv2.Sobel(soft, cv2.CV_32F, *order)[at] for order in ((2, 0), (0, 2), (1, 1)))
     return np.asarray(0.5 * np.arctan2(2 * xy, xx - yy) + np.pi / 2, dtype=np.float32)
 
 
@@ -187,8 +185,9 @@ def _most_voted(
     cell = max(1.0, radius / 4)
     width, height = int(shape[1] / cell) + 3, int(shape[0] / cell) + 3
     votes = np.zeros(width * height)
+    right, down = np.cos(normal), np.sin(normal)
     for side in (radius, -radius):
-        x, y = (at[1] + side * np.cos(normal)) / cell + 1, (at[0] + side * np.sin(normal)) / cell + 1
+        x, y = (at[1] + side * right) / cell + 1, (at[0] + side * down) / cell + 1
         near = (x >= 0) & (y >= 0) & (x < width) & (y < height)
         place = y[near].astype(np.int64) * width + x[near].astype(np.int64)
         votes += np.bincount(place, weights=weight[near], minlength=width * height)

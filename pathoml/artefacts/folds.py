@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathoml.artefacts.blocks import in_blocks
-from pathoml.artefacts.density import Densities, glass_of, optical_densities
+from pathoml.artefacts.density import SAMPLED, Absorption, Densities
 from pathoml.artefacts.settings import QualitySettings
 from pathoml.morphology import dilate, disc, drop_short, drop_small, opened, touching
-from pathoml.units import BoolArray, FloatArray, IntArray, RgbImage
+from pathoml.units import BoolArray, FloatArray, IntArray
 
 _BLUR_UM, _GRADIENT_UM, _AROUND_UM = 6.0, 10.0, 40.0
 _DENSE = 1.2
@@ -25,8 +25,6 @@ _LEAST_FLANK, _CONTINUOUS, _MOST_CHROMA, _FAINT = 0.7, 1.15, 1.25, 0.65
 _HALF_WIDTH_UM, _LEAST_LENGTH_UM = 44.0, 80.0
 _PINK_RATIO, _PINK_CHROMA, _PINK_RED = 1.7, 1.05, 1.2
 _WIDEST_UM, _LEAST_PINK_LENGTH_UM, _LEAST_PINK_UM2 = 50.0, 120.0, 800.0
-_EVERY = 3
-"""Rows and columns between those from which the slide's usual density is taken."""
 _REACH_UM = 400.0
 """How far around a block is looked at: beyond surroundings and flanks, and along a fold."""
 
@@ -38,7 +36,7 @@ class _Usual(NamedTuple):
     chroma: float  # median of red over green density
 
 
-def find_folds(picture: RgbImage, tissue: BoolArray, mpp: float, settings: QualitySettings) -> BoolArray:
+def find_folds(slide: Absorption, tissue: BoolArray, settings: QualitySettings) -> BoolArray:
     """Find folds.
 
     A fold is denser than the tissue on both its sides by about the same factor in red, green and blue, since it is the
@@ -48,12 +46,10 @@ def find_folds(picture: RgbImage, tissue: BoolArray, mpp: float, settings: Quali
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (rows, columns, 3)
-        The whole slide, RGB.
+    slide : Absorption
+        Of the whole slide.
     tissue : ndarray of bool, shape (rows, columns)
         Where the tissue is.
-    mpp : float
-        Its microns per pixel.
     settings : QualitySettings
         The factor.
 
@@ -70,16 +66,14 @@ def find_folds(picture: RgbImage, tissue: BoolArray, mpp: float, settings: Quali
     nothing = np.zeros_like(tissue)
     if not tissue.any():
         return nothing
-    glass = glass_of(picture)
-    blur_px = max(0.5, _BLUR_UM / mpp)
-    usual = _usual(optical_densities(picture[::_EVERY, ::_EVERY], glass), tissue[::_EVERY, ::_EVERY])
+    usual = _usual(slide.sample, tissue[::SAMPLED, ::SAMPLED])
 
     def find(part: tuple[slice, slice]) -> BoolArray:
         if not tissue[part].any():
             return nothing[part]
-        return _folds_in(optical_densities(picture[part], glass, blur_px=blur_px), tissue[part], usual, mpp, settings)
+        return _folds_in(slide.of(part, blur_um=_BLUR_UM), tissue[part], usual, slide.mpp, settings)
 
-    return in_blocks(picture.shape, _REACH_UM / mpp, find)
+    return in_blocks(slide.shape, _REACH_UM / slide.mpp, find)
 
 
 def _usual(densities: Densities, tissue: BoolArray) -> _Usual:
@@ -141,7 +135,7 @@ class _Surroundings:
 
     def __init__(self, densities: Densities, mpp: float) -> None:
         self._mpp = mpp
-        self._normal = _across(densities[1], mpp)
+        self._change = _changes(densities[1], mpp)
         self._fine: Densities = np.ascontiguousarray(np.moveaxis(densities, 0, -1))
         # Flanks are means over a width, which is taken once for all pixels.
         wide = cv2.GaussianBlur(self._fine, (0, 0), _FLANK_BLUR_UM / mpp)
@@ -149,7 +143,7 @@ class _Surroundings:
 
     def quick_ratio(self, at: tuple[IntArray, IntArray]) -> FloatArray:
         """Return by how many times each pixel is denser than the denser of two places beside it, in the least colour."""
-        profile = self._profile(self._wide, at)
+        profile = self._profile(self._wide, at, smooth=True)
         sides = [profile.mean((way * _FLANKS_UM[-1],), (0.0,)) for way in (-1, 1)]
         shown = [profile.shown(way * _FLANKS_UM[-1]) for way in (-1, 1)]
         left, right = np.where(shown[0], sides[0], sides[1]), np.where(shown[1], sides[1], sides[0])
@@ -157,7 +151,7 @@ class _Surroundings:
 
     def ratio_to_flanks(self, usual: FloatArray, at: tuple[IntArray, IntArray]) -> FloatArray:
         """Return by how many times each pixel is denser than both sides, in the colour where it is least; 0 if no fold."""
-        fine, wide = self._profile(self._fine, at), self._profile(self._wide, at)
+        fine, wide = self._profile(self._fine, at), self._profile(self._wide, at, smooth=True)
         middle = [fine.mean(_MIDDLE_UM, (along,)) for along in _ALONG_UM]
         centre, least = np.mean(middle, axis=0), np.min(middle, axis=0)
         best = np.zeros(len(at[0]))
@@ -174,22 +168,27 @@ class _Surroundings:
             best = np.maximum(best, ratios.min(axis=0) * (same_colour & tissue_beside & continuous))
         return best
 
-    def _profile(self, densities: NDArray[np.float32], at: tuple[IntArray, IntArray]) -> "_Profile":
-        normal = self._normal[at]
-        return _Profile(densities, at, (np.cos(normal), np.sin(normal)), self._mpp)
+    def _profile(
+        self, densities: NDArray[np.float32], at: tuple[IntArray, IntArray], *, smooth: bool = False
+    ) -> "_Profile":
+        xx, yy, xy = (product[at] for product in self._change)
+        normal = 0.5 * np.arctan2(2 * xy, xx - yy)  # the direction in which density changes most
+        return _Profile(densities, at, (np.cos(normal), np.sin(normal)), self._mpp, smooth=smooth)
 
 
-def _across(density: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
-    """Return the direction (radians) in which density changes most around each pixel, from the structure tensor."""
+def _changes(density: NDArray[np.float32], mpp: float) -> tuple[NDArray[np.float32], ...]:
+    """Return the structure tensor around each pixel: mean products xx, yy, xy of the changes of density in x and y."""
     blurred = cv2.GaussianBlur(density, (0, 0), _GRADIENT_UM / mpp)
     x, y = cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
     side = (max(3, round(_AROUND_UM * np.sqrt(12) / mpp)),) * 2  # a box as wide as a Gaussian of that deviation
-    xx, yy, xy = (cv2.blur(product, side) for product in (x * x, y * y, x * y))
-    return np.asarray(0.5 * np.arctan2(2 * xy, xx - yy), dtype=np.float32)
+    return tuple(np.asarray(cv2.blur(product, side), dtype=np.float32) for product in (x * x, y * y, x * y))
 
 
 class _Profile:
-    """Densities (rows, columns, 3) along lines across pixels: offsets run across the band, and along it."""
+    """Densities (rows, columns, 3) along lines across pixels: offsets run across the band, and along it.
+
+    Of smooth densities the nearest pixel is taken, which is several times as fast as interpolating between four.
+    """
 
     def __init__(
         self,
@@ -197,15 +196,20 @@ class _Profile:
         at: tuple[IntArray, IntArray],
         normal: tuple[FloatArray, FloatArray],
         mpp: float,
+        *,
+        smooth: bool,
     ) -> None:
-        self._densities, self._mpp = densities, mpp
+        self._densities, self._mpp, self._smooth = densities, mpp, smooth
         self._rows, self._columns = at
         self._x, self._y = normal
 
     def mean(self, across_um: tuple[float, ...], along_um: tuple[float, ...]) -> FloatArray:
         """Return the mean over all pairs of offsets, shape (3, pixels)."""
-        values = [self._at(across, along) for across in across_um for along in along_um]
-        return np.asarray(np.mean(values, axis=0), dtype=np.float64)
+        offsets = [(across, along) for across in across_um for along in along_um]
+        total = self._at(*offsets[0])
+        for one in offsets[1:]:
+            total += self._at(*one)
+        return np.asarray(total.T / len(offsets), dtype=np.float64)
 
     def shown(self, across_um: float) -> BoolArray:
         """Say for which pixels the place beside them lies in the picture."""
@@ -220,10 +224,18 @@ class _Profile:
 
     def _at(self, across_um: float, along_um: float) -> NDArray[np.float32]:
         x, y = self._place(across_um, along_um)
+        if self._smooth:
+            return self._nearest(x, y)
         side = int(np.ceil(np.sqrt(len(x))))
         # OpenCV takes maps of at most 32,767 columns.
         padded = [np.resize(values, (side, side)) for values in (x, y)]
         sampled = cv2.remap(
             self._densities, padded[0], padded[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )  # fmt: skip
-        return np.asarray(sampled, dtype=np.float32).reshape(-1, 3)[: len(x)].T
+        return np.asarray(sampled, dtype=np.float32).reshape(-1, 3)[: len(x)]
+
+    def _nearest(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows, columns = self._densities.shape[:2]
+        column = np.clip(np.rint(x), 0, columns - 1).astype(np.int64)
+        row = np.clip(np.rint(y), 0, rows - 1).astype(np.int64)
+        return np.asarray(np.take(self._densities.reshape(-1, 3), row * columns + column, axis=0), dtype=np.float32)

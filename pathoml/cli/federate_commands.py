@@ -34,15 +34,10 @@ SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="The hospital's o
 def federate_plan(plan: PlanPath) -> None:
     """Check a plan and show its hash, which every site has to approve."""
     from pathoml.federated.plan import read_plan
+    from pathoml.pipeline.federating import plan_facts
 
     read = read_plan(plan)
-    rows = [
-        ("Name", read.name), ("Sites", ", ".join(read.sites)), ("Quorum", str(read.quorum)), ("Endpoint", read.endpoint),
-        ("Model", "covariates alone" if read.features is None else read.model.aggregator.kind),
-        ("Loss", read.train.loss.kind), ("Method", read.method.kind),
-        ("Nothing is said of fewer than", f"{read.minimum_patients} patients or {read.minimum_events} events"),
-    ]  # fmt: skip
-    show_table("Plan", rows)
+    show_table("Plan", plan_facts(read))
     say(f"hash: {read.digest}")
 
 
@@ -137,7 +132,7 @@ def federate_simulate(  # noqa: PLR0913 - one for each option of the command
     _show_scores(result_to_json(agreed, result)["shared"])
     if comparison is not None:
         _show_comparison(comparison)
-    say(f"everything stands in {output}; research use only")
+    say(f"report: {output / 'federation.html'}; everything else is beside it; research use only")
 
 
 def _show_scores(scores: dict[str, Any]) -> None:

@@ -7,12 +7,13 @@ import typer
 
 from pathoml.cli import (
     bag_commands,
+    deployment_commands,
     encoder_commands,
     federate_commands,
+    looking_commands,
     model_commands,
     slide_commands,
     study_commands,
-    view_command,
 )
 from pathoml.cli.exits import exit_code_of
 from pathoml.cli.terminal import WRONG_INPUT, say
@@ -26,10 +27,11 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(study_commands.app)
 app.add_typer(model_commands.app)
-app.add_typer(view_command.app)
+app.add_typer(looking_commands.app)
 app.add_typer(slide_commands.app, name="slide")
 app.add_typer(bag_commands.app, name="bags")
 app.add_typer(encoder_commands.app, name="encoders")
+federate_commands.app.add_typer(deployment_commands.app)
 app.add_typer(federate_commands.app, name="federate")
 
 

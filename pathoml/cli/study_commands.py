@@ -30,16 +30,25 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("pathoml-demo"), device: Device = "auto"
+    folder: Annotated[Path, typer.Argument(help="Where to.")] = Path("pathoml-demo"),
+    device: Device = "auto",
+    *,
+    federated: Annotated[
+        bool, typer.Option("--federated", help="Afterwards its hospitals train one model together, too.")
+    ] = False,
 ) -> None:
     """Draw a synthetic cohort and take it through the whole pipeline, offline."""
     from pathoml.pipeline.demo import demo as run_demo
+    from pathoml.pipeline.demo import federated_demo
 
     with stage_context(device) as context:
         result = run_demo(folder, context)
+        page = federated_demo(folder, context) if federated else None
     _say_run(result.run)
     say(f"oracle (the hazard that the cohort was drawn with) on the same patients: {result.oracle_concordance:.3f}")
     say("with this few patients chance can put a model above the oracle")
+    if page is not None:
+        say(f"federation:    {page}")
 
 
 @app.command()

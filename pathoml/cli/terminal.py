@@ -143,9 +143,20 @@ def say_outcomes(outcomes: Sequence["SlideOutcome"]) -> None:
     failed = [outcome for outcome in outcomes if not outcome.has_bag]
     for outcome in failed:
         say(f"slide {outcome.slide_id}: {outcome.code}: {outcome.message}", error=True)
+    if len(outcomes) > 1:
+        show_table("Slides", _counted(outcomes), header=("outcome", "slides", "tiles"))
     if outcomes:
         say(f"slides: {len(outcomes) - len(failed)} with a bag, {len(failed)} without")
     exit_for_failed(failed)
+
+
+def _counted(outcomes: Sequence["SlideOutcome"]) -> list[tuple[str, str, str]]:
+    """Count slides and their tiles by what became of them; of those without a bag by the reason."""
+    kinds = [one.status if one.has_bag else f"{one.status}: {one.code}" for one in outcomes]
+    tiles = dict.fromkeys(sorted(kinds), 0)
+    for kind, one in zip(kinds, outcomes, strict=True):
+        tiles[kind] += one.tiles
+    return [(kind, f"{kinds.count(kind):,}", f"{count:,}") for kind, count in tiles.items()]
 
 
 def exit_for_failed(failed: Sequence["SlideOutcome"]) -> None:

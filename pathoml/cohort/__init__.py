@@ -6,30 +6,22 @@ from pathoml.cohort.flow import FlowStep, flow_step, flow_to_csv, flow_to_json
 from pathoml.cohort.records import Cohort, SlideEntry, leave_out, take_rows
 from pathoml.cohort.rules import AllowedRule, DateRule, ExcludedRule, RangeRule, Rule
 from pathoml.cohort.screening import screen_slides
-from pathoml.cohort.seal import Seal, patients_digest
+from pathoml.cohort.seal import Seal
 from pathoml.cohort.settings import (
-    BlockCovariate,
-    CategoricalCovariate,
     CohortSettings,
-    Covariate,
-    NumericCovariate,
     SlidesSettings,
     TimeZeroSettings,
 )
 
 __all__ = [
     "AllowedRule",
-    "BlockCovariate",
-    "CategoricalCovariate",
     "Cohort",
     "CohortReading",
     "CohortSettings",
-    "Covariate",
     "DateRule",
     "EndpointSettings",
     "ExcludedRule",
     "FlowStep",
-    "NumericCovariate",
     "RangeRule",
     "Rule",
     "Seal",
@@ -42,7 +34,6 @@ __all__ = [
     "flow_to_csv",
     "flow_to_json",
     "leave_out",
-    "patients_digest",
     "read_cohort",
     "screen_slides",
     "take_rows",

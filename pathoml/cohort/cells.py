@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pathoml.cohort.endpoints import EndpointSettings
-from pathoml.cohort.settings import BlockCovariate, CategoricalCovariate, CohortSettings
+from pathoml.cohort.settings import CohortSettings
 from pathoml.errors import Problem, first_of
 from pathoml.tables import parse_numbers
 from pathoml.units import FloatArray, IntArray
@@ -43,8 +43,13 @@ def one_row_a_patient(
         "is a blank patient id",
     )
     table = table[table[settings.patient_id] != ""]
-    distinct = table.drop_duplicates(subset=columns)
-    clash = distinct[distinct.duplicated(subset=settings.patient_id, keep=False)]
+    cells = table[columns].to_numpy(dtype=object)
+    names, first = np.unique(table[settings.patient_id], return_index=True)
+    own_first = first[np.searchsorted(names, table[settings.patient_id])]
+    differs = np.zeros(len(table), dtype=bool)
+    again = np.flatnonzero(own_first != np.arange(len(table)))  # comparing all cells of a wide table takes seconds
+    differs[again] = (cells[again] != cells[own_first[again]]).any(axis=1)
+    clash = table[np.isin(own_first, own_first[differs])].drop_duplicates(subset=columns)
     clashes = []
     for patient, rows in clash.groupby(settings.patient_id, sort=False):
         differing = [name for name in columns if rows[name].nunique() > 1]
@@ -57,7 +62,7 @@ def one_row_a_patient(
             )
         )
     problems += first_of(clashes, settings.table.name, _SHOWN_ROWS)
-    return distinct.drop_duplicates(subset=settings.patient_id).reset_index(drop=True), problems
+    return table.iloc[np.sort(first)].reset_index(drop=True), problems
 
 
 def read_times(
@@ -166,38 +171,6 @@ def read_events(
         f"is not in event_codes ({known}); set cohort.event_codes to what the column holds",
     )
     return np.asarray(coded.fillna(0), dtype=np.int64)
-
-
-def read_covariate_columns(
-    table: pd.DataFrame, settings: CohortSettings, blocks: dict[str, list[str]], problems: list[Problem]
-) -> pd.DataFrame:
-    """Read the columns of covariates.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Text cells, one row a patient.
-    settings : CohortSettings
-        Covariates.
-    blocks : dict of str to list of str
-        Columns of each block.
-    problems : list of Problem
-        Grows by what cannot be read.
-
-    Returns
-    -------
-    DataFrame
-        Numbers as float, words as text.
-    """
-    columns: dict[str, FloatArray | NDArray[np.object_]] = {}
-    for covariate in settings.covariates:
-        if isinstance(covariate, CategoricalCovariate):
-            columns[covariate.column] = table[covariate.column].to_numpy(dtype=object)
-            continue
-        names = blocks[covariate.name] if isinstance(covariate, BlockCovariate) else [covariate.column]
-        for name in names:
-            columns[name] = _numbers(table, name, settings.table.name, problems, blanks_allowed=True)
-    return pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
 
 
 def _report_rows(

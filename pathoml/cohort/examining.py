@@ -2,23 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
 
-from pathoml.cohort.cells import one_row_a_patient, read_covariate_columns, read_entry, read_events, read_times
+from pathoml.cohort.cells import one_row_a_patient, read_entry, read_events, read_times
 from pathoml.cohort.endpoints import count_time
 from pathoml.cohort.records import Cohort, leave_out
 from pathoml.cohort.rules import parse_dates, rule_columns
 from pathoml.cohort.screening import check_time_zero, screen_patients
-from pathoml.cohort.settings import BlockCovariate, CategoricalCovariate, CohortSettings, Covariate
+from pathoml.cohort.settings import CohortSettings
+from pathoml.covariates import (
+    CategoricalCovariate,
+    Covariate,
+    GeneGroupsCovariate,
+    ReducedCovariate,
+    covariate_name,
+    doubtful_covariates,
+    group_columns,
+    read_covariates,
+)
 from pathoml.errors import CohortError, Problem, first_of
 from pathoml.tables import is_missing, missing_columns_message, read_text_table
 from pathoml.units import FloatArray
 
 _SHOWN_ROWS = 10
-_FEW_PATIENTS = 5
 _EVENTS_PER_PARAMETER = 10
 
 
@@ -104,7 +112,9 @@ def examine_cohort(settings: CohortSettings) -> CohortReading:
     cause = read_events(patients, outcome, settings, of_outcome)
     entry_days = read_entry(patients, outcome, settings, of_outcome)
     of_cells += of_outcome + _other_endpoints(patients, settings)
-    covariates = read_covariate_columns(patients, settings, blocks, of_cells)
+    rows = [f"{settings.table.name}: row {row}" for row in patients["_row"]]
+    covariates, of_covariates = read_covariates(patients, settings.covariates, blocks, rows)
+    of_cells += of_covariates
     zero_days, of_dates, doubts = _dates(patients, time_days, settings, known=not of_outcome)
     real = [
         one for one in [*of_cells, *of_dates] if not any(one.where.endswith(f"column {name}") for name in absent)
@@ -156,7 +166,7 @@ def _column_keys(settings: CohortSettings) -> dict[str, tuple[str | int, ...]]:
         if column is not None:
             keys.setdefault(column, key)
     for index, covariate in enumerate(settings.covariates):
-        if not isinstance(covariate, BlockCovariate):
+        if not isinstance(covariate, ReducedCovariate):
             keys.setdefault(covariate.column, ("cohort", "covariates", index, "column"))
     return keys
 
@@ -169,14 +179,18 @@ def _blocks(
     blocks: dict[str, list[str]] = {}
     problems: list[Problem] = []
     for index, block in enumerate(settings.covariates):
-        if not isinstance(block, BlockCovariate):
+        if not isinstance(block, ReducedCovariate):
             continue
         key = ("cohort", "covariates", index, "columns")
-        found = [name for name in table.columns if fnmatchcase(name, block.columns)]
+        found = block.matching(table.columns)
         if not found:
-            problems.append(
-                Problem("", f"block '{block.name}': no column of {settings.table.name} matches '{block.columns}'", key)
-            )
+            patterns = [block.columns] if isinstance(block.columns, str) else block.columns
+            sought = " or ".join(f"'{one}'" for one in patterns)
+            message = f"block '{block.name}': no column of {settings.table.name} matches {sought}"
+            problems.append(Problem("", message, key))
+        if isinstance(block, GeneGroupsCovariate) and found:
+            found, of_groups = _grouped(block, found, index)
+            problems += of_groups
         double = [
             Problem(
                 "", f"block '{block.name}' matches column '{name}', which is {taken[name]}; narrow the pattern", key
@@ -190,6 +204,16 @@ def _blocks(
     return blocks, problems
 
 
+def _grouped(block: GeneGroupsCovariate, found: list[str], index: int) -> tuple[list[str], list[Problem]]:
+    """Return the columns that stand in a group."""
+    try:
+        groups = group_columns(block, found)
+    except CohortError as error:
+        return [], [Problem("", str(error), ("cohort", "covariates", index, "file"))]
+    grouped = {name for columns in groups.values() for name in columns}
+    return [name for name in found if name in grouped], []
+
+
 def _reserved(settings: CohortSettings) -> list[Problem]:
     """Refuse covariates that are the id, the outcome or the hospital, and the same covariate twice."""
     meaning = {settings.patient_id: "the patient's id"}
@@ -198,10 +222,10 @@ def _reserved(settings: CohortSettings) -> list[Problem]:
     problems, seen = [], set()
     for index, covariate in enumerate(settings.covariates):
         key = ("cohort", "covariates", index)
-        name = covariate.name if isinstance(covariate, BlockCovariate) else covariate.column
-        if not isinstance(covariate, BlockCovariate) and name in meaning:
+        name = covariate_name(covariate)
+        if not isinstance(covariate, ReducedCovariate) and name in meaning:
             problems.append(Problem("", f"column '{name}' is {meaning[name]}; it cannot predict itself", key))
-        if not isinstance(covariate, BlockCovariate) and name == settings.site:
+        if not isinstance(covariate, ReducedCovariate) and name == settings.site:
             message = f"column '{name}' is the hospital; a model that knows it cannot be used at any other"
             problems.append(Problem("", message, key))
         if name in seen:
@@ -212,19 +236,7 @@ def _reserved(settings: CohortSettings) -> list[Problem]:
 
 def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
     """Warn of what is allowed and is seldom meant."""
-    warnings = []
-    for name, column in cohort.covariates.items():
-        blank = column.isna() | is_missing(column.astype(str))
-        if blank.mean() > 0.5:
-            warnings.append(Problem(f"column {name}", f"blank for {blank.mean():.0%} of the patients"))
-        elif column[~blank].nunique() == 1:
-            warnings.append(Problem(f"column {name}", "the same for all patients; it cannot tell them apart"))
-        elif column.dtype == object:
-            counts = column[~blank].value_counts()
-            rare = [f"'{level}' ({count})" for level, count in counts.items() if count < _FEW_PATIENTS]
-            if rare:
-                message = f"few patients have {', '.join(rare[:5])}; is it a slip of spelling?"
-                warnings.append(Problem(f"column {name}", message))
+    warnings = doubtful_covariates(cohort.covariates)
     outcome = settings.outcome
     censoring = outcome.event_codes.get("1") == 1 and "cens" in outcome.event.lower()
     if censoring:
@@ -276,7 +288,7 @@ def events_per_parameter(cohort: Cohort, covariates: Sequence[Covariate]) -> tup
     ----------
     cohort : Cohort
         Patients.
-    covariates : sequence of NumericCovariate, CategoricalCovariate or BlockCovariate
+    covariates : sequence of settings of a covariate
         What enters.
 
     Returns
@@ -286,8 +298,9 @@ def events_per_parameter(cohort: Cohort, covariates: Sequence[Covariate]) -> tup
     """
     parameters = 0
     for one in covariates:
-        if isinstance(one, BlockCovariate):
-            parameters += min(one.components, sum(fnmatchcase(name, one.columns) for name in cohort.covariates.columns))
+        if isinstance(one, ReducedCovariate):
+            columns = len(one.matching(cohort.covariates.columns))
+            parameters += columns if one.components is None else min(one.components, columns)
         elif isinstance(one, CategoricalCovariate):
             parameters += max(cohort.covariates[one.column].nunique() - 1, 0)
         else:

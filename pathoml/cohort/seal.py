@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pathoml.errors import LeakError
-from pathoml.provenance import digest_of
 
 
 @dataclass
@@ -46,19 +45,3 @@ class Seal:
                 f"was fitted or tuned: {', '.join(hidden[:5])}; a model that has seen them cannot be scored on them"
             )
         self.seen |= wanted
-
-
-def patients_digest(patient_ids: Iterable[str]) -> str:
-    """Return the digest by which a fitted transform says whom it was fitted on.
-
-    Parameters
-    ----------
-    patient_ids : iterable of str
-        Who, in any order.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits, from which nobody can be told.
-    """
-    return digest_of(sorted(str(one) for one in patient_ids))

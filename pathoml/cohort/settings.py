@@ -3,40 +3,15 @@
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pathoml.cohort.endpoints import EndpointSettings, TimeUnit
 from pathoml.cohort.rules import Rule
-from pathoml.settings import ConfigPath, Settings
-
-
-class NumericCovariate(Settings):
-    """A number per patient, such as age."""
-
-    kind: Literal["numeric"] = "numeric"
-    column: str = Field(description="Column of the clinical table.")
-
-
-class CategoricalCovariate(Settings):
-    """One of several words per patient, such as sex or grade."""
-
-    kind: Literal["categorical"] = "categorical"
-    column: str = Field(description="Column of the clinical table.")
-
-
-class BlockCovariate(Settings):
-    """Many numeric columns of one kind, such as gene expression, reduced to principal components."""
-
-    kind: Literal["block"] = "block"
-    name: str = Field(description="What to call the block.")
-    columns: str = Field(description="Pattern of the column names, for example '*_rnaseq'.")
-    components: int = Field(32, ge=1, description="Principal components kept, fitted on training patients only.")
-
-
-Covariate = Annotated[NumericCovariate | CategoricalCovariate | BlockCovariate, Field(discriminator="kind")]
+from pathoml.covariates import Covariate
+from pathoml.settings import ConfigPath, DataPath, Settings
 
 
 class TimeZeroSettings(Settings):
@@ -60,7 +35,7 @@ class TimeZeroSettings(Settings):
 class CohortSettings(Settings):
     """Which table holds the patients, and what its columns mean."""
 
-    table: ConfigPath = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
+    table: DataPath = Field(description="Clinical table (.csv, .tsv, .parquet), one row a patient or a slide.")
     patient_id: str = Field("patient_id", description="Column that names the patient.")
     endpoints: dict[str, EndpointSettings] = Field(
         default={},
@@ -119,13 +94,17 @@ class CohortSettings(Settings):
 class SlidesSettings(Settings):
     """Which table lists the slides, and where their bags are kept."""
 
-    manifest: ConfigPath = Field(
+    manifest: DataPath = Field(
         description="Table with columns slide_id, path, patient_id and, where metadata lack it, mpp."
     )
-    folder: ConfigPath | None = Field(
+    folder: DataPath | None = Field(
         None, description="Folder that paths in the manifest start from; default: the manifest's own."
     )
     bags: ConfigPath = Field(Path("bags"), description="Folder for the feature bags.")
+    required: bool = Field(
+        default=True,
+        description="Whether patients without a slide that could be used are left out; else they enter with their covariates.",
+    )
     patient_pattern: str | None = Field(
         None,
         description="Regular expression whose first group finds the patient in the slide_id, such as '^(TCGA-..-....)'; then the "

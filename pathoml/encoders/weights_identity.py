@@ -1,5 +1,6 @@
 """Which weights an encoder has, told without building it; torch-free, so that resuming and planning can ask."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from pathoml.encoders.registry import EncoderRecord, find_record
@@ -22,15 +23,26 @@ def known_weights_digest(settings: EncoderSettings) -> str | None:
         fetched from the hub.
     """
     if isinstance(settings, Lite0Settings):
-        return file_digest(lite0_weights())
+        return _remembered_digest(lite0_weights())
     if isinstance(settings, LocalSettings):
         return settings.sha256
     if isinstance(settings, RegisteredSettings):
         if settings.sha256 is not None:
             return settings.sha256
         path = fetched_weights(find_record(settings.name))
-        return None if path is None else file_digest(path)
+        return None if path is None else _remembered_digest(path)
     return None
+
+
+def _remembered_digest(path: Path) -> str:
+    about = path.stat()
+    return _digest_of(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    """Return a file's digest, computed once as long as the file stays the same: some have gigabytes, and are asked for often."""
+    return file_digest(path)
 
 
 def lite0_weights() -> Path:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pathoml.cohort import BlockCovariate, CategoricalCovariate, Covariate
-from pathoml.covariates import fit_covariates
+from pathoml.covariates import CategoricalCovariate, Covariate, ReducedCovariate, fit_covariates
 from pathoml.errors import InputError
 from pathoml.tables import is_missing
 from pathoml.units import AnyArray, BoolArray, FloatArray, IntArray
@@ -23,7 +22,7 @@ class Background:
         Who.
     covariates : DataFrame
         One row each.
-    definitions : tuple of NumericCovariate, CategoricalCovariate or BlockCovariate
+    definitions : tuple of settings of a covariate
         What the columns are.
     features : ndarray of float64, shape (patients, dim), or None
         Mean over the tiles of each patient.
@@ -37,7 +36,7 @@ class Background:
     @property
     def clinical(self) -> tuple[Covariate, ...]:
         """Covariates that stand for themselves, blocks left out."""
-        return tuple(one for one in self.definitions if not isinstance(one, BlockCovariate))
+        return tuple(one for one in self.definitions if not isinstance(one, ReducedCovariate))
 
     def places(self, patient_ids: AnyArray) -> IntArray:
         """Return the rows of patients.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pathoml.comparison import corrected_interval
 from pathoml.evaluate.estimates import estimate, estimate_over_folds, mean_over_folds
 from pathoml.evaluate.scheme import Division, Forecast, Scheme
 from pathoml.survival import (
@@ -155,7 +156,7 @@ def summarise(scheme: Scheme, samples: Mapping[str, Samples]) -> dict[str, Any]:
             "differences": repeats,
         },
         "verdicts": {
-            pair: _verdict(scheme, found[pair]["concordance"], repeats[pair]["values"]) for pair in pairs
+            pair: _verdict(scheme, found[pair]["concordance"], differences[pair]["concordance"][:, 0]) for pair in pairs
         },
         "folds": _fold_rows(scheme, samples),
     }  # fmt: skip
@@ -172,19 +173,31 @@ def _of_repeats(scheme: Scheme, values: FloatArray) -> dict[str, Any]:
     }
 
 
-def _verdict(scheme: Scheme, difference: Mapping[str, Any], of_repeats: Sequence[float]) -> dict[str, Any]:
-    """Call a model better only where the interval over patients and the spread over repetitions both say so."""
+def _verdict(scheme: Scheme, difference: Mapping[str, Any], of_folds: FloatArray) -> dict[str, Any]:
+    """Call a model better only where the interval over patients and that over repetitions both say so."""
     value, low, high = (difference[name] for name in ("value", "low", "high"))
+    over_repeats = _over_repeats(scheme, of_folds)
+    verdict: dict[str, Any] = {"repeats_low": over_repeats[0], "repeats_high": over_repeats[1]}
     if value is None or low is None:
-        return {"better": None, "by_interval": None, "by_repeats": None}
-    by_interval = 1 if low > 0 else -1 if high < 0 else 0
-    by_repeats: int | None = None
-    if scheme.name in _SINGLE_DIVISION:
-        by_repeats = by_interval
-    elif len(of_repeats) > 1:
-        by_repeats = int(np.sign(of_repeats[0])) if len({np.sign(one) for one in of_repeats}) == 1 else 0
+        return {"better": None, "by_interval": None, "by_repeats": None, **verdict}
+    by_interval = _side(low, high)
+    by_repeats = by_interval if scheme.name in _SINGLE_DIVISION else _side(*over_repeats)
     agreed = by_repeats is not None and by_repeats == by_interval
-    return {"better": by_interval if agreed else 0, "by_interval": by_interval, "by_repeats": by_repeats}
+    return {"better": by_interval if agreed else 0, "by_interval": by_interval, "by_repeats": by_repeats, **verdict}
+
+
+def _side(low: float | None, high: float | None) -> int | None:
+    """Return 1 for an interval above 0, -1 for one below, 0 for one that includes it."""
+    return None if low is None or high is None else int(low > 0) - int(high < 0)
+
+
+def _over_repeats(scheme: Scheme, of_folds: FloatArray) -> tuple[float | None, float | None]:
+    """Return the interval that counts refitting on other patients, where patients were divided more than once."""
+    defined = of_folds[~np.isnan(of_folds)]
+    if len(scheme.repeats) < 2 or len(defined) < 2:
+        return None, None
+    tested_over_trained = [len(one.columns) / max(one.trained, 1) for one in scheme.divisions]
+    return corrected_interval(defined, float(np.mean(tested_over_trained)))
 
 
 def _fold_rows(scheme: Scheme, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ class Division:
         Kaplan-Meier of the same patients.
     end_days : float
         Until when enough of them are followed.
+    trained : int
+        How many patients were seen in training; 0 of a model from elsewhere.
     """
 
     repeat: int
@@ -41,6 +43,7 @@ class Division:
     censoring: StepFunction
     reference: StepFunction
     end_days: float
+    trained: int
 
 
 @dataclass(frozen=True)
@@ -349,7 +352,7 @@ def _division(table: pd.DataFrame, key: tuple[int, str], names: AnyArray, tested
     columns = np.searchsorted(names, table["patient_id"].to_numpy(dtype=str)[tested])
     end = restricted_days(time_days, event) if event.any() else 0.0
     return Division(
-        *key, columns, censoring_survival(time_days, event), kaplan_meier(time_days, event), end
+        *key, columns, censoring_survival(time_days, event), kaplan_meier(time_days, event), end, len(seen)
     )  # fmt: skip
 
 

@@ -77,13 +77,12 @@ def site_from_columns(
 
 
 def _scores(columns: FloatArray, label: IntArray, seed: int) -> FloatArray:
-    scores = np.zeros((len(label), int(label.max()) + 1))
+    scores = np.zeros((len(label), int(label.max()) + 1))  # probabilities: comparable among the folds
     for fit, test in StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(columns, label):
         scaler = StandardScaler().fit(columns[fit])
         known, asked = _reduced(scaler.transform(columns[fit]), scaler.transform(columns[test]))
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(known, label[fit])
-        raw = model.predict_log_proba(asked)
-        scores[np.ix_(test, model.classes_)] = raw
+        scores[np.ix_(test, model.classes_)] = model.predict_proba(asked)
     return scores
 
 

@@ -145,7 +145,7 @@ def compare(
     told()
 
     def attempt(label: str, which: Mapping[str, SiteData], on: Mapping[str, SiteData]) -> None:
-        alone = plan.model_copy(update={"sites": tuple(which), "quorum": len(which)})
+        alone = plan.model_copy(update={"sites": tuple(which), "quorum": min(plan.quorum, len(which))})
         try:
             package = simulate(alone, which, folder / label, limits=_ANYBODY, device=device).package
             found = {name: risks_at(package, plan, data) for name, data in on.items()}

@@ -9,7 +9,7 @@ from pathoml.federated.plan import Plan
 from pathoml.federated.preprocessing import merged_counts
 from pathoml.federated.setup import Setup, build_model, load_arrays_into
 from pathoml.federated.site_data import SiteData
-from pathoml.infer import predict_logits
+from pathoml.infer import predict_logits, predict_shares
 from pathoml.mil.objective import CoxObjective
 from pathoml.mil.patients import select_patients
 from pathoml.packages import Member
@@ -132,12 +132,10 @@ def calibration_sums(
     """
     fitted_on = (*data.train, *data.validation)
     patients = select_patients(data.cohort, data.features, fitted_on)
-    logits = predict_logits(member, patients)
-    risk = member.objective.risk(logits)
+    shares = predict_shares(member, patients)
+    risk = member.objective.risk(shares.logits)
     time_days, event = follow_up(data.cohort, fitted_on)
-    weight = member.model.covariate_weight.detach().numpy().astype(np.float64)
-    shift = member.covariates.apply(patients.covariates) @ weight
-    slides = logits - shift[:, None] - member.model.bias.detach().numpy().astype(np.float64)
+    slides = np.zeros_like(shares.logits) if patients.features is None else shares.values[:, -1]
     grid = np.asarray(plan.grid)
     relative = np.exp(np.clip(risk, -50, 50)) if isinstance(member.objective, CoxObjective) else np.ones(len(risk))
     lengths = np.diff(np.concatenate([[0.0], grid]))

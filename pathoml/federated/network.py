@@ -56,6 +56,7 @@ class Network:
         self._setup: dict[str, AnyArray] = {}
         self._set_up: set[str] = set()
         self._too_few: set[str] = set()
+        self._why: dict[str, str] = {}
 
     def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         """Send a request to sites, all by default, and return the answers that are as they should be.
@@ -74,6 +75,7 @@ class Network:
         """
         asked = tuple(self._transport.sites if sites is None else sites)
         answers: dict[str, Message] = {}
+        self._why = {}
         got = self._transport.exchange(request, asked, self.plan.quorum)
         for name in asked:
             if name not in got:
@@ -116,9 +118,10 @@ class Network:
         """
         answers = self.ask(request, sites)
         if len(answers) < self.plan.quorum:
+            why = "; ".join(f"{site}: {what}" for site, what in self._why.items())
             raise FederationError(
                 f"{request.kind}, round {request.round_number}: {len(answers)} of {len(self._transport.sites)} sites gave an "
-                f"answer that can be used, and the quorum is {self.plan.quorum}; {self._log.name} says which did not, and why"
+                f"answer that can be used, and the quorum is {self.plan.quorum} ({why or 'the others were not asked'})"
             )
         return answers
 
@@ -358,6 +361,7 @@ class Network:
         return Package((member,), spec, None, plan.grid, summary)
 
     def _note(self, request: Message, site: str, what: str) -> None:
+        self._why[site] = what
         logger.warning("site %s, %s of round %d: %s", site, request.kind, request.round_number, what)
         row = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"), "plan": request.plan, "round": request.round_number,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pathoml.cohort import CategoricalCovariate, NumericCovariate
+from pathoml.covariates import CategoricalCovariate, NumericCovariate
 from pathoml.federated.privacy_rules import against_privacy
 from pathoml.federated.privacy_settings import PatientPrivacySettings
 from pathoml.mil.settings import ModelSettings
@@ -312,6 +312,18 @@ def _impossible(plan: Plan) -> list[str]:
         (
             plan.model.start is not None,
             "model: start: published weights are a path of one machine; sites start from the coordinator's model",
+        ),
+        (
+            plan.model.fusion.kind != "late" or train.modality_dropout > 0,
+            "model.fusion, train.modality_dropout: a network trains the sum of parts; leave both out",
+        ),
+        (
+            any(getattr(one, "indicator", False) for one in plan.covariates),
+            "covariates: indicator: sites do not tell what single patients lack; leave it out",
+        ),
+        (
+            train.max_epochs == 0,
+            "train.max_epochs: 0 is a Cox fit of one machine; take method: {kind: newton}",
         ),
         (
             train.event_balanced,

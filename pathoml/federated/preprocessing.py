@@ -361,4 +361,4 @@ def _fitted_block(one: PlanBlock, spread: Spread, span: slice, products: FloatAr
     axes = axes * np.sign(axes[np.arange(len(order)), np.abs(axes).argmax(axis=1)])[:, None]
     components = axes / np.sqrt(variances[order] / patients)[:, None]
     mean = spread.mean[span]
-    return FittedBlock(one.name, one.columns, mean, mean, spread.scale[span], components)
+    return FittedBlock(one.name, one.name, one.columns, mean, mean, spread.scale[span], components)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pathoml.cohort import NumericCovariate
-from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, FittedNumeric
+from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, FittedNumeric, NumericCovariate
 from pathoml.errors import FederationError
 from pathoml.federated.plan import Plan, PlanCategories
 from pathoml.mil.objective import CoxObjective, DiscreteObjective, Objective
@@ -139,7 +138,7 @@ def setup_from_arrays(plan: Plan, arrays: Arrays) -> Setup:
                     raise FederationError(
                         f"setup: block {one.name} does not have the plan's {len(one.columns)} columns"
                     )
-                parts.append(FittedBlock(one.name, one.columns, mean, mean, scale, components))
+                parts.append(FittedBlock(one.name, one.name, one.columns, mean, mean, scale, components))
         projection = None
         if plan.features is not None:
             projection = TileProjection(arrays["tiles.mean"], arrays["tiles.scale"], arrays.get("tiles.components"))
@@ -168,7 +167,9 @@ def build_model(plan: Plan, setup: Setup) -> PrognosisModel:
     objective = setup.objective(plan)
     torch.manual_seed(plan.train.seed)
     width = 0 if setup.projection is None else setup.projection.out
-    model = PrognosisModel(plan.model.aggregator, ModelShape(width, len(setup.transform.names), objective.out))
+    model = PrognosisModel(
+        plan.model.aggregator, ModelShape(width, len(setup.transform.names), objective.out, setup.transform.groups)
+    )
     model.bias.requires_grad_(objective.has_level)
     return model
 

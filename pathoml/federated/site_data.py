@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pathoml.cohort import CategoricalCovariate, Cohort, Covariate, NumericCovariate, examine_cohort
+from pathoml.cohort import Cohort, examine_cohort
+from pathoml.covariates import CategoricalCovariate, Covariate, NumericCovariate
 from pathoml.errors import BagError, FederationError, Problem, RefusalCode, RefusedError
 from pathoml.federated.plan import FeaturesSettings, Plan, PlanBlock, TestColumn, TestShare
 from pathoml.federated.preprocessing import word_covariates

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from pathoml.heatmap_settings import MapKind, MapScale
 from pathoml.units import FloatArray
@@ -196,7 +195,7 @@ def scaled_map(values: FloatArray, kind: MapKind, scale: MapScale, *, cohort_end
     style = STYLES[kind]
     label = f"{style.quantity};\n{_SCALE_WORDS[scale]}"
     if scale == "percentile":
-        ranks = 100 * rankdata(values) / len(values)
+        ranks = 100 * _ranks(values) / len(values)
         return ScaledMap(ranks, 0.0, 100.0, style.title, label, style.colours, signed=False)
     if scale == "cohort" and cohort_end is None:
         raise ValueError("the scale 'cohort' needs the training cohort's colour end")
@@ -204,8 +203,12 @@ def scaled_map(values: FloatArray, kind: MapKind, scale: MapScale, *, cohort_end
     return ScaledMap(values, -high if style.signed else 0.0, high, style.title, label, style.colours, style.signed)
 
 
-Ends = dict[MapKind, float]
-"""Colour ends of the training cohort, by kind of map."""
+def _ranks(values: FloatArray) -> FloatArray:
+    """Return ranks from 1, equal values sharing their mean."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
+
 
 Direction = Literal["highest", "lowest"]
 

@@ -40,10 +40,20 @@ class SlideMaps:
     cohort_ends: Mapping[MapKind, float]
     notes: tuple[str, ...] = ()
 
-    @property
-    def scales(self) -> tuple[MapScale, ...]:
-        """The scales that can be shown."""
-        return ("raw", "percentile", "cohort") if self.cohort_ends else ("raw", "percentile")
+    def scales_of(self, kind: MapKind) -> tuple[MapScale, ...]:
+        """Return the scales on which a map can be shown.
+
+        Parameters
+        ----------
+        kind : str
+            One of `values`.
+
+        Returns
+        -------
+        tuple of str
+            With ``cohort`` where the training cohort's colours are known.
+        """
+        return ("raw", "percentile", "cohort") if kind in self.cohort_ends else ("raw", "percentile")
 
     def scaled(self, kind: MapKind, scale: MapScale) -> ScaledMap:
         """Return one map with the meaning of its colours.
@@ -53,7 +63,7 @@ class SlideMaps:
         kind : str
             One of `values`.
         scale : str
-            One of `scales`.
+            One of its `scales_of`.
 
         Returns
         -------
@@ -70,7 +80,7 @@ class SlideMaps:
         kind : str
             One of `values`.
         scale : str
-            One of `scales`.
+            One of its `scales_of`.
 
         Returns
         -------

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathoml.cohort import patients_digest
 from pathoml.errors import LeakError
 from pathoml.files import write_json
+from pathoml.provenance import patients_digest
 from pathoml.splits import Fold, patients_in_two_groups
 
 SEEN_FORMAT = "pathoml-seen"

@@ -1,23 +1,26 @@
 """What each tile adds to a model that is no sum over tiles."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from pathoml.mil.aggregator import Aggregator
-from pathoml.mil.packed import Packed
+from pathoml.mil.packed import BagOutput, Packed
 
 STEPS = 8
 """Of Gauss and Legendre's rule: they share out as exactly as 32 steps of the midpoint rule, for a quarter of the work."""
 
 
-def integrated_gradients(aggregator: Aggregator, tiles: Packed, *, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+def integrated_gradients(
+    model: Callable[[Packed], BagOutput], tiles: Packed, *, steps: int = STEPS
+) -> tuple[Tensor, Tensor]:
     """Share the mean logit of one bag out among its tiles, from the average tile to what they are.
 
     Parameters
     ----------
-    aggregator : Aggregator
-        In evaluation mode.
+    model : callable
+        An aggregator, or a model's slides alone, in evaluation mode.
     tiles : Packed
         One bag, projected, so that 0 is the average training tile.
     steps : int, optional
@@ -40,8 +43,8 @@ def integrated_gradients(aggregator: Aggregator, tiles: Packed, *, steps: int = 
     with torch.enable_grad():
         for place, weight in zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
             scaled = (values * place).requires_grad_()
-            (gradient,) = torch.autograd.grad(aggregator(tiles.filled(scaled)).logits.mean(), scaled)
+            (gradient,) = torch.autograd.grad(model(tiles.filled(scaled)).logits.mean(), scaled)
             total += gradient * weight
     with torch.no_grad():
-        start = aggregator(tiles.filled(torch.zeros_like(values))).logits.mean()
+        start = model(tiles.filled(torch.zeros_like(values))).logits.mean()
     return (total * values).sum(dim=1), start

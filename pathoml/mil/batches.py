@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from pathoml.cohort import Cohort
 from pathoml.covariates import CovariateTransform
 from pathoml.mil.objective import Outcome
 from pathoml.mil.packed import Packed, pack
-from pathoml.mil.patients import Patients
+from pathoml.mil.patients import Patients, given_parts
 from pathoml.mil.projection import TileProjection
 from pathoml.mil.tile_rows import TileRows, free_bytes
 from pathoml.train_settings import TrainSettings
@@ -41,12 +41,15 @@ class Batch:
         Follow-up.
     patient_id : tuple of str
         Who, for messages.
+    present : Tensor of bool, shape (patients, parts), optional
+        Which parts of the model each has; None: all that there can be.
     """
 
     tiles: Packed
     covariates: Tensor
     outcome: Outcome
     patient_id: tuple[str, ...]
+    present: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.patient_id)
@@ -76,6 +79,9 @@ class Parts:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def __getitem__(self, some: slice) -> "Parts":
+        return replace(self, chosen=self.chosen[some])
 
     def __iter__(self) -> Iterator[Batch]:
         if self.is_kept:
@@ -125,6 +131,7 @@ class TrainingPatients:
         )
         covariates = transform.apply(patients.covariates).astype(np.float32)
         self._covariates = torch.from_numpy(covariates).to(device)
+        self._present = torch.from_numpy(given_parts(patients, transform)).to(device)
         self._counts = [
             0 if projection is None or patients.features is None else len(one) for one in patients.features or ()
         ]
@@ -138,6 +145,11 @@ class TrainingPatients:
     def outcome(self) -> Outcome:
         """Follow-up of all, in order."""
         return self._outcome
+
+    @property
+    def present(self) -> Tensor:
+        """Which parts of the model each has."""
+        return self._present
 
     def parts(self) -> "Parts":
         """Return all patients, in order, in parts that go through the model together.
@@ -235,8 +247,8 @@ class TrainingPatients:
         tiles = self._taken(rows, drawn) if self._whole is not None else self._packed(rows, drawn)
         names = tuple(self._patients.patient_id[row] for row in rows)
         if len(rows) == len(self) and list(rows) == list(range(len(self))):
-            return Batch(tiles, self._covariates, self._outcome, names)
-        return Batch(tiles, self._covariates[index], self._outcome.rows(index), names)
+            return Batch(tiles, self._covariates, self._outcome, names, self._present)
+        return Batch(tiles, self._covariates[index], self._outcome.rows(index), names, self._present[index])
 
     def _taken(self, rows: Sequence[int], drawn: Sequence[IntArray | None]) -> Packed:
         """Take patients out of those that are kept."""

@@ -59,21 +59,25 @@ def _in_two_passes(
 ) -> Tensor:  # fmt: skip
     seen, states, outputs = _Seen(), [], []
     device = model.bias.device
-    for part in parts:
+    for number, part in enumerate(parts):
         states.append(random_state(device))
-        with torch.no_grad():
+        with torch.set_grad_enabled(number == 0):  # the first part's graph is kept: there has to be room for one
             outputs.append(seen.note(part, forward(model, part, settings)))
-    after = random_state(device)
+    after, kept = random_state(device), outputs[0]
+    outputs[0] = _without_graph(kept)
     joined = _joined(outputs, seen)
     leaves = {"logits": joined.logits.requires_grad_()}
     leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items() if value.ndim}
     loss = _finite(total_loss(joined, seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
-    start = 0
-    for part, state in zip(parts, states, strict=True):
+    everyone = len(seen.outcome.event)
+    start = seen.counts[0]
+    _backward_part(kept, leaves, slice(0, start), start / everyone)
+    del kept
+    for part, state in zip(parts[1:], states[1:], strict=True):
         set_random_state(device, state)
         rows = slice(start, start + len(part))
-        _backward_part(forward(model, part, settings), leaves, rows, len(part) / len(seen.outcome.event))
+        _backward_part(forward(model, part, settings), leaves, rows, len(part) / everyone)
         start += len(part)
     set_random_state(device, after)
     return loss.detach()
@@ -99,8 +103,11 @@ def forward(model: PrognosisModel, batch: Batch, settings: TrainSettings) -> Bag
     tiles = _disturbed(batch.tiles, settings) if model.training else batch.tiles
     device_type = batch.covariates.device.type
     mixed = torch.autocast(device_type, dtype=torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
+    present = batch.present
+    if model.training and present is not None and settings.modality_dropout:
+        present = _without_some_parts(present, settings.modality_dropout)
     with mixed:
-        output: BagOutput = model(tiles, batch.covariates)
+        output: BagOutput = model(tiles, batch.covariates, present)
     further = {name: value.float() for name, value in output.auxiliary.items()}
     return output._replace(logits=output.logits.float(), auxiliary=further)
 
@@ -185,6 +192,12 @@ def _joined(outputs: Sequence[BagOutput], seen: _Seen) -> BagOutput:
     return BagOutput(torch.cat([one.logits for one in outputs]), None, None, auxiliary)
 
 
+def _without_graph(output: BagOutput) -> BagOutput:
+    return output._replace(
+        logits=output.logits.detach(), auxiliary={name: value.detach() for name, value in output.auxiliary.items()}
+    )
+
+
 def _backward_part(output: BagOutput, leaves: dict[str, Tensor], rows: slice, share: float) -> None:
     tensors, given = [output.logits], [_gradient(leaves["logits"])[rows]]
     for name, value in output.auxiliary.items():
@@ -207,6 +220,13 @@ def _finite(loss: Tensor, outputs: Sequence[BagOutput], seen: _Seen) -> Tensor:
         f"the loss is not a finite number; it comes from {who}; look at their bags and covariates, or set "
         "train.learning_rate lower, or train.clip_norm"
     )
+
+
+def _without_some_parts(present: Tensor, share: float) -> Tensor:
+    """Hide parts that patients have, one of each patient at least being left."""
+    draw = torch.where(present, torch.rand(present.shape, device=present.device), -1.0)
+    lasting = draw == draw.amax(dim=1, keepdim=True)
+    return present & ((draw >= share) | lasting)
 
 
 def _disturbed(tiles: Packed, settings: TrainSettings) -> Packed:

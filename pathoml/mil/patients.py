@@ -10,10 +10,11 @@ import pandas as pd
 
 from pathoml.bags import Bag, FeatureSpec, check_same_features, read_bag
 from pathoml.cohort import Cohort
+from pathoml.covariates import CovariateTransform
 from pathoml.errors import BagFormatError
 from pathoml.mil.tile_rows import TileRows, free_bytes
 from pathoml.provenance import array_digest, digest_of
-from pathoml.units import AnyArray, IntArray
+from pathoml.units import AnyArray, BoolArray, IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -152,11 +153,35 @@ def select_patients(cohort: Cohort, features: PatientFeatures | None, patient_id
     Returns
     -------
     Patients
-        In the order given.
+        In the order given; those without a bag have no tiles.
     """
     rows = cohort.rows_of(patient_ids)
-    tiles = None if features is None else tuple(features.of_patient[patient] for patient in patient_ids)
-    places = None
+    tiles, places = None, None
+    if features is not None:
+        none = np.zeros((0, features.dim), dtype=np.float16)
+        tiles = tuple(features.of_patient.get(patient, none) for patient in patient_ids)
     if features is not None and features.places is not None:
-        places = tuple(features.places[patient] for patient in patient_ids)
+        nowhere = np.zeros((0, 3), dtype=np.int64)
+        places = tuple(features.places.get(patient, nowhere) for patient in patient_ids)
     return Patients(tuple(patient_ids), tiles, cohort.covariates.iloc[rows].set_axis(list(patient_ids)), places)
+
+
+def given_parts(patients: Patients, transform: CovariateTransform) -> BoolArray:
+    """Tell which parts of a model each patient has.
+
+    Parameters
+    ----------
+    patients : Patients
+        Who.
+    transform : CovariateTransform
+        The model's.
+
+    Returns
+    -------
+    ndarray of bool, shape (patients, parts)
+        Parts of the covariates in the transform's order, then slides if the patients have any.
+    """
+    given = transform.given(patients.covariates)
+    if patients.features is None:
+        return given
+    return np.column_stack([given, [len(tiles) > 0 for tiles in patients.features]])

@@ -24,7 +24,8 @@ class TileProjection:
     components : ndarray of float64, shape (components, dim), or None
         Principal axes of the standardised features, scaled so that the first score has unit variance; None keeps all columns.
     fitted_on : str, optional
-        `pathoml.cohort.patients_digest` of the patients that it was fitted on, `NOT_FITTED` if on none; it stays in the run folder.
+        `pathoml.provenance.patients_digest` of the patients that it was fitted on, `NOT_FITTED` if on none; it stays in the
+        run folder.
     """
 
     mean: FloatArray

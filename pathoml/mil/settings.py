@@ -142,6 +142,32 @@ AggregatorSettings = Annotated[
 ]  # fmt: skip
 
 
+class LateSettings(Settings):
+    """The sum of what each part says by itself."""
+
+    kind: Literal["late"] = "late"
+
+
+class GatedSettings(_WithDropout):
+    """Embeddings of all parts, weighed by gates that see them all (Arevalo 2017)."""
+
+    kind: Literal["gated"] = "gated"
+    hidden_dim: int = Field(16, ge=1, le=4096, description="Width of the embedding of each part.")
+    dropout: float = Field(0.25, ge=0, lt=1, description="Share of units dropped in training.")
+
+
+class CoAttentionSettings(_WithDropout):
+    """Each block and group of genes attends over the tiles (Chen 2021); takes the place of the aggregator."""
+
+    kind: Literal["co_attention"] = "co_attention"
+    hidden_dim: int = Field(32, ge=1, le=4096, description="Width of tokens and tile embeddings; 256 in the paper.")
+    attention_dim: int = Field(16, ge=1, le=4096, description="Width of the attention over groups.")
+    dropout: float = Field(0.25, ge=0, lt=1, description="Share of units dropped in training.")
+
+
+FusionSettings = Annotated[LateSettings | GatedSettings | CoAttentionSettings, Field(discriminator="kind")]
+
+
 class PublishedSettings(Settings):
     """Weights of another tool from which training starts, read without running any code."""
 
@@ -154,6 +180,9 @@ class ModelSettings(Settings):
     """What the prognostic model is made of."""
 
     aggregator: AggregatorSettings = Field(AbmilSettings(), description="How tiles become one log hazard.")
+    fusion: FusionSettings = Field(
+        LateSettings(), description="How slides, blocks of columns and gene groups are joined into one log hazard."
+    )
     tile_components: int | None = Field(
         32,
         ge=1,
@@ -169,6 +198,8 @@ class ModelSettings(Settings):
     def _start_fits(self) -> Self:
         if self.start is None:
             return self
+        if self.fusion.kind != "late":
+            raise ValueError("start: published weights give logits of slides; set fusion: {kind: late}")
         if self.aggregator.kind != self.start.layout:
             raise ValueError(f"start: layout {self.start.layout} goes with aggregator kind {self.start.layout}")
         if self.tile_components is not None:

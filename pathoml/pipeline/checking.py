@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pathoml.cohort import Cohort, SlideEntry, events_per_parameter
 from pathoml.config import Config, examine_config
+from pathoml.covariates import ReducedCovariate, covariate_name
 from pathoml.encoders.fitting import encoder_problems
 from pathoml.errors import InputError, Problem, SlideError
 from pathoml.extract_settings import ExtractSettings
@@ -163,11 +164,11 @@ def _median_follow_up(cohort: Cohort) -> str:
 
 
 def _covariate_names(config: Config) -> list[str]:
-    return [one.name if one.kind == "block" else one.column for one in config.cohort.covariates]
+    return [covariate_name(one) for one in config.cohort.covariates]
 
 
 def _clinical_names(config: Config) -> list[str]:
-    return [one.column for one in config.cohort.covariates if one.kind != "block"]
+    return [covariate_name(one) for one in config.cohort.covariates if not isinstance(one, ReducedCovariate)]
 
 
 def _located(problem: Problem, source: YamlSource) -> Problem:

@@ -9,17 +9,20 @@ import numpy as np
 from pathoml.config import load_config
 from pathoml.errors import CohortError, FederationError, InputError, Problem
 from pathoml.federated.approvals import Approvals
+from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison, compare
-from pathoml.federated.coordinator import FederationResult, run_federation
+from pathoml.federated.coordinator import FederationResult, result_to_json, run_federation
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.plan import Plan, RoundsSettings
 from pathoml.federated.simulate import simulate, site_name, split_cohort
 from pathoml.federated.site import Site, site_of
 from pathoml.federated.site_data import SiteData, SiteReading, examine_patients, examine_site, load_site
 from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, SiteSettings, read_site
-from pathoml.federated.transport import Answering, Transport
+from pathoml.federated.transport import Answering, InProcess, Transport
 from pathoml.files import write_json
 from pathoml.pipeline.stages import StageContext
+from pathoml.provenance import pathoml_version
+from pathoml.report.federation_page import FederationPage, write_federation_page
 from pathoml.train import follow_up
 
 
@@ -243,19 +246,20 @@ def simulate_sites(
     missing = [name for name in plan.sites if name not in by_name]
     if missing:
         raise FederationError(f"plan {plan.name}: no settings file is given for site(s) {', '.join(missing)}")
-    from pathoml.federated.transport import InProcess
 
     def member(name: str) -> Site:
         settings = by_name[name].model_copy(update={"folder": output / "sites" / name, "device": context.device})
         return site_of(settings, lambda _: plan)
 
     transport: Transport = InProcess({name: member(name) for name in plan.sites})
-    return run_federation(
+    result = run_federation(
         plan,
         transport,
         output / "coordinator",
         on_round=lambda done, total, _: context.progress("federation", done + 1, total),
     )
+    write_page(plan, output, result, None, output / "sites")
+    return result
 
 
 def simulate_cohort(
@@ -289,10 +293,90 @@ def simulate_cohort(
             plan, parts, output / "shared", limits=limits, device=context.device,
             on_round=lambda done, total, _: context.progress("federation", done + 1, total),
         )  # fmt: skip
+        write_page(plan, output, result, None, output / "shared" / "sites")
         return result, None
     result, comparison = compare(plan, parts, output, limits=limits, device=context.device, progress=context.progress)
     write_json(output / "comparison.json", comparison.to_json())
+    write_page(plan, output, result, comparison, output / "shared" / "sites")
     return result, comparison
+
+
+def write_page(plan: Plan, output: Path, result: FederationResult, comparison: Comparison | None, logs: Path) -> Path:
+    """Write the page of a federation.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the sites agreed on.
+    output : Path
+        Folder for the page.
+    result : FederationResult
+        Of the shared model.
+    comparison : Comparison or None
+        What joining does, where it was asked for.
+    logs : Path
+        Folder with a folder for each site, and its audit log in it.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+    """
+    path = output / "federation.html"
+    page = FederationPage(
+        title=plan.name,
+        facts=plan_facts(plan),
+        scores=result_to_json(plan, result),
+        comparison=None if comparison is None else comparison.to_json(),
+        left=_left(logs),
+        provenance=[("Plan", plan.digest), ("pathoml", pathoml_version())],
+    )
+    write_federation_page(path, page)
+    return path
+
+
+def plan_facts(plan: Plan) -> list[tuple[str, str]]:
+    """Return what a plan agrees on, in words.
+
+    Parameters
+    ----------
+    plan : Plan
+        Any.
+
+    Returns
+    -------
+    list of (str, str)
+        Rows of a table.
+    """
+    method = plan.method
+    how = "Newton steps of a linear model"
+    if isinstance(method, RoundsSettings):
+        how = f"{method.rounds} rounds of {method.local_epochs} epoch(s), {method.aggregation.kind}, weighted by {method.weight}"
+    return [
+        ("Name", plan.name),
+        ("Sites", ", ".join(plan.sites)),
+        ("Quorum", str(plan.quorum)),
+        ("Endpoint", plan.endpoint),
+        (
+            "Model",
+            "linear in the covariates" if plan.features is None else f"{plan.model.aggregator.kind} on tile features",
+        ),
+        ("Loss", plan.train.loss.kind),
+        ("Method", how),
+        ("Nothing is said of fewer than", f"{plan.minimum_patients} patients or {plan.minimum_events} events"),
+        ("Longest update that leaves", f"{plan.update_norm:g}"),
+    ]
+
+
+def _left(logs: Path) -> list[tuple[str, ...]]:
+    """Count what left the sites by what it answered."""
+    counts: dict[str, tuple[int, int]] = {}
+    for log in sorted(logs.glob("*/audit.jsonl")):
+        for line in read_log(log):
+            if line.get("direction") == "out":
+                messages, sent = counts.get(line["kind"], (0, 0))
+                counts[line["kind"]] = (messages + 1, sent + int(line["bytes"]))
+    return [(kind, str(messages), f"{sent:,}") for kind, (messages, sent) in counts.items()]
 
 
 def leaving_rows(heard: Sequence[Leaving]) -> list[tuple[str, str, str, str]]:

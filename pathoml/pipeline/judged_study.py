@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from pathoml.bags import read_bag
-from pathoml.cohort import BlockCovariate
-from pathoml.covariates import fit_covariates
+from pathoml.covariates import ReducedCovariate, fit_covariates
 from pathoml.cross_validation import cross_validate
 from pathoml.evaluate import Background
 from pathoml.evaluate.fold_metrics import fold_concordance
@@ -77,7 +76,7 @@ def permute_clinical(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
         As `pathoml.evaluate.permutation.Control.to_json`.
     """
     cohort, settings = study.cohort, study.config.evaluate
-    clinical = tuple(one for one in study.config.cohort.covariates if not isinstance(one, BlockCovariate))
+    clinical = tuple(one for one in study.config.cohort.covariates if not isinstance(one, ReducedCovariate))
     linear = []
     for fold in folds:
         fitted_on = cohort.rows_of((*fold.train, *fold.validation))

@@ -151,21 +151,22 @@ def _write_map(
     request: MapRequest, picture: RgbImage, maps: SlideMaps, kind: MapKind, settings: HeatmapSettings
 ) -> list[Path]:
     """Write every file of one map, and return the pictures."""
-    if settings.scale not in maps.scales:
+    if settings.scale == "cohort" and not maps.cohort_ends:
         raise InputError(
             f"slide {request.entry.slide_id}: the model does not say where its training cohort's colours end (it is older); "
             "set scale: raw"
         )
-    scaled = maps.scaled(kind, settings.scale)
+    scale = settings.scale if settings.scale in maps.scales_of(kind) else "raw"
+    scaled = maps.scaled(kind, scale)
     raster = tile_raster(maps.header, maps.grid, scaled.values, picture.shape[:2])
     start = request.folder / f"{request.entry.slide_id}_{kind}"
     if "overlay" in settings.files:
         image = overlay_image(picture, raster, scaled, settings.opacity)
         write_overlay(start.with_name(f"{start.name}_overlay.png"), image)
     if "bands" in settings.files:
-        write_band_file(start.with_name(f"{start.name}.geojson"), maps, kind, settings.scale)
+        write_band_file(start.with_name(f"{start.name}.geojson"), maps, kind, scale)
     if "tiles" in settings.files:
-        write_tile_file(start.with_name(f"{start.name}_tiles.geojson"), maps, kind, settings.scale)
+        write_tile_file(start.with_name(f"{start.name}_tiles.geojson"), maps, kind, scale)
     if "ome_tiff" in settings.files:
         header = maps.header
         mpp = (

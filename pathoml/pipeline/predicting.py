@@ -1,5 +1,6 @@
 """A package and new slides or patients -> predictions and maps."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 
 from pathoml.bags import BagHeader, check_same_features, read_bag, read_bag_header
 from pathoml.cohort import SlideEntry, SlidesSettings
-from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, unseen_words
+from pathoml.covariates import SLIDES_PART, CovariateTransform, FittedCategorical, FittedOrdinal, unseen_words
 from pathoml.errors import CohortError, InputError, PackageError, Problem
 from pathoml.extract import SlideOutcome, extract_archive, release_encoders
 from pathoml.extract_settings import recipe_from_json
@@ -18,13 +19,17 @@ from pathoml.infer import predict_package
 from pathoml.manifest import read_manifest
 from pathoml.mil.patients import Patients
 from pathoml.packages import Package, load_package
+from pathoml.part_shares import part_shares, write_part_shares
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.stages import StageContext
 from pathoml.pipeline.validating import read_recalibration
 from pathoml.predictions import Predictions, write_predictions
-from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_numbers, read_text_table
+from pathoml.tables import FIRST_DATA_ROW, missing_columns_message, parse_number_columns, read_text_table
 from pathoml.units import AnyArray
 
+logger = logging.getLogger(__name__)
+
+_SHOWN = 10
 _TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -88,19 +93,29 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     package = load_package(request.package)
     change = None if request.recalibration is None else read_recalibration(request.recalibration, request.package)
     outcomes: list[SlideOutcome] = []
+    transforms = [member.covariates for member in package.members]
     if package.feature_spec is None:
         patients = _table_patients(request, package)
     else:
-        transforms = [member.covariates for member in package.members]
-        read_covariates(request, transforms, _patient_names(request.inputs))  # says what is missing before any work
-        features, outcomes = _patient_features(request, package, context)
+        without = _patients_without_slides(request, package)
+        named = (*(_patient_names(request.inputs) if request.inputs or not without else ()), *without)
+        read_covariates(request, transforms, named)  # says what is missing before any work
+        features: dict[str, AnyArray] = {}
+        if request.inputs:
+            features, outcomes = _patient_features(request, package, context)
+        width = len(package.members[0].projection.mean) if package.members[0].projection is not None else 0
+        features |= {name: np.zeros((0, width), dtype=np.float16) for name in without}
         names = tuple(features)
         patients = Patients(names, tuple(features.values()), read_covariates(request, transforms, names))
+    table_name = "no table" if request.table is None else request.table.name
+    _say_what_is_filled(patients.covariates, transforms, table_name)
     predictions = predict_package(package, patients, device=context.device)
     if change is not None:
         curves = change.apply(predictions.survival, predictions.curve_days)
         predictions = replace(predictions, survival=curves)
     write_predictions(request.output / "predictions.csv", predictions)
+    shares = part_shares(package.members, patients, device=context.device)
+    write_part_shares(request.output / "part_shares.csv", shares)
     return predictions, outcomes
 
 
@@ -166,13 +181,9 @@ def read_covariates(
         If the table lacks a column or a patient, a cell is not a number, or a word is one that no member has seen.
     """
     parts = transforms[0].parts
-    words = [part.column for part in parts if isinstance(part, FittedCategorical)]
-    numbers = [
-        name
-        for part in parts
-        if not isinstance(part, FittedCategorical)
-        for name in (part.columns if isinstance(part, FittedBlock) else (part.column,))
-    ]
+    of_words = [part for part in parts if isinstance(part, FittedCategorical | FittedOrdinal)]
+    words = [part.column for part in of_words]
+    numbers = list(dict.fromkeys(name for part in parts if part not in of_words for name in part.columns))
     columns = [*words, *numbers]
     if not columns:
         return pd.DataFrame(index=pd.RangeIndex(len(patient_ids)))
@@ -185,7 +196,7 @@ def read_covariates(
         blank = {name: ([""] if name in words else [np.nan]) * len(patient_ids) for name in columns}
         return pd.DataFrame(blank)
     table = _patient_rows(request.table, patient_ids, columns)
-    problems = _read_numbers(table, numbers, request.table.name, patient_ids)
+    table, problems = _read_numbers(table, numbers, request.table.name, patient_ids)
     problems += _unseen_words(table, transforms, request.table.name, patient_ids)
     if problems:
         raise CohortError(f"{request.table.name}: {len(problems)} problem(s)", problems)
@@ -194,16 +205,42 @@ def read_covariates(
 
 def _read_numbers(
     table: pd.DataFrame, columns: Sequence[str], file_name: str, patient_ids: Sequence[str]
-) -> list[Problem]:
+) -> tuple[pd.DataFrame, list[Problem]]:
     """Turn the table's columns of numbers into numbers, and return what is none."""
-    problems: list[Problem] = []
-    for name in columns:
-        values, missing = parse_numbers(table[name])
-        for index in np.flatnonzero(np.isnan(values) & ~missing)[:10]:
-            where = f"{file_name}: patient {patient_ids[index]}, column {name}"
-            problems += [Problem(where, f"'{table[name].iloc[index]}' is not a number")]
-        table[name] = values
-    return problems
+    cells = table[list(columns)]
+    values, wrong = parse_number_columns(cells)
+    problems = [
+        Problem(
+            f"{file_name}: patient {patient_ids[row]}, column {columns[column]}",
+            f"'{cells.iat[row, column]!s}' is not a number",
+        )
+        for row, column in np.argwhere(wrong)[:_SHOWN]
+    ]
+    others = table.drop(columns=list(columns))
+    return pd.concat([others, pd.DataFrame(values, columns=list(columns), index=table.index)], axis=1), problems
+
+
+def _say_what_is_filled(table: pd.DataFrame, transforms: Sequence[CovariateTransform], file_name: str) -> None:
+    """Count the cells that are blank: the model takes something else in their place."""
+    filled: dict[str, int] = {}
+    patients = np.zeros(len(table), dtype=bool)
+    transform = transforms[0]
+    for part in transform.parts:
+        missing = ~part.is_given(table)
+        patients |= missing
+        if missing.any():
+            filled[part.columns[0] if len(part.columns) == 1 else part.part] = int(missing.sum())
+    if not filled:
+        return
+    shown = ", ".join(f"{name} ({count})" for name, count in list(filled.items())[:_SHOWN])
+    logger.warning(
+        "%s: %d of %d patient(s) lack covariates, which are filled as in training (medians or means, most frequent words): %s",
+        file_name, int(patients.sum()), len(table), shown,
+    )  # fmt: skip
+    lacking = ~transform.given(table)
+    for name, column in zip(transform.part_names, lacking.T, strict=True):
+        if column.any():
+            logger.warning("%s: %d of %d patient(s) have nothing of %s", file_name, int(column.sum()), len(table), name)
 
 
 def _unseen_words(
@@ -250,6 +287,17 @@ def _table_patients(request: PredictRequest, package: Package) -> Patients:
     if "" in names:
         raise CohortError(f"{request.table.name}: row {table.index[table['patient_id'] == ''][0]}: blank patient_id")
     return Patients(names, None, read_covariates(request, [member.covariates for member in package.members], names))
+
+
+def _patients_without_slides(request: PredictRequest, package: Package) -> tuple[str, ...]:
+    """Return the patients whom only the table names, if the model has learnt to do without slides."""
+    if request.table is None or not all(SLIDES_PART in member.may_lack for member in package.members):
+        return ()
+    table = read_text_table(request.table)
+    if "patient_id" not in table.columns:
+        raise CohortError(missing_columns_message(request.table, table, "patient_id"))
+    with_slides = set(_patient_names(request.inputs)) if request.inputs else set()
+    return tuple(name for name in dict.fromkeys(table["patient_id"]) if name and name not in with_slides)
 
 
 def _patient_features(

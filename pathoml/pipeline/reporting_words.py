@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pathoml.config import Config
+from pathoml.covariates import covariate_name
 from pathoml.packages import Package
 from pathoml.pipeline.study import Study
 from pathoml.report.words import SCHEMES, days_words
@@ -67,9 +68,7 @@ def answers_of(study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold
     """
     cohort, config = study.cohort, study.config
     events, sites = int((cohort.event == 1).sum()), sorted(set(cohort.site.tolist()) - {""})
-    covariates = (
-        ", ".join(one.name if one.kind == "block" else one.column for one in config.cohort.covariates) or "none"
-    )
+    covariates = ", ".join(covariate_name(one) for one in config.cohort.covariates) or "none"
     horizons = ", ".join(days_words(day) for day in evaluation["horizons_days"])
     return {
         "title": config.name,
@@ -125,7 +124,7 @@ def _manifest(config: Config) -> str:
 
 
 def _inputs(study: Study, package: Package) -> str:
-    covariates = [one.name if one.kind == "block" else one.column for one in study.config.cohort.covariates]
+    covariates = [covariate_name(one) for one in study.config.cohort.covariates]
     table = f"covariates {', '.join(covariates)}" if covariates else "no covariates"
     if package.feature_spec is None:
         return f"It uses {table} of the clinical table and no slides."
@@ -146,13 +145,26 @@ def _preparation(config: Config) -> str:
 
 
 def _model(config: Config) -> str:
-    join = (
-        f"tiles are joined by {config.model.aggregator.kind}"
-        if config.slides is not None
-        else "covariates enter linearly"
-    )
+    if config.train.max_epochs == 0:
+        return f"The model is a ridge Cox regression{_ridge(config)}."
+    fusion = config.model.fusion.kind
+    joined_by = fusion if fusion == "co_attention" else config.model.aggregator.kind
+    join = f"tiles are joined by {joined_by}" if config.slides is not None else "covariates enter linearly"
+    if fusion != "late":
+        join += f", parts by {fusion.replace('_', ' ')}"
     members = f", {config.train.members} models of different seeds averaged" if config.train.members > 1 else ""
     return f"In the model {join}; it is trained with the loss {config.train.loss.kind}{members}."
+
+
+def _ridge(config: Config) -> str:
+    ridge = config.train.block_ridge
+    if ridge is None:
+        return ""
+    return " whose penalty of blocks " + (
+        "was chosen by cross-validated partial likelihood on inner folds of the fold's own patients"
+        if ridge.kind == "inner_folds"
+        else f"is {ridge.penalty:g}"
+    )
 
 
 def _tuning(config: Config) -> str:

@@ -77,6 +77,11 @@ class RunFolder:
         return self.root / "predictions.csv"
 
     @property
+    def part_shares(self) -> Path:
+        """What each part of the model says of test patients."""
+        return self.root / "part_shares.csv"
+
+    @property
     def training(self) -> Path:
         """Which of these files one training wrote; the last that it writes."""
         return self.root / "training.json"

@@ -25,6 +25,7 @@ from pathoml.heatmaps import STYLES
 from pathoml.leakage import check_predictions, examine_leakage, refuse_leaks
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
+from pathoml.part_shares import shares_of_tested, write_part_shares
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
 from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models
@@ -151,7 +152,7 @@ def train_stage(study: Study, context: StageContext) -> Study:
     folds = _saved_or_new_folds(study)
     write_json(folder.flow, flow_to_json(study.cohort.flow))
     write_text(folder.flow_table, flow_to_csv(study.cohort.flow))
-    leakage = examine_leakage(study.cohort, folds, slide_marks(study, data.features, _slides_with_bags(study)))
+    leakage = examine_leakage(study.cohort, folds, slide_marks(study, data.features, slides_with_bags(study)))
     write_json(folder.leakage, leakage.to_json())
     refuse_leaks(leakage)
     write_json(folder.config, study.config.model_dump(mode="json"))
@@ -163,9 +164,10 @@ def train_stage(study: Study, context: StageContext) -> Study:
     )
     packages, predictions = cross_validate(data, folds, fit_plan, progress=context.progress)
     write_predictions(folder.predictions, predictions)
+    write_part_shares(folder.part_shares, shares_of_tested(data, folds, packages, device=context.device))
     first = [fold for fold in folds if fold.scheme == folds[0].scheme and fold.repeat == 0]
     joined = join_packages([packages[fold.key] for fold in first])
-    ends = cohort_map_ends(study, sorted(_slides_with_bags(study)), first, packages, device=context.device)
+    ends = cohort_map_ends(study, sorted(slides_with_bags(study)), first, packages, device=context.device)
     scale = {"map_ends": ends} if ends else {}
     sought = {"tuned": joined.summary["tuned"]} if config.tune is not None else {}
     save_package(folder.package, replace(joined, summary={**template.summary, **sought, **scale}))
@@ -208,7 +210,7 @@ def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[st
 def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, Any]:
     """Fit on shuffled outcomes what is quick to fit, and what the configuration asks for."""
     settings = study.config.evaluate
-    folds = [fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme]
+    folds = [fold for fold in read_folds(study.folder.folds) if fold.scheme == scheme and fold.repeat == 0]
     found = {}
     if settings.permutations:
         found[CLINICAL] = permute_clinical(study, folds)
@@ -216,7 +218,7 @@ def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, 
         data, _ = _training_data(study)
         plan = FitPlan(
             study.config.model, study.config.train, _template(study, data), study.folder.members, context.device,
-            study.config.tune,
+            study.config.tune, baselines=study.config.baselines,
         )  # fmt: skip
         found |= permute_models(
             data, folds, plan, permutations=settings.permute_model, seed=settings.seed
@@ -286,7 +288,7 @@ def report_stage(study: Study) -> Path:
     heatmaps, of_maps = _drawn_heatmaps(folder, training)
     facts = [(name, value) for name, value in cohort_facts(study) if name != "Slides"]
     if study.config.slides is not None:
-        facts.append(("Slides", f"{len(_slides_with_bags(study))} used of {len(study.entries)}"))
+        facts.append(("Slides", f"{len(slides_with_bags(study))} used of {len(study.entries)}"))
     package, folds = load_package(folder.package), read_folds(folder.folds)
     if package.feature_spec is not None:
         summary = package.summary
@@ -328,8 +330,8 @@ def usable_study(study: Study) -> Study:
     Study
         The same study without patients all of whose slides failed.
     """
-    present = _slides_with_bags(study)
-    if study.config.slides is None:
+    present = slides_with_bags(study)
+    if study.config.slides is None or not study.config.slides.required:
         return study
     used = [
         patient
@@ -358,7 +360,7 @@ def _training_data(study: Study) -> tuple[TrainingData, Study]:
     study = usable_study(study)
     features = None
     if study.config.slides is not None:
-        features = load_features(study.cohort, study.config.slides.bags, sorted(_slides_with_bags(study)))
+        features = load_features(study.cohort, study.config.slides.bags, sorted(slides_with_bags(study)))
         imported = is_imported(study.config.encoder)  # such bags were held against the configuration one by one
         if not imported and features.spec.settings_digest != study.config.recipe.digest:
             raise BagMismatchError(
@@ -369,8 +371,24 @@ def _training_data(study: Study) -> tuple[TrainingData, Study]:
     return TrainingData(study.cohort, features, study.config.cohort.covariates), study
 
 
-def _slides_with_bags(study: Study) -> set[str]:
-    """Return the slides that the last extraction left with a bag; the run's own record decides, not what lies about."""
+def slides_with_bags(study: Study) -> set[str]:
+    """Return the slides that the last extraction left with a bag; the run's own record decides, not what lies about.
+
+    Parameters
+    ----------
+    study : Study
+        After extraction.
+
+    Returns
+    -------
+    set of str
+        Their ids; empty for a study without slides.
+
+    Raises
+    ------
+    InputError
+        If slides have not been extracted.
+    """
     if study.config.slides is None:
         return set()
     if not study.folder.slides.is_file():
@@ -472,16 +490,18 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
     extremes = pd.concat(
         [table.head(half), table.tail(study.config.heatmap.slides // 2 if half else 0)]
     ).drop_duplicates("patient_id")
-    present = _slides_with_bags(study)
+    present = slides_with_bags(study)
     if is_imported(study.config.encoder):  # such slides need not exist, and then there is nothing to draw on
         present &= {entry.slide_id for entry in study.entries if entry.path.exists()}
     chosen = []
     for row in extremes.itertuples():
-        entry = next((entry for entry in study.cohort.slides[str(row.patient_id)] if entry.slide_id in present), None)
+        entry = next(
+            (entry for entry in study.cohort.slides.get(str(row.patient_id), ()) if entry.slide_id in present), None
+        )
         if entry is None:
             continue
         outcome = f"{'event' if row.event == 1 else 'censored'} at {row.time_days:.0f} days"
-        slides = len(study.cohort.slides[str(row.patient_id)])
+        slides = len(study.cohort.slides.get(str(row.patient_id), ()))
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
         caption = f"Slide {entry.slide_id}{alone}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
         chosen.append((entry, caption, folds[str(row.fold)]))
@@ -501,7 +521,7 @@ def _quality_warnings(study: Study) -> list[str]:
     if study.config.slides is None or not quality_path(study.config.slides.bags).is_file():
         return []
     table = pd.read_csv(quality_path(study.config.slides.bags), dtype={"slide_id": str})
-    used = table[table["slide_id"].isin(_slides_with_bags(study))]
+    used = table[table["slide_id"].isin(slides_with_bags(study))]
     warnings = []
     for flag in WARNED_FLAGS:
         column = used[f"{flag_name(flag)}_share"]

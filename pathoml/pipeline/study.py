@@ -128,7 +128,7 @@ def examine_data(
             if not problems:
                 entries, steps, problems = screen_slides(slides, entries, cohort)
                 cohort = replace(cohort, flow=(*cohort.flow, *steps))
-            cohort = cohort if problems else join_slides(cohort, entries, name)
+            cohort = cohort if problems else join_slides(cohort, entries, name, required=slides.required)
     return DataReading(cohort, entries, tuple(problems), reading.outcomes_known)
 
 

@@ -122,8 +122,8 @@ def _viewed(
 def _tested(folder: RunFolder) -> _Tested:
     predictions = read_predictions(folder.predictions)
     scheme = str(predictions.table["scheme"].iloc[0])
-    own = predictions.select(model=_OF_THIS_MODEL, scheme=scheme, role="test")
-    folds = {fold.name: fold for fold in read_folds(folder.folds) if fold.scheme == scheme}
+    folds = {fold.name: fold for fold in read_folds(folder.folds) if fold.scheme == scheme and fold.repeat == 0}
+    own = _rows_of(predictions.select(model=_OF_THIS_MODEL, scheme=scheme, role="test"), folds)
     scales = {name: _risk_scale(folder.members / fold.folder_name) for name, fold in folds.items()}
     risk, group, fold_of = {}, {}, {}
     for row in own.table.itertuples():
@@ -132,6 +132,14 @@ def _tested(folder: RunFolder) -> _Tested:
         risk[patient] = (float(row.risk) - centre) / scale  # type: ignore[arg-type]
         group[patient], fold_of[patient] = str(row.risk_group), folds[str(row.fold)]
     return _Tested(own, folds, risk, group, fold_of)
+
+
+def _rows_of(predictions: Predictions, folds: Mapping[str, Fold]) -> Predictions:
+    """Leave out further dealings of the patients: each patient is shown once."""
+    rows = predictions.table["fold"].isin(list(folds)).to_numpy()
+    return Predictions(
+        predictions.table[rows].reset_index(drop=True), predictions.curve_days, predictions.survival[rows]
+    )
 
 
 def _risk_scale(package: Path) -> tuple[float, float]:

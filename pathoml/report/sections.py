@@ -275,7 +275,7 @@ def _subgroups(scheme: Mapping[str, Any]) -> Section:
     found = scheme["subgroups"]
     caption = (
         f"Hospitals and clinical subgroups (events/patients), first model; {_count(scheme)}. Lines: 95 % intervals. Pairs are"
-        " compared within folds."
+        " compared within folds; lines that would run far beyond all marks end at the edge."
     )
     text = []
     if found["left_out"]:

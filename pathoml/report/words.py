@@ -1,7 +1,7 @@
 """How numbers, measures and models are said."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pathoml.baseline_settings import BASELINE_TITLES
@@ -186,21 +186,23 @@ def _rank_words(
     if verdict["by_interval"] == 0:
         return f"{text} The interval includes 0: these patients do not show that the model ranks better."
     winner = "the model" if verdict["by_interval"] > 0 else f"the {other}"
+    spread = _spread_words(verdict, len(repeats["values"]))
     if verdict["better"]:
-        return f"{text} The interval excludes 0{_spread_words(repeats['values'])}: on these patients {winner} ranks better."
+        return f"{text} The interval excludes 0{spread}: on these patients {winner} ranks better."
     if verdict["by_repeats"] is None:
         return (
-            f"{text} The interval excludes 0 in favour of {winner}, but patients were divided into folds only once, and how much"
-            " another division would change is not known; repeat the cross-validation before saying so."
+            f"{text} The interval excludes 0 in favour of {winner}, but patients were divided into folds only once, and how"
+            " much another division would change is not known; repeat the cross-validation before saying so."
         )
-    spread = _spread_words(repeats["values"])
-    return f"{text} The interval excludes 0 in favour of {winner}, but the repetitions do not agree{spread}."
+    return f"{text} The interval excludes 0 in favour of {winner}, but the repetitions do not show it{spread}."
 
 
-def _spread_words(values: Sequence[float]) -> str:
-    if len(values) < 2:
+def _spread_words(verdict: Mapping[str, Any], repeats: int) -> str:
+    """Say what other divisions of the patients would change, refitting counted."""
+    if verdict["repeats_low"] is None:
         return ""
-    return f" and {len(values)} repetitions give {min(values):+.3f} to {max(values):+.3f}"
+    low, high = verdict["repeats_low"], verdict["repeats_high"]
+    return f"; over {repeats} repetitions, refitting counted, 95 % {low:+.3f} to {high:+.3f}"
 
 
 def _brier_words(estimate: Mapping[str, Any] | None) -> str:

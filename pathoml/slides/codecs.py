@@ -12,6 +12,7 @@ from pathoml.units import RgbImage
 
 # An Adobe marker that says "no colour transform": TIFFs of RGB JPEGs leave it out, and libjpeg then takes them as YCbCr.
 _STORED_AS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+_START = b"\xff\xd8"
 _PHOTOMETRIC_RGB = 2
 _JPEG_REDUCTIONS = (1, 2, 4, 8)
 
@@ -66,7 +67,7 @@ class JpegCodec(TileCodec):
         tables = image.jpeg_tables
         marker = _STORED_AS_RGB if image.photometric == _PHOTOMETRIC_RGB else b""
         # Tables come as a whole JPEG stream (start, tables, end): keep start and tables, and go on with the tile's own.
-        self._head = b"\xff\xd8" + marker + tables[2:-2]
+        self._head = _START + marker + tables[2:-2]
         width, height = image.tile_px
         self._reductions = tuple(r for r in _JPEG_REDUCTIONS if width % r == 0 and height % r == 0)
 
@@ -97,10 +98,12 @@ class JpegCodec(TileCodec):
         TileDecodeError
             If libjpeg finds the stream corrupt, or of another size.
         """
+        # Where nothing has to be put in front of it, the stream is taken as it is, without a copy.
+        stream = data if data.startswith(self._head) else self._head + data[2:]
         try:
             # Strict: libjpeg repairs a broken stream with invented pixels and calls that a warning.
             pixels = simplejpeg.decode_jpeg(
-                self._head + data[2:], min_height=out.shape[0], min_width=out.shape[1], min_factor=reduction,
+                stream, min_height=out.shape[0], min_width=out.shape[1], min_factor=reduction,
                 buffer=out, strict=True,
             )  # fmt: skip
         except ValueError as error:

@@ -180,6 +180,10 @@ def _composite(rgba: RgbImage, background: tuple[int, int, int]) -> Region:
     rgb = np.ascontiguousarray(rgba[..., :3])
     if alpha.min() == 255:
         return Region(rgb, None)
+    # At deeper levels some vendors' edges are covered in part: OpenSlide gives their own colour and how much of it is there.
+    part = (alpha > 0) & (alpha < 255)
+    cover = alpha[part, None] / 255
+    rgb[part] = np.rint(rgb[part] * cover + np.array(background) * (1 - cover)).astype(np.uint8)
     present: BoolArray = alpha > 0
     rgb[~present] = background
     return Region(rgb, present)

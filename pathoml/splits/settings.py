@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pathoml.settings import NOT_IN_HASH, ConfigPath, Settings
+from pathoml.settings import NOT_IN_HASH, DataPath, Settings
 
 
 class KFoldSettings(Settings):
@@ -59,7 +59,7 @@ class FixedSettings(Settings):
     """Folds as a table says."""
 
     kind: Literal["fixed"] = "fixed"
-    table: ConfigPath = Field(
+    table: DataPath = Field(
         description="Table with columns patient_id and fold (which tests them); or with a third column role (train, "
         "validation, test), a row for each patient and fold. Rows of others are ignored."
     )
@@ -69,7 +69,7 @@ class FoldFilesSettings(Settings):
     """Folds as one file a fold says, in columns of patient ids, as published splits come."""
 
     kind: Literal["files"] = "files"
-    folder: ConfigPath = Field(description="Folder with one table for each fold.")
+    folder: DataPath = Field(description="Folder with one table for each fold.")
     pattern: str = Field("splits_*.csv", description="Which files in it; a fold is named by what stands for the star.")
     train: str = Field("train", description="Column with the training patients.")
     test: str = Field("val", description="Column with the patients that test.")

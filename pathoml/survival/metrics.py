@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pathoml.survival.curves import StepFunction, kaplan_meier
+from pathoml.survival.quick_concordance import concordant_pairs
 from pathoml.survival.weights import inverse_censoring, weighted_ratio
 from pathoml.units import AnyArray, FloatArray, IntArray
 
@@ -94,7 +95,8 @@ def concordance(time_days: FloatArray, event: IntArray, risk: FloatArray) -> flo
     float
         NaN where no pair can be compared.
     """
-    return float(harrell_metric(time_days, event, risk)(np.ones((1, len(risk))))[0])
+    concordant, pairs = concordant_pairs(time_days, event, risk, tied=TIED_RISK)
+    return concordant / pairs if pairs else float("nan")
 
 
 def ipcw_metric(

@@ -25,6 +25,8 @@ class HospitalsDesign:
         Their sizes fall from first to last.
     tiles : int
         Mean tiles of a patient.
+    kinds : int
+        Kinds of tile; the share of the first raises the risk, that of the second lowers it.
     dim : int
         Columns of the features.
     stain : float
@@ -34,12 +36,13 @@ class HospitalsDesign:
     patients: int = 1200
     hospitals: int = 5
     tiles: int = 24
+    kinds: int = 6
     dim: int = 16
     stain: float = 1.0
 
 
 def draw_hospitals(seed: int, design: HospitalsDesign = HospitalsDesign()) -> tuple[Cohort, PatientFeatures]:
-    """Draw a cohort whose risk follows the share of one kind of tile, and age.
+    """Draw a cohort whose risk follows the shares of two kinds of tile, and age.
 
     The kind of a tile is a direction of the features; the hospital's stain moves and stretches all of them. Patients of
     different hospitals are alike otherwise.
@@ -59,20 +62,19 @@ def draw_hospitals(seed: int, design: HospitalsDesign = HospitalsDesign()) -> tu
     rng = np.random.default_rng(seed)
     weights = 1 / np.sqrt(np.arange(1, design.hospitals + 1))
     hospital = rng.choice(design.hospitals, size=design.patients, p=weights / weights.sum())
-    kinds = rng.normal(size=(4, design.dim)) * 1.2
+    kinds = 0.8 * rng.normal(size=(design.kinds, design.dim))
     shift = design.stain * rng.normal(size=(design.hospitals, design.dim))
     stretch = np.exp(0.3 * design.stain * rng.normal(size=(design.hospitals, design.dim)))
-    share = rng.beta(1.2, 2.5, size=design.patients)
+    share = rng.dirichlet(np.full(design.kinds, 0.7), size=design.patients)
     age = rng.normal(62, 11, size=design.patients)
-    log_hazard = 2.2 * (share - share.mean()) + 0.35 * (age - 62) / 11
+    log_hazard = 4 * (share[:, 0] - share[:, 1]) + 0.35 * (age - 62) / 11
     time_days = rng.exponential(1500 * np.exp(-log_hazard))
     censored = rng.uniform(300, 4000, size=design.patients)
     names = np.array([f"P{number:05d}" for number in range(design.patients)])
     tiles, places = {}, {}
     for row, name in enumerate(names.tolist()):
         count = max(4, int(rng.poisson(design.tiles)))
-        other = rng.dirichlet(np.ones(3)) * (1 - share[row])
-        kind = rng.choice(4, size=count, p=np.append(share[row], other))
+        kind = rng.choice(design.kinds, size=count, p=share[row])
         drawn = (kinds[kind] + rng.normal(size=(count, design.dim))) * stretch[hospital[row]] + shift[hospital[row]]
         tiles[name] = drawn.astype(np.float32)
         places[name] = np.column_stack([np.zeros(count), np.arange(count), np.arange(count)]).astype(np.int64)

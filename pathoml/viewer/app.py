@@ -28,7 +28,7 @@ from pathoml.viewer.pyramid import NoOverviewError, Rectangle, padded, render, t
 from pathoml.viewer.shelf import SlideShelf
 
 _WORKERS = 3
-_TILE_CACHE_BYTES = 96 << 20
+_TILE_CACHE_BYTES = 48 << 20
 _JPEG_QUALITY = 85
 _CROP_PX = 112
 _KEEP = {"Cache-Control": "private, max-age=3600"}

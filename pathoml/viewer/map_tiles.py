@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class MapShelf:
             Without computing anything.
         """
         maps = self._maps.get(position)
-        return maps is not None and kind in maps.values and scale in maps.scales
+        return maps is not None and kind in maps.values and scale in maps.scales_of(cast(MapKind, kind))
 
     def tile(self, position: int, which: Which, steps: ZoomSteps, place: tuple[int, int, int]) -> bytes:
         """Return one tile of a map.
@@ -132,7 +132,7 @@ class MapShelf:
         }  # fmt: skip
 
     def _map(self, position: int, maps: SlideMaps, kind: MapKind) -> dict[str, Any]:
-        scales = {scale: self._lattice(position, (kind, scale))[0] for scale in maps.scales}
+        scales = {scale: self._lattice(position, (kind, scale))[0] for scale in maps.scales_of(kind)}
         values = maps.values[kind]
         return {
             "title": scales["raw"].title,

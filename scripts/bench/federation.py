@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from pathoml.cohort import Cohort, CohortSettings, NumericCovariate, read_cohort
+from pathoml.cohort import Cohort, CohortSettings, read_cohort
+from pathoml.covariates import NumericCovariate
 from pathoml.federated.compare import risks_at
 from pathoml.federated.coordinator import run_federation  # noqa: F401 - loaded before the clock of the first run
 from pathoml.federated.plan import Plan
@@ -152,7 +153,7 @@ def hospitals_plan(sites: list[str], seed: int) -> Plan:
         {
             "name": "hospitals", "sites": sites, "quorum": len(sites), "endpoint": "overall survival",
             "covariates": [{"kind": "numeric", "column": "age"}], "features": {**vars(SPEC), "dim": 16, "scaling": "site"},
-            "model": {"aggregator": {"kind": "abmil"}, "tile_components": 8}, "seed": seed, "validation_share": 0.0,
+            "model": {"aggregator": {"kind": "abmil"}, "tile_components": 12}, "seed": seed, "validation_share": 0.0,
             "train": {"loss": {"kind": "discrete"}, "learning_rate": 0.005, "batch_patients": 64, "seed": seed},
             "method": {"kind": "rounds", "rounds": 15, "local_epochs": 2, "aggregation": {"kind": "fedavg"}, "weight": "patients"},
         }

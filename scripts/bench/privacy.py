@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pathoml.cohort import Cohort, NumericCovariate
-from pathoml.covariates import fit_covariates
+from pathoml.cohort import Cohort
+from pathoml.covariates import NumericCovariate, fit_covariates
 from pathoml.federated.accountant import Release, epsilon_of
 from pathoml.federated.membership import membership_report, train_references
 from pathoml.federated.patient_fit import patient_fit

@@ -34,6 +34,8 @@ from pathoml.tiling import TilingSettings, plan_reading
 SIDE, NATIVE, TILE = 30_000, 256, 256
 COLUMNS = -(-SIDE // NATIVE)
 TILES = 236
+PAGE = 16
+"""Tiles of a page of extraction, which are judged while a processor's cache still holds them."""
 TURNS = 12
 MPPS = (0.5, 0.499, 0.25, 0.2527)
 CUCIM_TARGETS = {"0.5": 0.97, "0.25 scaled": 1.0}
@@ -121,9 +123,9 @@ def with_pathoml(path: Path, coords: np.ndarray, plan: ReadPlan, threads: int = 
 
 
 def with_transform(path: Path, coords: np.ndarray, plan: ReadPlan) -> Callable[[], None]:
-    """Read as extraction does: into the uint8 batch that the encoder takes, lost tiles white, focus of every tile judged."""
+    """Read as extraction does: page by page, into uint8 as the encoder takes it, lost tiles white, focus of every tile judged."""
     slide = open_slide(path)
-    batch = np.empty((64, TILE, TILE, 3), dtype=np.uint8)
+    batch = np.empty((PAGE, TILE, TILE, 3), dtype=np.uint8)
     quality = QualitySettings()
 
     def read() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_a_published_encoder_goes_by_what_is_stated_then_by_its_file(
     assert known_weights_digest(RegisteredSettings(name="phikon")) == file_digest(weights)
 
 
+def test_a_file_that_changes_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.bin"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: str(path))
+    for content in (b"first", b"other", b"longer"):
+        path.write_bytes(content)
+        assert known_weights_digest(RegisteredSettings(name="phikon")) == file_digest(path)
+        time.sleep(0.02)
+
+
 def test_what_is_not_there_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     assert find_record("phikon").hub_id
@@ -50,6 +60,7 @@ def test_what_is_not_there_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None
 def test_asking_loads_no_torch() -> None:
     program = """
 import sys
+import time
 from pathoml.encoders.settings import Lite0Settings, RegisteredSettings
 from pathoml.encoders.weights_identity import known_weights_digest
 known_weights_digest(Lite0Settings()), known_weights_digest(RegisteredSettings(name="phikon"))

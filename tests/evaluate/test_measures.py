@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pathoml.cohort import CategoricalCovariate, NumericCovariate
+from pathoml.covariates import CategoricalCovariate, NumericCovariate
 from pathoml.errors import InputError
 from pathoml.evaluate import Background, EvaluateSettings, evaluate
 from pathoml.evaluate.estimates import estimate

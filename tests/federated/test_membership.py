@@ -10,7 +10,8 @@ import torch
 from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
-from pathoml.cohort import Cohort, NumericCovariate
+from pathoml.cohort import Cohort
+from pathoml.covariates import NumericCovariate
 from pathoml.errors import FederationError
 from pathoml.federated.membership import (
     ReferenceModels,

@@ -338,7 +338,7 @@ def test_plans_that_cannot_be_kept_are_refused(changes: dict[str, Any], words: s
 
 def test_a_plan_file_names_line_and_key_of_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
-    path.write_text("name: net\nsites: [a, b]\nendpoint: os\nroundz: 3\ntrain:\n  loss: {kind: discreet}\n")
+    path.write_text("name: net\nsites: [a, b]\nendpoint: os\nroundz: 3\ntrain:\n  loss: {kind: discret}\n")
     with pytest.raises(ConfigError) as error:
         read_plan(path)
     assert "plan.yaml:4" in str(error.value)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pathoml.bags import Bag, write_bag
-from pathoml.cohort import CategoricalCovariate
+from pathoml.covariates import CategoricalCovariate
 from pathoml.errors import CohortError
 from pathoml.heatmap_settings import HeatmapSettings
 from pathoml.packages import save_package

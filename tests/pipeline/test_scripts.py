@@ -37,6 +37,9 @@ def test_a_folder_of_slides_becomes_bags_that_predict(finished: FinishedRun, arc
     assert first.returncode == 1, first.stderr
     assert "broken: TEXT: " in first.stderr
     assert "slides: 3 with a bag, 1 without" in first.stdout
+    rows = [line.replace("│", " ").split() for line in first.stdout.splitlines()]
+    assert ["failed:", "TEXT", "1", "0"] in rows
+    assert any(row[:2] == ["done", "3"] and int(row[2]) > 0 for row in rows if len(row) == 3)
     names = sorted(path.stem for path in (tmp_path / "bags").glob("*.h5"))
     assert all(name.startswith(("year0--", "year1--")) for name in names)
     original = finished.folder / "bags" / f"{names[0].partition('--')[2]}.h5"

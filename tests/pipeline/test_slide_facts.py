@@ -50,5 +50,10 @@ def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(d
     for feature in features:
         by_class.setdefault(feature["properties"]["classification"]["name"], []).append(feature)
     assert len(by_class["Tile"]) == tiles == len(laid.grid) > 10
+    rings = np.array([feature["geometry"]["coordinates"][0] for feature in by_class["Tile"]])
+    np.testing.assert_allclose(rings.min(axis=1), laid.grid.coords, atol=0.5)
+    np.testing.assert_allclose(
+        rings.max(axis=1) - rings.min(axis=1), np.tile(laid.grid.footprint_level0_px, (tiles, 1)), atol=1
+    )
     mask = mask_of_features(by_class["Tissue"], geometry, laid.mask.tissue.shape)
     np.testing.assert_array_equal(mask, laid.mask.tissue)

@@ -18,6 +18,7 @@ from pathoml.errors import (
 from pathoml.extract import extract_archive
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.slides import SlideGeometry, open_slide
+from pathoml.slides.openslide_backend import OpenSlideSlide
 from pathoml.testing.pyramid import TILE_PX, write_pyramid
 from pathoml.tiling import TilingSettings, plan_reading
 from pathoml.tissue import ClassicalTissueSettings
@@ -142,6 +143,17 @@ def test_outside_the_slide_is_background_and_not_present(tmp_path: Path) -> None
     np.testing.assert_array_equal(region.present, expected)
     assert (region.pixels[~expected] == 255).all()
     np.testing.assert_allclose(region.pixels[expected], picture()[:40, 850:].reshape(-1, 3), atol=8)
+
+
+def test_what_is_covered_in_part_is_laid_on_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 128], [200, 100, 0, 0]]], dtype=np.uint8)
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", lambda *_: rgba)
+    slide = OpenSlideSlide(write_slide(tmp_path / "s.tif"))
+    region = slide.read_region((0, 0), 0, (3, 1))
+    slide.close()
+    assert region.pixels.tolist() == [[[200, 100, 0], [227, 177, 127], [255, 255, 255]]]
+    assert region.present is not None
+    assert region.present.tolist() == [[True, True, False]]
 
 
 def test_inside_the_slide_everything_is_present(tmp_path: Path) -> None:

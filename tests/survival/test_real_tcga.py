@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from pathoml.baseline_settings import BaselineSettings
-from pathoml.cohort import BlockCovariate, Cohort, CohortSettings, NumericCovariate, read_cohort
-from pathoml.covariates import fit_covariates
+from pathoml.cohort import Cohort, CohortSettings, read_cohort
+from pathoml.covariates import BlockCovariate, NumericCovariate, fit_covariates
 from pathoml.cross_validation import cross_validate
 from pathoml.evaluate import EvaluateSettings, evaluate, fold_mean_concordance
 from pathoml.fold_fitting import FitPlan

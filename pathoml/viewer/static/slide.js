@@ -7,8 +7,8 @@ import { MapLayer, drawLegend, startAnew, tileBounds, tileFinder } from "./overl
 import { Regions } from "./regions.js";
 import { survivalFigure } from "./survival.js";
 
-const id = new URLSearchParams(location.search).get("id") ?? "";
-const root = `api/slides/${encodeURIComponent(id)}`;
+const query = new URLSearchParams(location.search);
+let root = `api/slides/${encodeURIComponent(query.get("id") ?? "")}`;
 const BARS_UM = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
 
 const PAN_PX = 160;
@@ -65,7 +65,6 @@ async function openScores() {
   view.find = tileFinder(view.scores.tiles);
   const kinds = Object.keys(view.scores.maps);
   byId("map-kind").replaceChildren(...kinds.map((kind) => element("option", { value: kind, textContent: kind })));
-  byId("map-scale").replaceChildren(...Object.keys(view.scores.maps[kinds[0]].scales).map((scale) => element("option", { value: scale, textContent: { raw: "this slide", percentile: "percentile", cohort: "training cohort" }[scale] })));
   view.layer = new MapLayer(root, view.options);
   byId("map-panel").hidden = byId("tiles-panel").hidden = false;
   showMap();
@@ -78,7 +77,18 @@ async function openScores() {
   byId("map-on").addEventListener("change", ({ target }) => (target.checked ? view.map.addLayer(view.layer) : view.map.removeLayer(view.layer)));
 }
 
+const SCALES = { raw: "this slide", percentile: "percentile", cohort: "training cohort" };
+
+// Not every kind of map has every scale: where the one shown last is missing, the slide's own takes its place.
+function offerScales() {
+  const before = byId("map-scale").value || "raw";
+  const offered = Object.keys(view.scores.maps[byId("map-kind").value].scales);
+  byId("map-scale").replaceChildren(...offered.map((scale) => element("option", { value: scale, textContent: SCALES[scale] })));
+  byId("map-scale").value = offered.includes(before) ? before : "raw";
+}
+
 function showMap() {
+  offerScales();
   const [kind, name] = [byId("map-kind").value, byId("map-scale").value];
   const scale = view.scores.maps[kind].scales[name];
   view.layer.show(kind, name, scale);
@@ -111,12 +121,21 @@ function jump(index) {
   if (!view.scores) return;
   const list = view.scores.maps[byId("map-kind").value][byId("tiles-end").value];
   view.top = (index + list.length) % list.length;
-  const [left, top, right, bottom] = tileBounds(view.scores.tiles, list[view.top]);
+  frame(list[view.top]);
+  [...byId("tiles").children].forEach((button, number) => button.classList.toggle("chosen", number === view.top));
+}
+
+function showTileAsked() {
+  const tile = Number(query.get("tile") ?? NaN);
+  if (Number.isInteger(tile) && tile >= 0 && tile < view.scores.tiles.row.length) frame(tile);
+}
+
+function frame(tile) {
+  const [left, top, right, bottom] = tileBounds(view.scores.tiles, tile);
   const bounds = L.latLngBounds(view.place.latlng(left, bottom), view.place.latlng(right, top));
   view.frame?.remove();
   view.frame = L.rectangle(bounds, { color: "#111", weight: 2, fill: false, interactive: false }).addTo(view.map);
   view.map.fitBounds(bounds.pad(1.5), { maxZoom: view.image.deepest });
-  [...byId("tiles").children].forEach((button, number) => button.classList.toggle("chosen", number === view.top));
 }
 
 function step(id, by) {
@@ -168,7 +187,15 @@ async function waitForOverview() {
   view.layer?.bringToFront();
 }
 
+// A page of tiles names the slide as the list does; only the list knows its id.
+async function findByName(name) {
+  const { slides } = await getJson("api/slides");
+  const found = slides.find((row) => row.name === name);
+  if (found) root = `api/slides/${found.id}`;
+}
+
 async function start() {
+  if (query.has("name")) await findByName(query.get("name"));
   const content = await getJson(root);
   view.image = content.image;
   document.title = byId("title").textContent = content.slide.name;
@@ -185,7 +212,7 @@ async function start() {
   byId("export").onclick = () => view.regions.export(content.slide.name.replaceAll("/", "--"));
   document.addEventListener("keydown", onKey);
   if (!content.image.ready) waitForOverview().catch((error) => say(explain(error)));
-  if (content.has_maps) openScores().catch((error) => say(explain(error)));
+  if (content.has_maps) openScores().then(showTileAsked).catch((error) => say(explain(error)));
 }
 
 start().catch((error) => say(explain(error)));

@@ -1,11 +1,11 @@
-"""The command that opens the viewer."""
+"""Commands that show what a run sees: the viewer, and the kinds of tiles behind the risk."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pathoml.cli.terminal import say
+from pathoml.cli.terminal import Device, RunPath, say, stage_context
 
 app = typer.Typer()
 
@@ -40,3 +40,28 @@ def view(
         serve(library, port=port, cache=cache, on_start=started)
     except KeyboardInterrupt:
         say("viewer closed")
+
+
+@app.command()
+def morphology(
+    run_folder: RunPath,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/morphology.")] = None,
+    prototypes: Annotated[int, typer.Option(help="Kinds of tiles.", min=2, max=100)] = 8,
+    table: Annotated[
+        Path | None, typer.Option(help="Table with patient_id and columns (genes, scores) to be held against them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the search.", min=0)] = 0,
+    device: Device = "auto",
+) -> None:
+    """Show what the risk looks at: kinds of tiles, what their share goes with, and the most extreme tiles."""
+    from pathoml.pipeline.morphology import study_morphology
+    from pathoml.pipeline.study import open_run
+    from pathoml.prototypes import PrototypeSettings
+
+    study = open_run(run_folder)
+    settings = PrototypeSettings(prototypes=prototypes, seed=seed)
+    with stage_context(device) as context:
+        pages = study_morphology(study, output or run_folder / "morphology", settings, context, table=table)
+    for page in pages:
+        say(f"page: {page}")
+    say("hypotheses only; research use only")

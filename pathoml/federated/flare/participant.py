@@ -1,0 +1,74 @@
+"""The process of a coordinator or a site: FLARE's own, started with what pathoml needs of it, ending with who started it."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from pathoml.federated.flare.kits import Kit, Role, read_kit
+from pathoml.federated.flare.policies import write_policies
+from pathoml.processes import end_with
+
+ANSWERED_AT_A_SITE = frozenset({
+    "ClientStatusProcessor", "AbortAppProcessor", "AbortTaskProcessor", "DeployProcessor", "StartJobProcessor",
+    "CheckResourceProcessor", "CancelResourceProcessor", "NotifyJobStatusProcessor",
+})  # fmt: skip
+"""What a coordinator may ask a site's main process for: to take a job, start it, stop it, and say whether it runs."""
+
+
+def main(arguments: list[str]) -> None:
+    """Run FLARE for a kit; returns when FLARE ends.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Folder of the kit, and the number of the process that it is to end with.
+    """
+    kit = read_kit(Path(arguments[0]))
+    end_with(int(arguments[1]))
+    os.environ["NVFLARE_SECURE_LOGGING"] = "1"  # the type of an exception at most, in all that FLARE answers with
+    module, sys.argv[1:] = command_of(kit)
+    if kit.role is Role.COORDINATOR:
+        write_policies(kit)  # the folder may have been moved
+    else:
+        deafen()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def deafen() -> None:
+    """Take out of FLARE's site what answers everything else: reading files, telling of errors and of the machine, restarting.
+
+    The site's policies refuse it to the operator, but FLARE asks them only where the server says that it should; a server that has
+    been taken over would not.
+    """
+    from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
+
+    every = ClientRequestProcessors.request_processors
+    every[:] = [one for one in every if type(one).__name__ in ANSWERED_AT_A_SITE]
+
+
+def command_of(kit: Kit) -> tuple[str, list[str]]:
+    """Return FLARE's module for a kit, and its arguments.
+
+    Parameters
+    ----------
+    kit : Kit
+        A coordinator's or a site's.
+
+    Returns
+    -------
+    tuple of str and list of str
+        For ``python -m``.
+    """
+    settings = ["secure_train=true", f"org={kit.organisation}", "config_folder=config"]
+    if kit.role is Role.COORDINATOR:
+        return "nvflare.private.fed.app.server.server_train", [
+            "-m", str(kit.folder), "-s", "fed_server.json", "--set", *settings,
+        ]  # fmt: skip
+    return "nvflare.private.fed.app.client.client_train", [
+        "-m", str(kit.folder), "-s", "fed_client.json", "--set", f"uid={kit.name}", *settings,
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,160 @@
+"""What joining does, and the commands that say it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pathoml.cli import app
+from pathoml.federated.compare import compare, risks_at
+from pathoml.federated.simulate import pool
+from pathoml.federated.site_settings import LimitsSettings
+from pathoml.survival import concordance
+from pathoml.train import follow_up
+from tests.federated.networks import GENES, cohort_of, parts_of, plan_of
+from tests.federated.test_what_leaves import site_in
+
+PUBLIC = LimitsSettings(public_benchmark=True)
+NEWTON = {"kind": "newton"}
+
+
+def test_a_linear_network_is_the_pooled_model_and_is_judged_on_the_same_patients(tmp_path: Path) -> None:
+    plan = plan_of(method=NEWTON, bins={"kind": "fixed", "edges_days": [0, 600, 1200, 3000]})
+    parts = parts_of(plan)
+    result, found = compare(plan, parts, tmp_path, limits=PUBLIC)
+    assert not found.impossible
+    assert abs(found.overall["shared - pooled"].value) < 1e-9
+    for name, data in parts.items():
+        risk = risks_at(result.package, plan, data)
+        expected = concordance(*follow_up(data.cohort, data.test), risk)
+        assert found.sites[name]["shared"].value == pytest.approx(expected, abs=1e-12)
+        assert {"shared", "pooled", "local", "without", "shared - local"} <= set(found.sites[name])
+    assert found.overall["shared"].low < found.overall["shared"].value < found.overall["shared"].high
+
+
+def test_what_sites_tell_is_what_their_patients_say(tmp_path: Path) -> None:
+    plan = plan_of(method=NEWTON, minimum_patients=1, minimum_events=0)
+    parts = parts_of(plan)
+    result, found = compare(plan, parts, tmp_path, limits=PUBLIC)
+    for name in parts:
+        assert result.scores[name].numbers["concordance"] == pytest.approx(found.sites[name]["shared"].value, abs=1e-12)
+
+
+def test_a_model_that_cannot_be_trained_is_named_and_the_rest_is_told(tmp_path: Path) -> None:
+    plan = plan_of(method=NEWTON, quorum=1)
+    cohort = cohort_of()
+    alive = np.where(cohort.site == "west", 0, cohort.event)
+    parts = parts_of(plan, replace(cohort, event=alive.astype(np.int64)))
+    _, found = compare(plan, parts, tmp_path, limits=LimitsSettings())
+    assert set(found.impossible) == {"local-west"}
+    assert "west: TOO_FEW_PATIENTS" in found.impossible["local-west"]
+    assert "local" not in found.overall  # not every site has one
+
+
+def test_pooling_keeps_everybody_in_the_role_they_had() -> None:
+    parts = parts_of(plan_of())
+    joined = pool(parts)
+    assert sorted(joined.test) == sorted(name for one in parts.values() for name in one.test)
+    assert len(joined.cohort) == sum(len(one.cohort) for one in parts.values())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    plan = plan_of(method=NEWTON)
+    path = tmp_path / "plan.yaml"
+    path.write_text(json.dumps(plan.model_dump(mode="json")))
+    found = {"plan": path}
+    for name in plan.sites:
+        folder = tmp_path / name
+        folder.mkdir()
+        found[name] = site_in(folder, plan, name=name)
+    return found
+
+
+def run(*words: Any) -> Any:
+    return CliRunner().invoke(app, ["federate", *(str(word) for word in words)])
+
+
+def test_a_hospital_checks_rehearses_and_approves(files: dict[str, Path], tmp_path: Path) -> None:
+    told = run("plan", files["plan"])
+    digest = told.output.split("hash: ")[1].split()[0]
+    checked = run("check", files["west"], files["plan"])
+    assert checked.exit_code == 0, checked.output
+    assert "the site fits the plan" in checked.output
+    rehearsed = run("dry-run", files["west"], files["plan"], "-o", tmp_path / "dry")
+    assert rehearsed.exit_code == 0, rehearsed.output
+    assert "hessian: float64" in rehearsed.output
+    assert "Canary" not in rehearsed.output
+    assert run("audit", "verify", tmp_path / "dry" / "site" / "audit.jsonl").exit_code == 0
+    with pytest.raises(Exception, match="ask the coordinator"):
+        CliRunner().invoke(
+            app, ["federate", "approve", str(files["west"]), str(files["plan"]), "0" * 64], catch_exceptions=False
+        )
+    assert "approved" in run("approve", files["west"], files["plan"], digest).output
+
+
+def test_sites_of_files_are_simulated_and_the_page_says_what_left(files: dict[str, Path], tmp_path: Path) -> None:
+    sites = [word for name in ("north", "south", "west") for word in ("--site", files[name])]
+    told = run("simulate", files["plan"], *sites, "-o", tmp_path / "out", "--device", "cpu")
+    assert told.exit_code == 0, told.output
+    page = (tmp_path / "out" / "federation.html").read_text()
+    assert "Everything that left a site" in page
+    assert "newton" in page
+    assert "Canary" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    shown = run("audit", "show", tmp_path / "out" / "sites" / "west" / "audit.jsonl")
+    assert "setup" in shown.output
+
+
+def test_a_cohort_is_divided_by_its_hospitals_and_compared(tmp_path: Path) -> None:
+    cohort = cohort_of(patients=300)
+    table = cohort.covariates.assign(
+        patient_id=cohort.patient_id, days=cohort.time_days, e=cohort.event, place=cohort.site
+    )
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    (tmp_path / "study.yaml").write_text(
+        "name: s\noutput: run\ncohort: {table: cohort.csv, time: days, time_unit: days, event: e, site: place}\n"
+    )
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan_of(method=NEWTON).model_dump(mode="json")))
+    told = run(
+        "simulate", tmp_path / "plan.yaml", "--config", tmp_path / "study.yaml", "--compare", "-o", tmp_path / "out",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert set(found["sites"]) == {"north", "south", "west"}
+    page = (tmp_path / "out" / "federation.html").read_text()
+    assert "Does joining help?" in page
+    assert GENES[0] not in page
+
+
+def test_hospitals_that_the_plan_does_not_know_are_named(tmp_path: Path) -> None:
+    cohort = cohort_of(patients=60)
+    table = cohort.covariates.assign(
+        patient_id=cohort.patient_id, days=cohort.time_days, e=cohort.event, place=cohort.site
+    )
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    (tmp_path / "study.yaml").write_text(
+        "name: s\noutput: run\ncohort: {table: cohort.csv, time: days, time_unit: days, event: e, site: place}\n"
+    )
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan_of(("north", "south")).model_dump(mode="json")))
+    with pytest.raises(Exception, match="west; add them to the plan"):
+        CliRunner().invoke(
+            app,
+            ["federate", "simulate", str(tmp_path / "plan.yaml"), "--config", str(tmp_path / "study.yaml")],
+            catch_exceptions=False,
+        )
+
+
+@pytest.mark.parametrize("name", ["plan.yaml", "site.yaml"])
+def test_the_example_files_are_read(name: str) -> None:
+    from pathoml.federated.plan import read_plan
+    from pathoml.federated.site_settings import read_site
+
+    path = Path(__file__).parents[2] / "configs" / "federated" / name
+    read = read_plan(path) if name == "plan.yaml" else read_site(path)
+    assert read.name

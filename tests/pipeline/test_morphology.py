@@ -1,0 +1,51 @@
+"""From a run to the kinds of tiles behind its risk."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pathoml.errors import InputError
+from pathoml.pipeline.morphology import study_morphology
+from pathoml.pipeline.stages import StageContext
+from pathoml.pipeline.study import open_run
+from pathoml.prototypes import PrototypeSettings
+from tests.small_cohort import FinishedRun
+
+pytestmark = pytest.mark.xdist_group("small_cohort")
+SETTINGS = PrototypeSettings(prototypes=3, extremes=10)
+
+
+def test_pages_and_tables_of_a_run(finished: FinishedRun, tmp_path: Path) -> None:
+    study = open_run(finished.result.folder.root)
+    patients = study.cohort.patient_id.tolist()
+    genes = tmp_path / "genes.csv"
+    rows = "\n".join(f"{patient},{number},{'mutated' if number % 2 else ''}" for number, patient in enumerate(patients))
+    genes.write_text(f"patient_id,TP53,KRAS\n{rows}\n")
+    pages = study_morphology(study, tmp_path / "out", SETTINGS, StageContext(), table=genes)
+    shares = pd.read_csv(tmp_path / "out" / "shares.csv", dtype={"patient_id": str}).set_index("patient_id")
+    assert sorted(shares.index) == sorted(patients)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-4)
+    table = pd.read_csv(tmp_path / "out" / "associations.csv")
+    asked = {"survival", "site", "age", "sex", "TP53", "KRAS"}
+    assert set(table["with"]) == asked
+    assert len(table) == 3 * len(asked)
+    assert (table["q_value"] >= table["p_value"] - 1e-12).all()
+    assert table.loc[table["with"] == "KRAS", "patients"].max() == len(patients) // 2, "blank cells are not known"
+    for page in pages:
+        text = page.read_text()
+        assert "research use only" in text.lower()
+        assert text.count("data:image/jpeg;base64,") >= 9
+        assert not re.search(r'(?:src|href)="(?!data:|http://127\.0\.0\.1:8765/slide\?)', text), "nothing from outside"
+    first = pages[1].read_text()
+    for entry in study.entries[:3]:
+        assert f"Slide {entry.slide_id}, patient {entry.patient_id}" in first
+
+
+def test_a_table_without_patients_is_refused(finished: FinishedRun, tmp_path: Path) -> None:
+    table = tmp_path / "genes.csv"
+    table.write_text("patient,TP53\nP1,2\n")
+    with pytest.raises(InputError, match=r"no column 'patient_id' in genes\.csv"):
+        study_morphology(open_run(finished.result.folder.root), tmp_path, SETTINGS, StageContext(), table=table)
