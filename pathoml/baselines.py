@@ -10,8 +10,10 @@ from pathoml.baseline_settings import CLINICAL, BaselineSettings
 from pathoml.cohort import Cohort
 from pathoml.covariates import ReducedCovariate, fill_mean_scale, fit_covariates, principal_axes
 from pathoml.infer import risk_groups
+from pathoml.leakage import check_fit
 from pathoml.mil.patients import PatientFeatures
 from pathoml.predictions import Predictions
+from pathoml.provenance import patients_digest
 from pathoml.splits import ROLES, Fold
 from pathoml.survival import breslow_hazard, cox_survival
 from pathoml.survival.baselines import CoxModel, fit_cox
@@ -60,6 +62,8 @@ class _Block(NamedTuple):
     values: FloatArray
     spread: FloatArray
     """Standard deviation of each before it was standardised."""
+    fitted_on: str
+    """Digest of the patients that fill and standardise."""
 
 
 class _Columns(NamedTuple):
@@ -68,6 +72,7 @@ class _Columns(NamedTuple):
     values: FloatArray
     free: FloatArray
     """1 for clinical columns, which are hardly penalised; 0 for those of blocks."""
+    fitted_on: str = ""
 
 
 def mean_of_bags(features: PatientFeatures | None) -> dict[str, FloatArray]:
@@ -117,12 +122,14 @@ def fit_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> l
     fitted = len(fold.train) + len(fold.validation)
     rows = data.cohort.rows_of(names)
     outcome = _Outcome(data.cohort.time_days[rows[:fitted]], data.cohort.event[rows[:fitted]])
-    raw = data.cohort.covariates.iloc[rows]
+    raw = data.cohort.covariates.iloc[rows].set_axis(list(names))
     clinical = _clinical(data, raw, fitted)
     blocks = {
         "omics": _standardised(_block_values(data, raw), fitted),
         "slides": _standardised(_mean_tiles(context.bag_means, names), fitted),
     }
+    transforms = {CLINICAL: clinical.fitted_on, **{name: block.fitted_on for name, block in blocks.items()}}
+    check_fit(fold, {f"transform of {name} columns": digest for name, digest in transforms.items()})
     cox = fit_cox(clinical.values[:fitted], *outcome, ridge=context.train.covariate_ridge)
     parts = _linear(CLINICAL, cox, clinical, outcome, (data.cohort, fold, context))
     for kind, block in blocks.items():
@@ -168,39 +175,42 @@ def as_predictions(
     rows = cohort.rows_of(table["patient_id"])
     table = table.assign(
         model=model, scheme=fold.scheme, fold=fold.name, role=role, site=cohort.site[rows], endpoint=cohort.endpoint,
-        repeat=fold.repeat, seed=seed, time_days=cohort.time_days[rows], event=cohort.event[rows],
+        repeat=fold.repeat, seed=seed, time_days=cohort.time_days[rows], event=cohort.causes[rows],
     )  # fmt: skip
     return Predictions(table, days, survival)
 
 
 def _clinical(data: TrainingData, raw: pd.DataFrame, fitted: int) -> _Columns:
     covariates = tuple(one for one in data.covariates if not isinstance(one, ReducedCovariate))
-    values = fit_covariates(covariates, raw.iloc[:fitted]).apply(raw)
-    return _Columns(values, np.ones(values.shape[1]))
+    transform = fit_covariates(covariates, raw.iloc[:fitted])
+    values = transform.apply(raw)
+    return _Columns(values, np.ones(values.shape[1]), transform.fitted_on)
 
 
 def _none(clinical: _Columns) -> _Columns:
     return _Columns(np.zeros((len(clinical.values), 0)), np.zeros(0))
 
 
-def _block_values(data: TrainingData, raw: pd.DataFrame) -> FloatArray:
+def _block_values(data: TrainingData, raw: pd.DataFrame) -> pd.DataFrame:
     of_blocks = [one for one in data.covariates if isinstance(one, ReducedCovariate)]
-    columns = list(dict.fromkeys(name for one in of_blocks for name in one.matching(raw.columns)))
-    return raw[columns].to_numpy(dtype=np.float64)
+    return raw[list(dict.fromkeys(name for one in of_blocks for name in one.matching(raw.columns)))]
 
 
-def _mean_tiles(bag_means: Mapping[str, FloatArray], names: tuple[str, ...]) -> FloatArray:
+def _mean_tiles(bag_means: Mapping[str, FloatArray], names: tuple[str, ...]) -> pd.DataFrame:
     """Return mean tiles, NaN for patients without."""
     none = np.full(len(next(iter(bag_means.values()), np.zeros(0))), np.nan)
-    return np.stack([bag_means.get(name, none) for name in names]) if bag_means else np.zeros((len(names), 0))
+    values = np.stack([bag_means.get(name, none) for name in names]) if bag_means else np.zeros((len(names), 0))
+    return pd.DataFrame(values, index=list(names))
 
 
-def _standardised(values: FloatArray, fitted: int) -> _Block:
+def _standardised(table: pd.DataFrame, fitted: int) -> _Block:
     """Fill and standardise columns as the patients that are fitted on give it; columns without spread are left out."""
-    fill, mean, scale = fill_mean_scale(values[:fitted])
+    training, values = table.iloc[:fitted], table.to_numpy(dtype=np.float64)
+    fill, mean, scale = fill_mean_scale(training.to_numpy(dtype=np.float64))
     filled = np.where(np.isnan(values), fill, values)
     spread = filled[:fitted].std(axis=0)
-    return _Block(((filled - mean) / scale)[:, spread > 0], spread[spread > 0])
+    standard = ((filled - mean) / scale)[:, spread > 0]
+    return _Block(standard, spread[spread > 0], patients_digest(training.index))
 
 
 def _ridge(block: _Block, clinical: _Columns, outcome: _Outcome, context: BaselineContext) -> tuple[CoxModel, _Columns]:

@@ -170,7 +170,7 @@ def _prepared(rows: pd.DataFrame) -> tuple[tuple[str, ...], Metric]:
     """Return a fold's test patients of one model in their order, and their concordance as a function of draws."""
     rows = rows.sort_values("patient_id")
     time_days, event, risk = (rows[name].to_numpy() for name in ("time_days", "event", "risk"))
-    return tuple(rows["patient_id"]), harrell_metric(time_days, event, risk)
+    return tuple(rows["patient_id"]), harrell_metric(time_days, (event == 1).astype(np.int64), risk)
 
 
 def _judge(

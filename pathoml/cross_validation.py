@@ -8,7 +8,7 @@ import numpy as np
 from pathoml.baselines import BaselineContext, as_predictions, fit_baselines, mean_of_bags
 from pathoml.cohort import Cohort
 from pathoml.covariates import CovariateTransform, FittedCategorical
-from pathoml.fold_fitting import FitPlan, fit_folds
+from pathoml.fold_fitting import FitPlan, fit_folds, require_unseen_test
 from pathoml.infer import predict_members
 from pathoml.mil.patients import select_patients
 from pathoml.packages import Package
@@ -53,6 +53,7 @@ def cross_validate(
     progress("train", 0, len(folds))
     for done, (fold, package) in enumerate(zip(folds, fit_folds(data, folds, plan), strict=True), start=1):
         packages[fold.key] = package
+        require_unseen_test(fold, plan)
         _warn_of_unseen_words(data.cohort, fold, packages[fold.key].members[0].covariates)
         for role in ROLES:
             patients = select_patients(data.cohort, data.features, getattr(fold, role))

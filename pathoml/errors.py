@@ -6,6 +6,7 @@ The tree::
     ├── InputError (ValueError)             what the user gave is wrong; nothing was done
     │   ├── ConfigError
     │   ├── CohortError
+    │   │   └── LeakError                   a model has seen, or would see, patients that it is scored on
     │   ├── EncoderError
     │   └── PackageError
     ├── SlideError                          one slide is lost; the archive goes on; `code` goes to the ledger
@@ -117,6 +118,10 @@ class ConfigError(InputError):
 
 class CohortError(InputError):
     """The clinical table, the slide manifest, or the folds made of them are wrong."""
+
+
+class LeakError(CohortError):
+    """A model has seen, or would see, patients that it is scored on; the check that found it stands first."""
 
 
 class EncoderError(InputError):

@@ -14,11 +14,14 @@ import torch
 from pebble import ProcessPool
 
 from pathoml.baseline_settings import BaselineSettings
-from pathoml.errors import PackageError
+from pathoml.cohort import Seal, take_rows
+from pathoml.errors import LeakError, PackageError
 from pathoml.files import make_folder, write_text
+from pathoml.leakage import check_fit, note_seen, read_seen, require_unseen, write_seen
+from pathoml.mil.projection import NOT_FITTED
 from pathoml.mil.settings import ModelSettings
 from pathoml.mil.tile_rows import free_bytes
-from pathoml.packages import Package, load_package, save_package
+from pathoml.packages import Member, Package, load_package, save_package
 from pathoml.processes import end_with
 from pathoml.provenance import digest_of, pathoml_version
 from pathoml.settings import result_settings
@@ -126,10 +129,12 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     """
     folder = plan.folder / fold.folder_name
     digest = _digest(data, fold, plan)
-    saved = _saved_fold(folder, digest)
+    check_fit(fold, {})
+    saved = _saved_fold(folder, digest, fold)
     if saved is not None:
         return saved
     make_folder(plan.folder)
+    data, seal = sealed(data, fold)
     model, train, summary = plan.model, plan.train, {**plan.template.summary, "training_digest": digest}
     if plan.tune is not None:
         record = folder.with_name(f"{folder.name}.trials.jsonl")
@@ -152,6 +157,9 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
         members.append(replace(member, objective=member.objective.on_grid(days)))
         rows += [{"training": digest[:8], "fold": fold.key, "seed": seeded.seed, **row} for row in history]
     package = replace(plan.template, members=tuple(members), summary=summary)
+    fitted_on = _fitted_on(members)
+    check_fit(fold, fitted_on)
+    write_seen(seen_path(folder), note_seen(fold, digest, seal.seen, fitted_on))
     write_text(folder.with_name(f"{folder.name}.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
     save_package(folder, package)
     for path in records:
@@ -167,8 +175,88 @@ def _digest(data: TrainingData, fold: Fold, plan: FitPlan) -> str:
     )
 
 
-def _saved_fold(folder: Path, digest: str) -> Package | None:
-    if not folder.is_dir():
+def sealed(data: TrainingData, fold: Fold) -> tuple[TrainingData, Seal]:
+    """Take everybody but a fold's training and validation patients out of the data, and lay a seal on those that test it.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The cohort.
+    fold : Fold
+        Who trains, who stops early, who tests.
+
+    Returns
+    -------
+    tuple of TrainingData and Seal
+        What a fit may be given; who is looked at in it.
+    """
+    seal = Seal(fold.key, frozenset(fold.test))
+    left = [*fold.train, *fold.validation]
+    rows = np.sort(data.cohort.rows_of(left))
+    cohort = replace(take_rows(data.cohort, rows), seal=seal)
+    cohort = replace(cohort, covariates=cohort.covariates.set_axis(cohort.patient_id.tolist()))
+    features = data.features
+    if features is not None:
+        kept = set(left)
+        bags = {name: bag for name, bag in features.of_patient.items() if name in kept}
+        places = features.places and {name: one for name, one in features.places.items() if name in kept}
+        features = replace(features, of_patient=bags, places=places)
+    return replace(data, cohort=cohort, features=features), seal
+
+
+def seen_path(folder: Path) -> Path:
+    """Name the record of whom a fold's model has seen.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the fold's package.
+
+    Returns
+    -------
+    Path
+        Beside it, since it stays when the package travels.
+    """
+    return folder.with_name(f"{folder.name}.seen.json")
+
+
+def require_unseen_test(fold: Fold, plan: FitPlan) -> None:
+    """Refuse to score a fold's saved model on its test patients if it has seen one of them, or if nobody knows.
+
+    Parameters
+    ----------
+    fold : Fold
+        Whose test patients are to be scored.
+    plan : FitPlan
+        Where the fold's model is.
+
+    Raises
+    ------
+    LeakError
+        If there is no record, a transform was fitted on others than training patients, or a test patient was seen.
+    """
+    record = read_seen(seen_path(plan.folder / fold.folder_name))
+    if record is None:
+        raise LeakError(
+            f"model_saw_test_patients: fold {fold.key}: no record of whom its model has seen; train it again"
+        )
+    require_unseen(record, fold.test, f"fold {fold.key}")
+    check_fit(fold, record.fitted_on)
+
+
+def _fitted_on(members: Sequence[Member]) -> dict[str, str]:
+    found = {}
+    for number, member in enumerate(members):
+        if member.covariates.parts:
+            found[f"covariate transform of member {number}"] = member.covariates.fitted_on
+        if member.projection is not None and member.projection.fitted_on != NOT_FITTED:
+            found[f"tile projection of member {number}"] = member.projection.fitted_on
+    return found
+
+
+def _saved_fold(folder: Path, digest: str, fold: Fold) -> Package | None:
+    record = read_seen(seen_path(folder))
+    if not folder.is_dir() or record is None or (record.training_digest, record.fold) != (digest, fold.key):
         return None
     try:
         package = load_package(folder)

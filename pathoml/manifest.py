@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from pathoml.cohort import Cohort, SlideEntry, SlidesSettings, take_rows
+from pathoml.cohort import Cohort, SlideEntry, SlidesSettings, leave_out
 from pathoml.errors import CohortError, Problem, first_of
 from pathoml.slides.base import MPP_RANGE
 from pathoml.tables import missing_columns_message, read_text_table
@@ -59,6 +59,9 @@ def examine_manifest(settings: SlidesSettings) -> tuple[tuple[SlideEntry, ...], 
     except CohortError as error:
         return (), [Problem("", str(error), key)]
     name = settings.manifest.name
+    linked: list[Problem] = []
+    if settings.patient_pattern is not None and "slide_id" in table.columns:
+        table, linked = _linked(table, settings.patient_pattern, name)
     absent = [column for column in _REQUIRED if column not in table.columns]
     if absent:
         return (), [
@@ -70,7 +73,7 @@ def examine_manifest(settings: SlidesSettings) -> tuple[tuple[SlideEntry, ...], 
         _entry(name, number, row, folder, problems)
         for number, row in zip(table.index, table.to_dict("records"), strict=True)
     ]
-    problems = first_of(problems, name) + first_of(_double_ids(name, entries), name)
+    problems = linked + first_of(problems, name) + first_of(_double_ids(name, entries), name)
     problems += first_of(_double_files(name, entries), name)
     usable: dict[str, SlideEntry] = {}
     for entry in entries:
@@ -146,7 +149,7 @@ def join_slides(
         shown = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
         what = "are left out" if required else "enter with their covariates alone"
         warnings.append(Problem(manifest_name, f"{len(without)} patient(s) without a slide {what}: {shown}"))
-    left = take_rows(cohort, np.array(rows, dtype=np.int64))
+    left = leave_out(cohort, np.array(rows, dtype=np.int64), "no slide")
     return replace(left, slides={patient: tuple(own) for patient, own in slides.items()}, warnings=tuple(warnings))
 
 
@@ -214,6 +217,22 @@ def without_query(url: str) -> str:
         Fit to be shown.
     """
     return url.partition("?")[0]
+
+
+def _linked(table: pd.DataFrame, pattern: str, name: str) -> tuple[pd.DataFrame, list[Problem]]:
+    """Find each slide's patient in its id; a column patient_id, where there is one, has to agree."""
+    found = table["slide_id"].str.extract(pattern, expand=False).fillna("")
+    stated = table["patient_id"] if "patient_id" in table.columns else pd.Series("", index=table.index)
+    problems = [
+        Problem(
+            f"{name}: row {row}, column slide_id", f"'{table['slide_id'][row]}' does not match slides.patient_pattern"
+        )
+        for row in table.index[(found == "") & (table["slide_id"] != "")]
+    ]
+    for row in table.index[(found != "") & (stated != "") & (stated != found)]:
+        message = f"'{stated[row]}' is stated, and slides.patient_pattern finds '{found[row]}' in slide {table['slide_id'][row]}"
+        problems.append(Problem(f"{name}: row {row}, column patient_id", message))
+    return table.assign(patient_id=found.where(found != "", "?")), first_of(problems, name)
 
 
 def _entry(

@@ -232,7 +232,7 @@ def _member_to_json(member: Member, prefix: str, arrays: dict[str, AnyArray]) ->
             {
                 f"{prefix}projection.{name}": array
                 for name, array in vars(member.projection).items()
-                if array is not None
+                if isinstance(array, np.ndarray)
             }
         )
     return {

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,22 @@ def digest_of(value: Any) -> str:
         64 hexadecimal digits.
     """
     return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+
+
+def patients_digest(patient_ids: Iterable[str]) -> str:
+    """Return the digest by which a fitted transform says whom it was fitted on.
+
+    Parameters
+    ----------
+    patient_ids : iterable of str
+        Who, in any order.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits, from which nobody can be told.
+    """
+    return digest_of(sorted(str(one) for one in patient_ids))
 
 
 def settings_digest(*settings: Settings) -> str:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,7 +28,7 @@ from pathoml.mil.projection import TileProjection, as_they_are, fit_projection
 from pathoml.mil.settings import ModelSettings
 from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member
-from pathoml.provenance import array_digest, digest_of
+from pathoml.provenance import array_digest, digest_of, patients_digest
 from pathoml.settings import result_settings
 from pathoml.splits import Fold
 from pathoml.survival import concordance
@@ -120,12 +120,14 @@ def fit_tile_projection(data: TrainingData, fold: Fold, settings: ModelSettings)
     TrainingError
         If a bag holds a number that is not finite; its patient is named.
     """
-    tiles = select_patients(data.cohort, data.features, fold.train).features
+    patients = select_patients(data.cohort, data.features, fold.train)
+    tiles = patients.features
     if tiles is None:
         return None
     if settings.start is not None:
         return as_they_are(int(tiles[0].shape[1]))
-    return fit_projection(_finite(fold.train, tiles), settings.tile_components)
+    projection = fit_projection(_finite(patients.patient_id, tiles), settings.tile_components)
+    return replace(projection, fitted_on=patients_digest(patients.patient_id))
 
 
 def _finite(patients: Sequence[str], bags: Sequence[AnyArray | TileRows]) -> Iterator[AnyArray]:

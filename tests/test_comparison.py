@@ -123,6 +123,13 @@ def test_models_tested_on_different_patients_are_not_compared() -> None:
         compare_models(Predictions(table, np.zeros(0), np.zeros((len(table), 0))), "a", "b")
 
 
+def test_a_competing_event_counts_as_censored() -> None:
+    known = predictions({"a": 1.0, "b": 0.3})
+    plain = compare_models(known, "a", "b", bootstraps=50)
+    known.table["event"] = known.table["event"].where(known.table["event"] == 1, 2)
+    assert compare_models(known, "a", "b", bootstraps=50).difference == plain.difference
+
+
 def test_two_schemes_at_once_are_refused() -> None:
     known = predictions({"a": 1.0, "b": 1.0})
     known.table.loc[:50, "scheme"] = "fixed"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pathoml.bags import Bag, read_bag, write_bag
-from pathoml.cohort import SlideEntry, SlidesSettings
+from pathoml.cohort import CohortSettings, SlideEntry, SlidesSettings, read_cohort
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.encoders.weights_identity import known_weights_digest
@@ -32,6 +32,7 @@ from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.manifest import read_manifest
 from pathoml.pipeline.run_folder import require_writable
 from pathoml.pipeline.verifying import verify_bags
+from pathoml.splits import FixedSettings, SplitsSettings, make_folds
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
@@ -473,6 +474,21 @@ def test_row_29_two_runs_on_one_folder_share_the_slides(good: Path, tmp_path: Pa
     assert f"process {os.getpid()}" in found[0].message
     other.close()
     assert [one.status for one in extract_archive(entries, recipe(), tmp_path)] == ["done", "kept"]
+
+
+def test_row_31_a_patient_in_two_folds_is_refused_with_the_rows(tmp_path: Path) -> None:
+    """Every other kind of leak is planted in tests/leakage."""
+    patients = [f"P{number}" for number in range(40)]
+    table = [f"{name},{100 + number},{number % 2}" for number, name in enumerate(patients)]
+    (tmp_path / "cohort.csv").write_text("patient_id,time,event\n" + "\n".join(table), encoding="ascii")
+    folds = [f"{name},{number // 2 % 2}" for number, name in enumerate(patients)]
+    (tmp_path / "folds.csv").write_text("patient_id,fold\n" + "\n".join([*folds, "P3,0"]), encoding="ascii")
+    cohort = read_cohort(CohortSettings(table=tmp_path / "cohort.csv", time="time", time_unit="days", event="event"))
+    splits = SplitsSettings(schemes=(FixedSettings(table=tmp_path / "folds.csv"),))
+    with pytest.raises(
+        CohortError, match=r"folds\.csv: rows 5, 42, column patient_id: patient P3 stands in more than one"
+    ):
+        make_folds(cohort, splits)
 
 
 SIGNALLED = """

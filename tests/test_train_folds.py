@@ -142,6 +142,18 @@ def assert_nobody_else_changed(plain: Predictions, blind: Predictions, patients:
     np.testing.assert_array_equal(other_curves, curves)
 
 
+def test_predictions_say_which_cause_and_models_count_others_as_censored() -> None:
+    everyone = data(60, slides=False)
+    fold = one_fold(everyone)
+    context = BaselineContext(FEW, QUICK, np.array(DAYS), {})
+    cause = np.where(everyone.cohort.event == 1, 1, 2 * (np.arange(60) % 3 == 0))
+    competing = replace(everyone, cohort=replace(everyone.cohort, cause=cause))
+    plain, other = (join_predictions(fit_baselines(one, fold, context)).table for one in (everyone, competing))
+    assert set(other["event"]) == {0, 1, 2}
+    np.testing.assert_array_equal(other["event"] == 1, plain["event"])
+    np.testing.assert_array_equal(other["risk"], plain["risk"])
+
+
 def test_no_baseline_looks_at_test_patients() -> None:
     everything = with_omics(data(60))
     fold = one_fold(everything)

@@ -73,6 +73,9 @@ def check(config: ConfigPath, overrides: Overrides = None, slides: OpenSlides = 
         show_table("Cohort", result.facts)
     for warning in result.warnings:
         say(f"warning: {warning}")
+    for finding in result.leakage.findings if result.leakage is not None else ():
+        if finding.level != "leak":
+            say(f"{'warning: ' if finding.level == 'warning' else 'note: '}{finding}")
     for problem in result.problems:
         say(f"{problem}", error=True)
     if result.problems:

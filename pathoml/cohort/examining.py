@@ -1,15 +1,20 @@
 """The clinical table -> patients, or everything that is wrong with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from pathoml.cohort.records import Cohort
+from pathoml.cohort.cells import one_row_a_patient, read_entry, read_events, read_times
+from pathoml.cohort.endpoints import count_time
+from pathoml.cohort.records import Cohort, leave_out
+from pathoml.cohort.rules import parse_dates, rule_columns
+from pathoml.cohort.screening import check_time_zero, screen_patients
 from pathoml.cohort.settings import CohortSettings
 from pathoml.covariates import (
+    CategoricalCovariate,
+    Covariate,
     GeneGroupsCovariate,
     ReducedCovariate,
     covariate_name,
@@ -18,10 +23,11 @@ from pathoml.covariates import (
     read_covariates,
 )
 from pathoml.errors import CohortError, Problem, first_of
-from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
-from pathoml.units import DAYS_PER_UNIT, FloatArray, IntArray
+from pathoml.tables import is_missing, missing_columns_message, read_text_table
+from pathoml.units import FloatArray
 
 _SHOWN_ROWS = 10
+_EVENTS_PER_PARAMETER = 10
 
 
 def read_cohort(settings: CohortSettings) -> Cohort:
@@ -97,38 +103,68 @@ def examine_cohort(settings: CohortSettings) -> CohortReading:
         return CohortReading(None, tuple(problems), outcomes_known=False)
     # Columns that are missing are stood in for by blanks, so that the problems of the others are found at once.
     columns = list(dict.fromkeys([*keys, *(name for found in blocks.values() for name in found)]))
-    patients, of_cells = _one_row_a_patient(table.assign(**dict.fromkeys(absent, "")), settings, columns)
-    time_days = _times(patients, settings, of_cells)
-    event = _events(patients, settings, of_cells)
+    patients, of_cells = one_row_a_patient(table.assign(**dict.fromkeys(absent, "")), settings, columns)
+    screened = screen_patients(patients, settings)
+    of_cells += screened.problems
+    patients = patients[screened.keep].reset_index(drop=True)
+    outcome, of_outcome = settings.outcome, list[Problem]()
+    time_days = read_times(patients, outcome.time, settings, of_outcome) * outcome.days_per_unit
+    cause = read_events(patients, outcome, settings, of_outcome)
+    entry_days = read_entry(patients, outcome, settings, of_outcome)
+    of_cells += of_outcome + _other_endpoints(patients, settings)
     rows = [f"{settings.table.name}: row {row}" for row in patients["_row"]]
     covariates, of_covariates = read_covariates(patients, settings.covariates, blocks, rows)
     of_cells += of_covariates
-    real = [one for one in of_cells if not any(one.where.endswith(f"column {name}") for name in absent)]
-    of_outcomes = [
-        one for one in of_cells if one.where.endswith((f"column {settings.time}", f"column {settings.event}"))
-    ]
+    zero_days, of_dates, doubts = _dates(patients, time_days, settings, known=not of_outcome)
+    real = [
+        one for one in [*of_cells, *of_dates] if not any(one.where.endswith(f"column {name}") for name in absent)
+    ]  # fmt: skip
     site = patients[settings.site] if settings.site else pd.Series([""] * len(patients))
+    counted = count_time(outcome, time_days, cause, entry_days)
     cohort = Cohort(
         patient_id=patients[settings.patient_id].to_numpy(dtype=str),
-        time_days=time_days * DAYS_PER_UNIT[settings.time_unit],
-        event=event,
+        time_days=counted.time_days,
+        event=(counted.cause == 1).astype(np.int64),
         site=site.to_numpy(dtype=str),
         covariates=covariates,
         endpoint=settings.endpoint,
+        cause=counted.cause if max(outcome.event_codes.values()) > 1 else None,
+        flow=tuple(screened.flow),
+        time_zero_days=zero_days,
     )
     problems += real
     if not problems:
-        cohort = replace(cohort, warnings=_doubtful(cohort, settings))
-    return CohortReading(cohort, tuple(problems), outcomes_known=not of_outcomes)
+        for reason, who in counted.left_out:
+            stay = ~np.isin(cohort.patient_id, patients[settings.patient_id].to_numpy(dtype=str)[who])
+            cohort = leave_out(cohort, np.flatnonzero(stay), reason)
+        problems += _nobody(cohort, settings)
+    if not problems:
+        cohort = replace(cohort, warnings=(*doubts, *_doubtful(cohort, settings)))
+    return CohortReading(cohort, tuple(problems), outcomes_known=not of_outcome)
+
+
+def _nobody(cohort: Cohort, settings: CohortSettings) -> list[Problem]:
+    if len(cohort):
+        return []
+    steps = "; ".join(f"{step.dropped} {step.reason}" for step in cohort.flow if step.dropped)
+    return [Problem(settings.table.name, f"nobody is left: {steps}; look at eligibility and the endpoint")]
 
 
 def _column_keys(settings: CohortSettings) -> dict[str, tuple[str | int, ...]]:
     """Return the columns that are named one by one, each with the key of the configuration that names it first."""
     keys: dict[str, tuple[str | int, ...]] = {}
-    for name in ("patient_id", "time", "event", "site"):
-        column = getattr(settings, name)
+    named: list[tuple[str | None, tuple[str | int, ...]]] = [(settings.patient_id, ("cohort", "patient_id"))]
+    for name, endpoint in settings.all_endpoints.items():
+        place: tuple[str | int, ...] = ("cohort", "endpoints", name) if settings.endpoints else ("cohort",)
+        named += [(getattr(endpoint, one), (*place, one)) for one in ("time", "event", "entry")]
+    named.append((settings.site, ("cohort", "site")))
+    named += [(column, ("cohort", "eligibility")) for column in rule_columns(settings.eligibility)]
+    if settings.time_zero is not None:
+        dates = ("column", "last_contact", "specimen")
+        named += [(getattr(settings.time_zero, one), ("cohort", "time_zero", one)) for one in dates]
+    for column, key in named:
         if column is not None:
-            keys.setdefault(column, ("cohort", name))
+            keys.setdefault(column, key)
     for index, covariate in enumerate(settings.covariates):
         if not isinstance(covariate, ReducedCovariate):
             keys.setdefault(covariate.column, ("cohort", "covariates", index, "column"))
@@ -180,7 +216,9 @@ def _grouped(block: GeneGroupsCovariate, found: list[str], index: int) -> tuple[
 
 def _reserved(settings: CohortSettings) -> list[Problem]:
     """Refuse covariates that are the id, the outcome or the hospital, and the same covariate twice."""
-    meaning = {settings.patient_id: "the patient's id", settings.time: "the outcome", settings.event: "the outcome"}
+    meaning = {settings.patient_id: "the patient's id"}
+    for endpoint in settings.all_endpoints.values():
+        meaning.update({endpoint.time: "the outcome", endpoint.event: "the outcome"})
     problems, seen = [], set()
     for index, covariate in enumerate(settings.covariates):
         key = ("cohort", "covariates", index)
@@ -199,108 +237,72 @@ def _reserved(settings: CohortSettings) -> list[Problem]:
 def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
     """Warn of what is allowed and is seldom meant."""
     warnings = doubtful_covariates(cohort.covariates)
-    censoring = settings.event_codes.get("1") == 1 and "cens" in settings.event.lower()
+    outcome = settings.outcome
+    censoring = outcome.event_codes.get("1") == 1 and "cens" in outcome.event.lower()
     if censoring:
         message = (
             "its name speaks of censoring, and '1' is taken for an event; if 1 means censored, set cohort.event_codes: "
             "{'0': 1, '1': 0}"
         )
-        warnings.insert(0, Problem(f"column {settings.event}", message))
+        warnings.insert(0, Problem(f"column {outcome.event}", message))
     median = float(np.median(cohort.time_days))
     if median < 30:
-        message = f"median follow-up is {median:.0f} days; is {settings.time_unit} the right time_unit?"
-        warnings.append(Problem(f"column {settings.time}", message))
+        message = f"median follow-up is {median:.0f} days; is {outcome.time_unit} the right time_unit?"
+        warnings.append(Problem(f"column {outcome.time}", message))
+    events, parameters = events_per_parameter(cohort, settings.covariates)
+    if parameters and events < _EVENTS_PER_PARAMETER * parameters:
+        message = (
+            f"{events} events for {parameters} parameters of the covariates ({events / parameters:.1f} each; 10 or more are "
+            "advised): penalties shrink what cannot be told, and intervals are wide"
+        )
+        warnings.append(Problem("covariates", message))
     return tuple(warnings[:_SHOWN_ROWS])
 
 
-def _one_row_a_patient(
-    table: pd.DataFrame, settings: CohortSettings, columns: list[str]
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Fold slide rows into patient rows; a patient whose rows disagree is a problem."""
+def _other_endpoints(patients: pd.DataFrame, settings: CohortSettings) -> list[Problem]:
+    """Read the endpoints that are not modelled: what is wrong with them is wrong with the table. Blanks are not."""
     problems: list[Problem] = []
-    table = table[columns].assign(_row=table.index)
-    _report_rows(
-        problems,
-        settings.table.name,
-        table,
-        settings.patient_id,
-        table[settings.patient_id] == "",
-        "is a blank patient id",
-    )
-    table = table[table[settings.patient_id] != ""]
-    cells = table[columns].to_numpy(dtype=object)
-    names, first = np.unique(table[settings.patient_id], return_index=True)
-    own_first = first[np.searchsorted(names, table[settings.patient_id])]
-    differs = np.zeros(len(table), dtype=bool)
-    again = np.flatnonzero(own_first != np.arange(len(table)))  # comparing all cells of a wide table takes seconds
-    differs[again] = (cells[again] != cells[own_first[again]]).any(axis=1)
-    clash = table[np.isin(own_first, own_first[differs])].drop_duplicates(subset=columns)
-    clashes = []
-    for patient, rows in clash.groupby(settings.patient_id, sort=False):
-        differing = [name for name in columns if rows[name].nunique() > 1]
-        where = f"{settings.table.name}: rows {', '.join(str(row) for row in rows['_row'])}"
-        clashes.append(
-            Problem(
-                where,
-                f"patient {patient} stands more than once with different {', '.join(differing[:5])}; keep the right row, or "
-                "make them agree",
-            )
-        )
-    problems += first_of(clashes, settings.table.name, _SHOWN_ROWS)
-    return table.iloc[np.sort(first)].reset_index(drop=True), problems
+    for name, endpoint in settings.all_endpoints.items():
+        if name != settings.endpoint:
+            read_times(patients, endpoint.time, settings, problems, blanks_allowed=True)
+            known = patients[~is_missing(patients[endpoint.event])]
+            read_events(known, endpoint, settings, problems)
+    return problems
 
 
-def _times(patients: pd.DataFrame, settings: CohortSettings, problems: list[Problem]) -> FloatArray:
-    values = _numbers(patients, settings.time, settings.table.name, problems, blanks_allowed=False)
-    message = "is negative; times count forward from time zero"
-    _report_rows(problems, settings.table.name, patients, settings.time, values < 0, message)
-    return values
+def _dates(
+    patients: pd.DataFrame, time_days: FloatArray, settings: CohortSettings, *, known: bool
+) -> tuple[FloatArray | None, list[Problem], list[Problem]]:
+    """Return the dates of time zero, what cannot be right about them, and what is doubtful."""
+    if settings.time_zero is None:
+        return None, [], []
+    times = time_days if known else np.full(len(patients), np.nan)
+    problems, doubts = check_time_zero(patients, times, settings.time_zero, settings.table.name)
+    return parse_dates(patients[settings.time_zero.column]), problems, doubts
 
 
-def _numbers(
-    table: pd.DataFrame, column: str, file_name: str, problems: list[Problem], *, blanks_allowed: bool
-) -> FloatArray:
-    text = table[column]
-    values, missing = parse_numbers(text)
-    wrong = np.isnan(values) & ~missing
-    commas = text[wrong].str.contains(",").any()
-    hint = "; write decimals with a point" if commas else ""
-    _report_rows(problems, file_name, table, column, wrong, f"is not a number{hint}")
-    if not blanks_allowed:
-        message = "is missing; fill it in or take the patient out of the table"
-        _report_rows(problems, file_name, table, column, missing, message)
-    return values
+def events_per_parameter(cohort: Cohort, covariates: Sequence[Covariate]) -> tuple[int, int]:
+    """Count events, and the parameters that a linear model of the covariates has.
 
+    Parameters
+    ----------
+    cohort : Cohort
+        Patients.
+    covariates : sequence of settings of a covariate
+        What enters.
 
-def _events(table: pd.DataFrame, settings: CohortSettings, problems: list[Problem]) -> IntArray:
-    codes = dict(settings.event_codes)
-    # A table saved by a spreadsheet or by pandas often holds 1.0 for 1.
-    codes.update({f"{key}.0": value for key, value in settings.event_codes.items() if key.isdigit()})
-    coded = table[settings.event].map(codes)
-    known = ", ".join(f"{key} = {'event' if value else 'censored'}" for key, value in settings.event_codes.items())
-    _report_rows(
-        problems,
-        settings.table.name,
-        table,
-        settings.event,
-        coded.isna(),
-        f"is not in event_codes ({known}); set cohort.event_codes to what the column holds",
-    )
-    return np.asarray(coded.fillna(0), dtype=np.int64)
-
-
-def _report_rows(
-    problems: list[Problem],
-    file_name: str,
-    table: pd.DataFrame,
-    column: str,
-    wrong: "pd.Series[bool] | NDArray[np.bool_]",
-    message: str,
-) -> None:
-    found = [
-        Problem(
-            f"{file_name}: row {table['_row'].iloc[index]}, column {column}", f"'{table[column].iloc[index]}' {message}"
-        )
-        for index in np.flatnonzero(np.asarray(wrong))
-    ]
-    problems += first_of(found, f"{file_name}: column {column}", _SHOWN_ROWS)
+    Returns
+    -------
+    tuple of int
+        Events; parameters: one for a number, one for each word but the first, the components of a block.
+    """
+    parameters = 0
+    for one in covariates:
+        if isinstance(one, ReducedCovariate):
+            columns = len(one.matching(cohort.covariates.columns))
+            parameters += columns if one.components is None else min(one.components, columns)
+        elif isinstance(one, CategoricalCovariate):
+            parameters += max(cohort.covariates[one.column].nunique() - 1, 0)
+        else:
+            parameters += 1
+    return int(cohort.event.sum()), parameters

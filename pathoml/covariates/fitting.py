@@ -25,6 +25,7 @@ from pathoml.covariates.settings import (
     OrdinalCovariate,
 )
 from pathoml.covariates.transform import CovariateTransform
+from pathoml.provenance import patients_digest
 
 
 def fit_covariates(covariates: tuple[Covariate, ...], raw: pd.DataFrame) -> CovariateTransform:
@@ -35,7 +36,7 @@ def fit_covariates(covariates: tuple[Covariate, ...], raw: pd.DataFrame) -> Cova
     covariates : tuple of settings of a covariate
         What the configuration lists.
     raw : DataFrame
-        Training patients' covariates.
+        Training patients' covariates, with patient ids as index.
 
     Returns
     -------
@@ -47,7 +48,8 @@ def fit_covariates(covariates: tuple[Covariate, ...], raw: pd.DataFrame) -> Cova
     CohortError
         If a file of gene groups cannot be read.
     """
-    return CovariateTransform(tuple(fitted for one in covariates for fitted in _fit(one, raw)))
+    fitted = tuple(part for one in covariates for part in _fit(one, raw))
+    return CovariateTransform(fitted, patients_digest(raw.index))
 
 
 def _fit(covariate: Covariate, raw: pd.DataFrame) -> list[Fitted]:

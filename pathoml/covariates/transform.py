@@ -1,7 +1,7 @@
 """All covariates of a model: the columns it takes, which part of it each belongs to, and which parts a patient has."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,9 +49,13 @@ class CovariateTransform:
     ----------
     parts : tuple of FittedNumeric, FittedCategorical, FittedOrdinal or FittedBlock
         In the order of the configuration.
+    fitted_on : str, optional
+        `pathoml.provenance.patients_digest` of the patients that it was fitted on. It stays in the run folder: a transform
+        that is read from a package does not know it.
     """
 
     parts: tuple[Fitted, ...]
+    fitted_on: str = field(default="", compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -220,7 +224,7 @@ def _part_to_json(part: Fitted, arrays: dict[str, AnyArray], prefix: str) -> dic
 def _part_from_json(part: Mapping[str, Any], arrays: Mapping[str, AnyArray], prefix: str) -> Fitted:
     kind = _KINDS[part["kind"]]
     values: dict[str, Any] = {}
-    for field in fields(kind):
-        value = part[field.name] if field.name in part else arrays[prefix + field.name]
-        values[field.name] = tuple(value) if isinstance(value, list) else value
+    for one in fields(kind):
+        value = part[one.name] if one.name in part else arrays[prefix + one.name]
+        values[one.name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)

@@ -57,7 +57,7 @@ class Patients:
     features : tuple of ndarray or TileRows, or None
         Tiles of each, float16 or float32; None for a model without slides.
     covariates : DataFrame
-        One row each.
+        One row each, with patient ids as index.
     places : tuple of ndarray of int64, optional
         Slide, row and column of their tiles.
     """
@@ -163,7 +163,7 @@ def select_patients(cohort: Cohort, features: PatientFeatures | None, patient_id
     if features is not None and features.places is not None:
         nowhere = np.zeros((0, 3), dtype=np.int64)
         places = tuple(features.places.get(patient, nowhere) for patient in patient_ids)
-    return Patients(tuple(patient_ids), tiles, cohort.covariates.iloc[rows].reset_index(drop=True), places)
+    return Patients(tuple(patient_ids), tiles, cohort.covariates.iloc[rows].set_axis(list(patient_ids)), places)
 
 
 def given_parts(patients: Patients, transform: CovariateTransform) -> BoolArray:

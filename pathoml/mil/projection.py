@@ -9,6 +9,9 @@ from pathoml.errors import BagFormatError, BagMismatchError
 from pathoml.mil.tile_rows import TileRows
 from pathoml.units import AnyArray, FloatArray
 
+NOT_FITTED = "not fitted"
+"""What a projection that leaves features as they are says of whom it was fitted on."""
+
 
 @dataclass(frozen=True)
 class TileProjection:
@@ -20,11 +23,15 @@ class TileProjection:
         Training tiles' mean and standard deviation (1 where that is 0).
     components : ndarray of float64, shape (components, dim), or None
         Principal axes of the standardised features, scaled so that the first score has unit variance; None keeps all columns.
+    fitted_on : str, optional
+        `pathoml.provenance.patients_digest` of the patients that it was fitted on, `NOT_FITTED` if on none; it stays in the
+        run folder.
     """
 
     mean: FloatArray
     scale: FloatArray
     components: FloatArray | None
+    fitted_on: str = ""
 
     @property
     def out(self) -> int:
@@ -75,7 +82,7 @@ def as_they_are(dim: int) -> TileProjection:
     TileProjection
         Changes nothing.
     """
-    return TileProjection(np.zeros(dim), np.ones(dim), None)
+    return TileProjection(np.zeros(dim), np.ones(dim), None, NOT_FITTED)
 
 
 def fit_projection(bags: Iterable[AnyArray | TileRows], components: int | None) -> TileProjection:

@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathoml.cohort import Cohort, SlideEntry
+from pathoml.cohort import Cohort, SlideEntry, events_per_parameter
 from pathoml.config import Config, examine_config
 from pathoml.covariates import ReducedCovariate, covariate_name
 from pathoml.encoders.fitting import encoder_problems
 from pathoml.errors import InputError, Problem, SlideError
 from pathoml.extract_settings import ExtractSettings
+from pathoml.leakage import LeakageReport, examine_leakage
 from pathoml.manifest import remote_slides
+from pathoml.pipeline.slide_marks import file_marks
 from pathoml.pipeline.study import Study, examine_data, is_imported
 from pathoml.progress import Progress, silent
-from pathoml.slides import open_slide
-from pathoml.splits import examine_folds
+from pathoml.slides import open_slide, slide_fingerprint
+from pathoml.splits import Fold, examine_folds
 from pathoml.survival.curves import censoring_survival
 from pathoml.tiles import require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
@@ -33,11 +35,14 @@ class CheckResult:
         What should be known.
     facts : tuple of (str, str)
         What was read, in numbers.
+    leakage : LeakageReport or None
+        Of the configured split; None where there are problems before it.
     """
 
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     facts: tuple[tuple[str, str], ...]
+    leakage: LeakageReport | None = None
 
 
 def check(
@@ -67,6 +72,8 @@ def check(
         return CheckResult(error.problems or (Problem("", str(error)),), (), ())
     problems = list(config.problems)
     data = None
+    folds: tuple[Fold, ...] = ()
+    prints: list[str] = []
     if "cohort" in config.sections:
         slides = config.sections.get("slides")
         imported = is_imported(config.sections.get("encoder"))
@@ -79,14 +86,19 @@ def check(
         if data.cohort is not None and "splits" in config.sections:
             dealing = examine_folds(data.cohort, config.sections["splits"], outcomes_known=data.outcomes_known)
             problems += dealing.problems
+            folds = dealing.folds if not dealing.problems else ()
         if open_slides and slides is not None and not imported:
             tiling = config.sections.get("tiling", TilingSettings())
             problems += _slide_problems(data.entries, tiling, slides.manifest.name, progress)
+            prints = [_fingerprint(entry.path) for entry in data.entries]
     located = tuple(_located(problem, config.source) for problem in problems)
     if located or config.config is None or data is None or data.cohort is None:
         return CheckResult(located, (), ())
     study = Study(config.config, data.cohort, data.entries)
-    return CheckResult((), study.cohort.warnings, cohort_facts(study))
+    leakage = examine_leakage(data.cohort, folds, file_marks(data.entries, prints) if prints else ())
+    if leakage.leaks:
+        return CheckResult(tuple(Problem("splits", str(one)) for one in leakage.leaks), (), (), leakage)
+    return CheckResult((), study.cohort.warnings, cohort_facts(study), leakage)
 
 
 def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
@@ -110,6 +122,7 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Patients", str(len(cohort))),
         ("Events", f"{events} ({events / len(cohort):.0%})"),
         ("Coding", _coding(config, events, len(cohort))),
+        ("Events per parameter", _per_parameter(cohort, config)),
         ("Median follow-up (reverse Kaplan-Meier)", _median_follow_up(cohort)),
         (
             "Hospitals",
@@ -118,16 +131,29 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Covariates", ", ".join(_covariate_names(config)) or "none"),
         ("Clinical model", f"ridge Cox on {', '.join(_clinical_names(config)) or 'nothing'}"),
     ]
+    if len(config.cohort.all_endpoints) > 1:
+        facts.insert(1, ("Endpoints declared", ", ".join(config.cohort.all_endpoints)))
+    facts += [
+        (f"Left out of the {step.unit}", f"{step.dropped}: {step.reason}") for step in cohort.flow if step.dropped
+    ]
     if config.slides is not None:
         facts.append(("Slides", str(len(study.entries))))
     return tuple(facts)
 
 
+def _per_parameter(cohort: Cohort, config: Config) -> str:
+    events, parameters = events_per_parameter(cohort, config.cohort.covariates)
+    return f"{events / parameters:.1f} ({events} / {parameters})" if parameters else "no covariates"
+
+
 def _coding(config: Config, events: int, patients: int) -> str:
     """Spell out what stands in the event column, so that a reversed coding is seen."""
-    codes = config.cohort.event_codes
+    codes = config.cohort.outcome.event_codes
     of_event, of_censored = (" or ".join(f"'{key}'" for key in codes if codes[key] == value) for value in (1, 0))
-    return f"{config.cohort.event} = {of_event} is an event ({events}), {of_censored} is censored ({patients - events})"
+    column = config.cohort.outcome.event
+    others = [f"'{key}'" for key in codes if codes[key] > 1]
+    competing = f", {' or '.join(others)} a competing event, counted with them" if others else ""
+    return f"{column} = {of_event} is an event ({events}), {of_censored} is censored ({patients - events}){competing}"
 
 
 def _median_follow_up(cohort: Cohort) -> str:
@@ -150,6 +176,11 @@ def _located(problem: Problem, source: YamlSource) -> Problem:
     line = source.where(problem.key) if problem.key else ""
     where = f"{line} ({problem.where})" if line and problem.where else line or problem.where
     return Problem(where, problem.message)
+
+
+def _fingerprint(path: Path) -> str:
+    """Return by what a slide's file is known again; nothing where it cannot be read, which is a problem of its own."""
+    return slide_fingerprint(path) if path.exists() else ""
 
 
 def _slide_problems(

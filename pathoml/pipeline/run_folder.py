@@ -47,6 +47,21 @@ class RunFolder:
         return self.root / "folds.balance.json"
 
     @property
+    def flow(self) -> Path:
+        """Who was left out, and why."""
+        return self.root / "flow.json"
+
+    @property
+    def flow_table(self) -> Path:
+        """The counts of it."""
+        return self.root / "flow.csv"
+
+    @property
+    def leakage(self) -> Path:
+        """What was looked for in the split, and what was found."""
+        return self.root / "leakage.json"
+
+    @property
     def members(self) -> Path:
         """One package for each fold."""
         return self.root / "folds"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pathoml.artefacts import flag_name
 from pathoml.baseline_settings import CLINICAL
-from pathoml.cohort import SlideEntry
+from pathoml.cohort import FlowStep, SlideEntry, flow_step, flow_to_csv, flow_to_json
 from pathoml.cross_validation import MODEL, cross_validate
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
@@ -22,6 +22,7 @@ from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.fold_fitting import FitPlan
 from pathoml.heatmaps import STYLES
+from pathoml.leakage import check_predictions, examine_leakage, refuse_leaks
 from pathoml.mil.patients import load_features
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.part_shares import shares_of_tested, write_part_shares
@@ -33,6 +34,7 @@ from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.reporting_words import answers_of, methods_of
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
+from pathoml.pipeline.slide_marks import slide_marks
 from pathoml.pipeline.study import Study, is_imported, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
 from pathoml.progress import Progress, silent
@@ -148,6 +150,11 @@ def train_stage(study: Study, context: StageContext) -> Study:
     folder.training.unlink(missing_ok=True)  # from here on its files change one after the other
     write_json(folder.environment, environment(context.device))
     folds = _saved_or_new_folds(study)
+    write_json(folder.flow, flow_to_json(study.cohort.flow))
+    write_text(folder.flow_table, flow_to_csv(study.cohort.flow))
+    leakage = examine_leakage(study.cohort, folds, slide_marks(study, data.features, slides_with_bags(study)))
+    write_json(folder.leakage, leakage.to_json())
+    refuse_leaks(leakage)
     write_json(folder.config, study.config.model_dump(mode="json"))
     template = _template(study, data)
     config = study.config
@@ -190,7 +197,9 @@ def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[st
     """
     folder, config = study.folder, study.config
     training = check_training(folder)
-    evaluation = evaluate(read_predictions(folder.predictions), config.evaluate, background_of(study))
+    predictions = read_predictions(folder.predictions)
+    check_predictions(predictions.table)
+    evaluation = evaluate(predictions, config.evaluate, background_of(study))
     for name, scheme in evaluation["schemes"].items():
         scheme["permutation"] = _permutation(study, name, context or StageContext())
     evaluation |= {"config_digest": config.digest, "training": training}
@@ -329,7 +338,22 @@ def usable_study(study: Study) -> Study:
         for patient in study.cohort.patient_id
         if any(entry.slide_id in present for entry in study.cohort.slides[patient])
     ]
-    return replace(study, cohort=keep_patients(study.cohort, used, "no slide could be used"))
+    cohort = replace(study.cohort, flow=(*study.cohort.flow, *_slides_without_bag(study, present)))
+    return replace(study, cohort=keep_patients(cohort, used, "no slide could be used"))
+
+
+def _slides_without_bag(study: Study, present: set[str]) -> list[FlowStep]:
+    """Return the steps of the flow of slides that an extraction could not use, by its code."""
+    said = {one for step in study.cohort.flow if step.unit == "slides" for one in step.ids}
+    listed = {entry.slide_id for entry in study.entries} - said
+    table = pd.read_csv(study.folder.slides, dtype=str, keep_default_na=False)
+    lost = table[table["slide_id"].isin(listed - present)]
+    steps: list[FlowStep] = []
+    left = len(listed)
+    for code, rows in lost.groupby("code"):
+        left -= len(rows)
+        steps.append(flow_step("slides", f"no features: {code}", rows["slide_id"].tolist(), left))
+    return steps
 
 
 def _training_data(study: Study) -> tuple[TrainingData, Study]:
@@ -476,7 +500,7 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
         )
         if entry is None:
             continue
-        outcome = f"{'event' if row.event else 'censored'} at {row.time_days:.0f} days"
+        outcome = f"{'event' if row.event == 1 else 'censored'} at {row.time_days:.0f} days"
         slides = len(study.cohort.slides.get(str(row.patient_id), ()))
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
         caption = f"Slide {entry.slide_id}{alone}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"

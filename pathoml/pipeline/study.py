@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from pathoml.cohort import Cohort, CohortSettings, SlideEntry, SlidesSettings, examine_cohort, take_rows
+from pathoml.cohort import Cohort, CohortSettings, SlideEntry, SlidesSettings, examine_cohort, leave_out, screen_slides
 from pathoml.config import Config
 from pathoml.encoders.settings import ImportedSettings
 from pathoml.errors import CohortError, InputError, Problem
@@ -124,7 +124,10 @@ def examine_data(
         entries, of_manifest = examine_manifest(slides)
         problems += of_manifest + (missing_files(entries, name) if slides_needed else [])
         if cohort is not None:
-            problems += unknown_patients(entries, set(cohort.patient_id), name)
+            problems += unknown_patients(entries, {*cohort.patient_id.tolist(), *cohort.left_out}, name)
+            if not problems:
+                entries, steps, problems = screen_slides(slides, entries, cohort)
+                cohort = replace(cohort, flow=(*cohort.flow, *steps))
             cohort = cohort if problems else join_slides(cohort, entries, name, required=slides.required)
     return DataReading(cohort, entries, tuple(problems), reading.outcomes_known)
 
@@ -247,7 +250,7 @@ def keep_patients(cohort: Cohort, patient_ids: Sequence[str], reason: str) -> Co
         return cohort
     gone = [patient for patient in cohort.patient_id if patient not in wanted]
     shown = ", ".join(gone[:5]) + (", ..." if len(gone) > 5 else "")
-    left = take_rows(cohort, rows)
+    left = leave_out(cohort, rows, reason)
     return replace(
         left, warnings=(*cohort.warnings, Problem("cohort", f"{len(gone)} patient(s) left out ({reason}): {shown}"))
     )

@@ -17,6 +17,8 @@ _VANISHED = 1e-200
 _ITERATIONS = 40
 _TOLERANCE = 1e-6
 """A step no longer than this ends the climb: the error of Newton's method after it is about its square."""
+_VANISHED = 1e-290
+"""A risk set whose hazards add up to less has no inverse that could be counted with."""
 _LARGEST = 30.0
 """A log hazard ratio per standard deviation beyond this one means that the likelihood has no maximum."""
 

@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import Cohort, CohortSettings, read_cohort
-from pathoml.splits import SitePreservedSettings, SplitsSettings, deal
+from pathoml.leakage import SlideMark, examine_leakage, hash_rows
+from pathoml.splits import SitePreservedSettings, SplitsSettings, deal, make_folds
 
 COHORTS = ("blca", "brca", "gbmlgg", "luad", "ucec")
+PATIENTS, SLIDES, LEAKAGE_S = 10_000, 12_000, 5.0
 TARGETS = {"seconds": 10.0, "points_from_bound": 5.0, "sites_in_two_folds": 0}
 
 
@@ -61,6 +63,27 @@ def measure(cohort: Cohort) -> dict[str, float]:
     }  # fmt: skip
 
 
+def leakage_seconds() -> float:
+    """Time every check on 10,000 patients with 12,000 slides of 1,024 mean features."""
+    rng = np.random.default_rng(0)
+    names = np.array([f"P{index:05d}" for index in range(PATIENTS)])
+    table = pd.DataFrame(rng.normal(size=(PATIENTS, 40))).add_prefix("g")
+    site = np.array([f"H{index:02d}" for index in rng.integers(0, 40, PATIENTS)])
+    cohort = Cohort(names, rng.exponential(900, PATIENTS), rng.integers(0, 2, PATIENTS), site, table, "os")
+    marks = [
+        SlideMark(
+            f"S{index}", str(names[index % PATIENTS]), f"{index:064d}", hash_rows(rng.normal(size=(100, 64))), mean
+        )
+        for index, mean in enumerate(rng.normal(size=(SLIDES, 1024)))
+    ]
+    folds = make_folds(cohort, SplitsSettings())
+    started = time.perf_counter()
+    report = examine_leakage(cohort, folds, marks)
+    seconds = time.perf_counter() - started
+    assert not report.leaks
+    return seconds
+
+
 def main() -> int:
     folder = Path(sys.argv[1])
     figures: dict[str, dict[str, float | bool]] = {}
@@ -79,6 +102,9 @@ def main() -> int:
                 value = round(found[figure], 3)
                 key = f"{label}_{'s' if figure == 'seconds' else figure}"
                 figures[key] = {"value": value, "target": target, "ok": value <= target}
+    seconds = round(leakage_seconds(), 3)
+    print(f"leakage report on {PATIENTS:,} patients, {SLIDES:,} slides: {seconds} s")
+    figures["leakage_10000_patients_s"] = {"value": seconds, "target": LEAKAGE_S, "ok": seconds <= LEAKAGE_S}
     print(json.dumps(figures))
     return 0 if all(one["ok"] for one in figures.values()) else 1
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pathoml.config import load_config
 from pathoml.pipeline.checking import check
+from pathoml.pipeline.study import open_study
+from pathoml.splits import examine_folds
 
 pytestmark = pytest.mark.xdist_group("small_cohort")
 
@@ -109,3 +112,24 @@ def test_what_check_accepts_can_be_read_by_a_run(copy_of_cohort: Callable[[], Pa
     assert check(folder / "study.yaml", open_slides=True).problems == ()
     shutil.copy(folder / "cohort.csv", folder / "again.csv")
     assert check(folder / "study.yaml", ["cohort.table=again.csv"]).problems == ()
+
+
+def test_one_file_under_two_patients_is_found_when_slides_are_opened(copy_of_cohort: Callable[[], Path]) -> None:
+    folder = copy_of_cohort()
+    study = open_study(load_config(folder / "study.yaml"))
+    fold = examine_folds(study.cohort, study.config.splits).folds[0]
+    slides = pd.read_csv(folder / "slides.csv", dtype=str)
+    first, second = (slides.index[slides["patient_id"] == one][0] for one in (fold.train[0], fold.test[0]))
+    shutil.copy(folder / slides.loc[first, "path"], folder / "again.tif")
+    slides.loc[second, "path"] = "again.tif"
+    slides.to_csv(folder / "slides.csv", index=False)
+    result = check(folder / "study.yaml", open_slides=True)
+    assert any("same_slide_twice" in str(one) and fold.test[0] in str(one) for one in result.problems)
+    assert check(folder / "study.yaml").problems == ()
+
+
+def test_what_is_known_of_the_split_is_shown(copy_of_cohort: Callable[[], Path]) -> None:
+    result = check(copy_of_cohort() / "study.yaml")
+    assert result.leakage is not None
+    (shared,) = [one for one in result.leakage.findings if one.check == "shared_sites"]
+    assert (shared.level, shared.scheme) == ("note", "kfold")

@@ -28,6 +28,9 @@ def test_every_stage_leaves_its_files(finished):
     for path in (
         folder.config,
         folder.folds,
+        folder.flow,
+        folder.flow_table,
+        folder.leakage,
         folder.predictions,
         folder.evaluation,
         folder.report,

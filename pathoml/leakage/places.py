@@ -1,0 +1,135 @@
+"""Leaks through hospitals: sites on both sides of a fold, and outcomes that the hospital alone foretells."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import chdtrc
+
+from pathoml.cohort import Cohort
+from pathoml.leakage.findings import Finding, shown
+from pathoml.leakage.people import Sides
+from pathoml.survival import concordance
+from pathoml.units import FloatArray
+
+BY_SITE = ("site_preserved", "leave_one_site_out", "external")
+"""Schemes that promise whole hospitals on one side."""
+
+_TELLING_CONCORDANCE = 0.58
+_TELLING_P = 0.001
+_MOST_RANKED = 1000
+"""Test patients of a fold that are ranked by their hospital, evenly spread: pairs grow with the square."""
+
+
+def shared_sites(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Finding]:
+    """Find hospitals on both sides of a fold.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    scheme : str
+        Kind.
+    sides : sequence of Sides
+        Of its folds.
+
+    Returns
+    -------
+    list of Finding
+        A leak where the scheme promises whole hospitals; else a note that says for how many test patients.
+    """
+    if not (cohort.site != "").any():
+        return []
+    shared: set[str] = set()
+    alike: set[str] = set()
+    tested = in_training = 0
+    for one in sides:
+        training = set(cohort.site[one.side == 1].tolist()) - {""}
+        test = cohort.site[one.side == 2].tolist()
+        shared |= training & set(test)
+        tested += len(test)
+        in_training += sum(site in training for site in test)
+        plain = {site.casefold().strip() for site in training}
+        alike |= {site for site in set(test) - training if site and site.casefold().strip() in plain}
+    found = []
+    if alike:
+        message = f"hospitals that differ in capitals only train and test: {shown(sorted(alike))}; spell them as one"
+        found.append(Finding("alike_site_names", "warning", scheme, message))
+    if shared and scheme in BY_SITE:
+        message = (
+            f"{len(shared)} hospital(s) train and test, though the scheme keeps them whole: {shown(sorted(shared))}"
+        )
+        found.append(Finding("shared_sites", "leak", scheme, message))
+    elif shared:
+        message = (
+            f"{in_training / tested:.0%} of the test patients are of a hospital that trains too, so that scanner, stain and "
+            "case mix are shared; site_preserved or leave_one_site_out says what holds elsewhere"
+        )
+        found.append(Finding("shared_sites", "note", scheme, message))
+    return found
+
+
+def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Finding]:
+    """Find out how well the hospital alone foretells the outcome, where a model could recognise it.
+
+    Each hospital's rate of events among training patients, drawn towards that of all, is the risk of its test patients.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    scheme : str
+        Kind.
+    sides : sequence of Sides
+        Of its folds; those of the first dealing are used.
+
+    Returns
+    -------
+    list of Finding
+        A warning where the rates differ beyond chance and the hospital ranks test patients.
+    """
+    named = cohort.site != ""
+    if scheme in BY_SITE or len(set(cohort.site[named].tolist())) < 2:
+        return []
+    values = [_site_concordance(cohort, one) for one in sides if one.fold.repeat == 0]
+    defined = [value for value in values if not np.isnan(value)]
+    if not defined:
+        return []
+    value, p_value = float(np.mean(defined)), _rates_differ(cohort)
+    if value < _TELLING_CONCORDANCE or p_value > _TELLING_P:
+        return []
+    message = (
+        f"the hospital alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of hospitals "
+        f"differ, p = {p_value:.1e}): a model that recognises the hospital scores that without looking at disease; judge it "
+        "by site_preserved or leave_one_site_out"
+    )
+    return [Finding("site_confounded_outcome", "warning", scheme, message)]
+
+
+def _site_concordance(cohort: Cohort, one: Sides) -> float:
+    train, test = one.side == 1, one.side == 2
+    if not train.any() or not test.any():
+        return float("nan")
+    rate = max(cohort.event[train].sum() / max(cohort.time_days[train].sum(), 1e-9), 1e-12)
+    sums = pd.DataFrame({"site": cohort.site[train], "event": cohort.event[train], "time": cohort.time_days[train]})
+    by_site = sums.groupby("site")[["event", "time"]].sum()
+    risk_of = ((by_site["event"] + 1) / (by_site["time"] + 1 / rate)).to_dict()
+    tested = np.flatnonzero(test)
+    ranked = tested[:: -(-len(tested) // _MOST_RANKED)]
+    risk: FloatArray = np.array([np.log(risk_of.get(site, rate)) for site in cohort.site[ranked].tolist()])
+    return concordance(cohort.time_days[ranked], cohort.event[ranked], risk)
+
+
+def _rates_differ(cohort: Cohort) -> float:
+    """Return the p-value of the log-rank test of all hospitals: observed and expected events, summed over times."""
+    site, group = np.unique(cohort.site, return_inverse=True)
+    order = np.argsort(-cohort.time_days, kind="stable")
+    time, event, group = cohort.time_days[order], cohort.event[order], group[order]
+    at_risk = np.cumsum(np.eye(len(site))[group], axis=0)
+    last = np.searchsorted(-time, -time, side="right") - 1
+    rows = np.flatnonzero(event == 1)
+    share = at_risk[last[rows]] / at_risk[last[rows]].sum(axis=1, keepdims=True)
+    difference = np.bincount(group[rows], minlength=len(site)) - share.sum(axis=0)
+    variance = np.diag(share.sum(axis=0)) - share.T @ share
+    statistic = float(difference @ np.linalg.pinv(variance, hermitian=True) @ difference)
+    return float(chdtrc(len(site) - 1, max(statistic, 0.0)))

@@ -1,0 +1,389 @@
+"""Each class of leak, planted, is caught by a check of its name; and a clean split is not called leaking."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pathoml import fold_fitting, train
+from pathoml.baseline_settings import BaselineSettings
+from pathoml.baselines import BaselineContext, fit_baselines
+from pathoml.cohort import Cohort
+from pathoml.covariates import fit_covariates
+from pathoml.cross_validation import cross_validate
+from pathoml.errors import CohortError, LeakError
+from pathoml.fold_fitting import FitPlan, fit_fold, seen_path
+from pathoml.leakage import (
+    CHECKS,
+    Finding,
+    SlideMark,
+    check_predictions,
+    examine_leakage,
+    hash_rows,
+    read_seen,
+    refuse_leaks,
+    require_unseen,
+)
+from pathoml.splits import Fold, KFoldSettings, SitePreservedSettings, SplitsSettings, check_folds, make_folds
+from pathoml.tune_settings import RangeSettings, TuneSettings
+from tests.planted import DAYS, MEAN, QUICK, TEMPLATE, data, one_fold
+
+SHORT = QUICK.model_copy(update={"max_epochs": 2, "patience": 2})
+
+
+def plan(folder: Path) -> FitPlan:
+    return FitPlan(MEAN, SHORT, TEMPLATE, folder)
+
+
+def cohort(patients: int = 200, sites: int = 8, seed: int = 0) -> Cohort:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"age": rng.normal(60, 10, patients), "sex": rng.choice(["f", "m"], patients)})
+    return Cohort(
+        np.array([f"P{index:04d}" for index in range(patients)]), rng.exponential(500, patients),
+        rng.integers(0, 2, patients), rng.choice([f"H{index}" for index in range(sites)], patients), table, "os",
+    )  # fmt: skip
+
+
+def named(findings: tuple[Finding, ...], check: str) -> list[Finding]:
+    assert check in CHECKS
+    return [one for one in findings if one.check == check]
+
+
+def folds_of(everyone: Cohort) -> tuple[Fold, ...]:
+    return make_folds(everyone, SplitsSettings())
+
+
+def pair_apart(everyone: Cohort) -> tuple[int, int]:
+    """Return rows of two patients of whom one trains and the other tests in the first fold."""
+    fold = folds_of(everyone)[0]
+    return int(everyone.rows_of(fold.train[:1])[0]), int(everyone.rows_of(fold.test[:1])[0])
+
+
+def test_a_clean_split_has_no_leak_and_no_warning() -> None:
+    everyone = cohort()
+    rng = np.random.default_rng(3)
+    marks = [
+        SlideMark(f"s{name}", name, name * 3, hash_rows(bag), bag.mean(axis=0))
+        for name, bag in ((name, rng.normal(size=(40, 64)).astype(np.float16)) for name in everyone.patient_id.tolist())
+    ]
+    report = examine_leakage(everyone, folds_of(everyone), marks)
+    assert [one for one in report.findings if one.level != "note"] == []
+    assert report.slides == 200
+    refuse_leaks(report)
+
+
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_a_patient_in_two_groups_is_shared_patients(role: str, tmp_path: Path) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    leaking = replace(fold, **{role: (*getattr(fold, role), fold.test[0])})
+    report = examine_leakage(everyone.cohort, [leaking])
+    assert [one.level for one in named(report.findings, "shared_patients")] == ["leak"]
+    with pytest.raises(LeakError, match=rf"shared_patients: fold .*{fold.test[0]}"):
+        refuse_leaks(report)
+    with pytest.raises(CohortError, match="stand in two groups of the fold"):
+        check_folds(everyone.cohort, [leaking])
+    with pytest.raises(LeakError, match=f"shared_patients: .*{fold.test[0]}"):
+        fit_fold(everyone, leaking, plan(tmp_path))
+
+
+def test_a_patient_in_two_test_sets_is_shared_patients() -> None:
+    everyone = cohort()
+    folds = list(folds_of(everyone))
+    moved = folds[0].test[0]
+    folds[1] = replace(
+        folds[1], test=(*folds[1].test, moved), train=tuple(one for one in folds[1].train if one != moved)
+    )
+    found = named(examine_leakage(everyone, folds).findings, "shared_patients")
+    assert moved in found[-1].message
+
+
+@pytest.mark.parametrize("spelt", ["p{}", "P-{}", "P 0{}", "p_{}"])
+def test_a_patient_under_two_spellings_is_alike_patient_ids(spelt: str) -> None:
+    everyone = cohort()
+    one, other = pair_apart(everyone)
+    folds = folds_of(everyone)
+    names = everyone.patient_id.astype(object)
+    old, names[other] = names[other], spelt.format(names[one][1:])
+    renamed = replace(everyone, patient_id=names.astype(str))
+    swap = {str(old): str(names[other])}
+    roles = ("train", "validation", "test")
+    folds = tuple(
+        replace(fold, **{role: tuple(swap.get(name, name) for name in getattr(fold, role)) for role in roles})
+        for fold in folds
+    )
+    (found,) = named(examine_leakage(renamed, folds).findings, "alike_patient_ids")
+    assert found.level == "warning"
+    assert str(names[one]) in found.message
+
+
+@pytest.mark.parametrize(("columns", "level"), [(2, "warning"), (40, "leak")])
+def test_a_patient_under_two_ids_with_the_same_data_is_same_patient_twice(columns: int, level: str) -> None:
+    everyone = cohort()
+    rng = np.random.default_rng(1)
+    everyone = replace(everyone, covariates=pd.DataFrame(rng.normal(size=(200, columns))).add_prefix("g"))
+    one, other = pair_apart(everyone)
+    table, time, event = everyone.covariates.copy(), everyone.time_days.copy(), everyone.event.copy()
+    table.iloc[other] = table.iloc[one]
+    if columns < 20:
+        time[other], event[other] = time[one], event[one]
+    twin = replace(everyone, covariates=table, time_days=time, event=event)
+    (found,) = named(examine_leakage(twin, folds_of(everyone)).findings, "same_patient_twice")
+    assert found.level == level
+    assert everyone.patient_id[one] in found.message
+
+
+def test_patients_of_whom_nothing_is_known_are_not_one_patient() -> None:
+    everyone = cohort()
+    table = pd.DataFrame(np.random.default_rng(1).normal(size=(200, 40))).add_prefix("g")
+    table.iloc[::3] = np.nan
+    report = examine_leakage(replace(everyone, covariates=table), folds_of(everyone))
+    assert named(report.findings, "same_patient_twice") == []
+
+
+def test_a_label_confounded_with_the_hospital_is_site_confounded_outcome() -> None:
+    everyone = cohort(400)
+    late = np.isin(everyone.site, ["H0", "H1", "H2"])
+    time = np.where(late, everyone.time_days * 6, everyone.time_days)
+    confounded = replace(everyone, time_days=time)
+    (found,) = named(examine_leakage(confounded, folds_of(confounded)).findings, "site_confounded_outcome")
+    assert found.level == "warning"
+    assert "the hospital alone ranks test patients" in found.message
+    by_site = make_folds(confounded, SplitsSettings(schemes=(SitePreservedSettings(folds=4),)))
+    assert named(examine_leakage(confounded, by_site).findings, "site_confounded_outcome") == []
+
+
+def test_hospitals_that_do_not_differ_are_seldom_called_confounded() -> None:
+    found = [
+        bool(named(examine_leakage(one, folds_of(one)).findings, "site_confounded_outcome"))
+        for one in (cohort(200, 8, seed) for seed in range(30))
+    ]
+    assert sum(found) == 0
+
+
+def test_a_hospital_on_both_sides_of_a_split_by_hospital_is_shared_sites() -> None:
+    everyone = cohort()
+    folds = list(make_folds(everyone, SplitsSettings(schemes=(SitePreservedSettings(folds=4),))))
+    assert named(examine_leakage(everyone, folds).findings, "shared_sites") == []
+    moved = folds[0].test[0]
+    folds[0] = replace(folds[0], test=folds[0].test[1:], train=(*folds[0].train, moved))
+    (found,) = named(examine_leakage(everyone, folds).findings, "shared_sites")
+    assert found.level == "leak"
+
+
+def test_a_hospital_written_in_two_ways_is_alike_site_names() -> None:
+    everyone = cohort()
+    site = everyone.site.copy()
+    site[np.flatnonzero(site == "H3")[::2]] = "h3"
+    other = replace(everyone, site=site)
+    by_site = make_folds(other, SplitsSettings(schemes=(SitePreservedSettings(folds=4),)))
+    apart = [one for one in by_site if len({"H3", "h3"} & set(site[other.rows_of(one.test)])) == 1]
+    found = named(examine_leakage(other, by_site).findings, "alike_site_names")
+    assert bool(found) == bool(apart)
+
+
+def marks_of(everyone: Cohort, dim: int = 96) -> list[SlideMark]:
+    rng = np.random.default_rng(5)
+    marks = []
+    for index, name in enumerate(everyone.patient_id.tolist()):
+        bag = (rng.normal(size=(60, dim)) + rng.normal(size=dim)).astype(np.float16)
+        marks.append(SlideMark(f"s{index}", name, f"print-{index}", hash_rows(bag), bag.astype(float).mean(axis=0)))
+    return marks
+
+
+def test_one_file_under_two_patients_is_same_slide_twice() -> None:
+    everyone = cohort()
+    one, other = pair_apart(everyone)
+    marks = marks_of(everyone)
+    marks[other] = replace(marks[other], fingerprint=marks[one].fingerprint)
+    (found,) = named(examine_leakage(everyone, folds_of(everyone), marks).findings, "same_slide_twice")
+    assert found.level == "leak"
+    assert f"s{one} " in found.message
+
+
+def test_one_tissue_cut_out_in_another_way_is_shared_tiles() -> None:
+    everyone = cohort()
+    one, other = pair_apart(everyone)
+    bag = np.random.default_rng(9).normal(size=(300, 96)).astype(np.float16)
+    marks = marks_of(everyone)
+    for row, tiles in ((one, bag[:200]), (other, bag[100:][::-1])):
+        marks[row] = replace(marks[row], rows=hash_rows(tiles), mean=tiles.astype(float).mean(axis=0))
+    (found,) = named(examine_leakage(everyone, folds_of(everyone), marks).findings, "shared_tiles")
+    assert found.level == "leak"
+
+
+def test_a_slide_scanned_again_is_near_duplicate_slides() -> None:
+    everyone = cohort()
+    one, other = pair_apart(everyone)
+    marks = marks_of(everyone)
+    again = marks[one].mean + np.random.default_rng(2).normal(0, 0.01, 96)
+    marks[other] = replace(marks[other], mean=again)
+    (found,) = named(examine_leakage(everyone, folds_of(everyone), marks).findings, "near_duplicate_slides")
+    assert found.level == "warning"
+    assert f"s{other} " in found.message
+
+
+def test_two_slides_of_one_patient_are_no_leak() -> None:
+    everyone = cohort()
+    marks = marks_of(everyone)
+    twice = [*marks, replace(marks[3], slide_id="again")]
+    assert examine_leakage(everyone, folds_of(everyone), twice).leaks == ()
+
+
+def test_tiles_that_many_slides_have_are_empty_and_no_leak() -> None:
+    everyone = cohort()
+    blank = hash_rows(np.ones((5, 96), np.float16) * np.arange(5)[:, None])
+    marks = [replace(one, rows=np.union1d(one.rows, blank)) for one in marks_of(everyone)]
+    assert named(examine_leakage(everyone, folds_of(everyone), marks).findings, "shared_tiles") == []
+
+
+def test_early_stopping_on_the_test_patients_is_sealed_test_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    real = fold_fitting.fit_member
+
+    def stops_on_the_test(given, asked, *more, **named_ones):
+        return real(given, replace(asked, validation=asked.test), *more, **named_ones)
+
+    monkeypatch.setattr(fold_fitting, "fit_member", stops_on_the_test)
+    with pytest.raises(LeakError, match=r"sealed_test_patients: fold kfold-0: .* patient-"):
+        fit_fold(everyone, fold, plan(tmp_path))
+    assert not (tmp_path / fold.folder_name).exists()
+
+
+def test_early_stopping_on_the_test_patients_written_into_the_folds_is_shared_patients(tmp_path: Path) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    with pytest.raises(LeakError, match="shared_patients"):
+        fit_fold(everyone, replace(fold, validation=fold.test), plan(tmp_path))
+
+
+def test_a_transform_fitted_on_all_data_is_transform_fitted_on_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    all_rows = everyone.cohort.covariates.set_axis(everyone.cohort.patient_id.tolist())
+    monkeypatch.setattr(train, "fit_covariates", lambda covariates, _: fit_covariates(covariates, all_rows))
+    with pytest.raises(LeakError, match=r"transform_fitted_on_others: fold kfold-0: the covariate transform"):
+        fit_fold(everyone, fold, plan(tmp_path))
+
+
+def test_a_projection_fitted_on_all_tiles_is_transform_fitted_on_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    whole = replace(fold, train=(*fold.train, *fold.validation, *fold.test), validation=(), test=())
+    early = train.fit_tile_projection(everyone, whole, MEAN)
+    monkeypatch.setattr(fold_fitting, "fit_tile_projection", lambda *_: early)
+    with pytest.raises(LeakError, match=r"transform_fitted_on_others: fold kfold-0: the tile projection"):
+        fit_fold(everyone, fold, plan(tmp_path))
+
+
+def test_a_baselines_transform_fitted_on_all_data_is_transform_fitted_on_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everyone = data(60, slides=False)
+    fold = one_fold(everyone)
+    all_rows = everyone.cohort.covariates.set_axis(everyone.cohort.patient_id.tolist())
+    monkeypatch.setattr("pathoml.baselines.fit_covariates", lambda covariates, _: fit_covariates(covariates, all_rows))
+    context = BaselineContext(BaselineSettings(trees=10), SHORT, np.array(DAYS), {})
+    with pytest.raises(LeakError, match=r"transform_fitted_on_others: .* clinical columns"):
+        fit_baselines(everyone, fold, context)
+
+
+def test_tuning_on_the_test_patients_is_sealed_test_patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+
+    def looks(given, asked, *_):
+        given.cohort.rows_of(asked.test)
+
+    monkeypatch.setattr(fold_fitting, "tune", looks)
+    search = TuneSettings(space={"train.learning_rate": RangeSettings(low=0.001, high=0.01)})
+    with pytest.raises(LeakError, match="sealed_test_patients"):
+        fit_fold(everyone, fold, replace(plan(tmp_path), tune=search))
+
+
+def test_a_model_is_not_scored_on_patients_it_has_seen(tmp_path: Path) -> None:
+    everyone = data(60)
+    folds = make_folds(everyone.cohort, SplitsSettings(schemes=(KFoldSettings(folds=3),)))
+    cross_validate(everyone, folds, plan(tmp_path))
+    record = read_seen(seen_path(tmp_path / folds[0].folder_name))
+    assert record is not None
+    require_unseen(record, folds[0].test, "its own test")
+    for others in (folds[0].train, folds[0].validation, folds[1].test):
+        with pytest.raises(
+            LeakError, match=r"model_saw_test_patients: another test: the model of fold kfold-0 has seen"
+        ):
+            require_unseen(record, others, "another test")
+
+
+def test_the_model_of_one_fold_in_the_place_of_another_is_not_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = data(60)
+    folds = make_folds(everyone.cohort, SplitsSettings(schemes=(KFoldSettings(folds=3),)))
+    packages, _ = cross_validate(everyone, folds, plan(tmp_path))
+    for ending in ("", ".seen.json"):
+        place = tmp_path / f"{folds[0].folder_name}{ending}"
+        place.rename(tmp_path / f"aside{ending}")
+        (tmp_path / f"{folds[1].folder_name}{ending}").rename(place)
+    monkeypatch.setattr("pathoml.cross_validation.fit_folds", lambda *_: iter([packages[folds[1].key]]))
+    with pytest.raises(
+        LeakError, match=r"model_saw_test_patients: fold kfold-0: the model of fold kfold-1 has seen 20"
+    ):
+        cross_validate(everyone, folds[:1], plan(tmp_path))
+
+
+def test_the_record_names_nobody_and_does_not_travel(tmp_path: Path) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    fit_fold(everyone, fold, plan(tmp_path))
+    text = seen_path(tmp_path / fold.folder_name).read_text()
+    assert "patient-" not in text
+    record = read_seen(seen_path(tmp_path / fold.folder_name))
+    assert record is not None
+    assert len(record.seen) == len(fold.train) + len(fold.validation)
+    assert {path.name for path in (tmp_path / fold.folder_name).iterdir()} == {
+        "model.safetensors", "model.json", "MODEL_CARD.md"
+    }  # fmt: skip
+    assert record.salt not in (tmp_path / fold.folder_name / "model.json").read_text()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another version", "no salt"])
+def test_a_saved_model_without_a_record_is_fitted_again(tmp_path: Path, damage: str) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    fit_fold(everyone, fold, plan(tmp_path))
+    path = seen_path(tmp_path / fold.folder_name)
+    text = path.read_text()
+    if damage == "missing":
+        path.unlink()
+    else:
+        salt = read_seen(path).salt
+        changed = {
+            "cut": text[:40], "another version": text.replace('"format_version": 1', '"format_version": 2'),
+            "no salt": text.replace(salt, "xyz"),
+        }[damage]  # fmt: skip
+        assert changed != text
+        path.write_text(changed)
+    assert read_seen(path) is None
+    fit_fold(everyone, fold, plan(tmp_path))
+    assert read_seen(path) is not None
+
+
+def test_predictions_that_score_training_patients_are_refused(tmp_path: Path) -> None:
+    everyone = data(60)
+    fold = one_fold(everyone)
+    _, predictions = cross_validate(everyone, [fold], plan(tmp_path))
+    check_predictions(predictions.table)
+    leaking = predictions.table.copy()
+    train_row = leaking[(leaking["model"] == "model") & (leaking["role"] == "train")].iloc[:1].assign(role="test")
+    with pytest.raises(LeakError, match=r"shared_patients: .*1 patient\(s\) more than once in a fold"):
+        check_predictions(pd.concat([leaking, train_row]))
