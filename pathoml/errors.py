@@ -325,12 +325,15 @@ class RefusedError(FederationError):
 
     Parameters
     ----------
-    code : RefusalCode
-        All that leaves the site.
     message : str
         What the site's own log and staff are told.
+    code : RefusalCode, optional
+        All that leaves the site.
     """
 
-    def __init__(self, code: RefusalCode, message: str) -> None:
-        self.code = code
+    def __init__(self, message: str, code: RefusalCode = RefusalCode.BAD_DATA) -> None:
         super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type["RefusedError"], tuple[str, RefusalCode]]:
+        return type(self), (str(self), self.code)

@@ -11,7 +11,9 @@ from pathoml.config import Config, load_config
 from pathoml.errors import ConfigError
 from pathoml.settings import merge
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+CONFIGS = sorted(
+    path for path in (Path(__file__).parents[1] / "configs").glob("**/*.yaml") if path.parent.name != "federated"
+)
 BASE = """\
 name: study
 output: out

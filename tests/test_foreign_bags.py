@@ -738,7 +738,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         one = cohort_bag(index, config.recipe.digest)
         write_bag(folder / "bags" / f"{one.header.slide_id}.h5", one)
     (folder / "run").mkdir()
-    pd.DataFrame({"slide_id": names, "has_bag": True}).to_csv(folder / "run" / "slides.csv", index=False)
+    pd.DataFrame({"slide_id": names, "has_bag": True, "code": "", "message": ""}).to_csv(
+        folder / "run" / "slides.csv", index=False
+    )
     train_stage(open_study(config), StageContext())
     for path in paths:
         (folder / path).unlink()

@@ -79,10 +79,10 @@ class Approvals:
         """
         path = self._plans / f"{digest}.json"
         if not digest.isalnum() or not path.is_file():
-            raise RefusedError(RefusalCode.NOT_APPROVED, f"plan {digest[:64]} is not approved here")
+            raise RefusedError(f"plan {digest[:64]} is not approved here", RefusalCode.NOT_APPROVED)
         plan = self._read(path)
         if plan.digest != digest:
-            raise RefusedError(RefusalCode.NOT_APPROVED, f"{path.name} was altered after it was approved")
+            raise RefusedError(f"{path.name} was altered after it was approved", RefusalCode.NOT_APPROVED)
         return plan
 
     def _read(self, path: Path) -> Plan:
@@ -90,4 +90,4 @@ class Approvals:
             return Plan.model_validate_json(path.read_text(encoding="utf-8"))
         except ValidationError as error:
             message = f"{path.name} is not a plan of this version of pathoml; approve it again"
-            raise RefusedError(RefusalCode.NOT_APPROVED, message) from error
+            raise RefusedError(message, RefusalCode.NOT_APPROVED) from error

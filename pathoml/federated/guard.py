@@ -64,13 +64,13 @@ def release(answer: Message, request: Message, allowed: Allowed) -> Message:
     """
     problem = _problem_with(answer, request, allowed)
     if problem:
-        raise RefusedError(RefusalCode.MAY_NOT_LEAVE, f"answer {answer.kind}: {problem}")
+        raise RefusedError(f"answer {answer.kind}: {problem}", RefusalCode.MAY_NOT_LEAVE)
     if allowed.norm is not None:
         norm = change_norm(models_of(request.arrays), models_of(answer.arrays))
         if norm > allowed.norm:
             raise RefusedError(
-                RefusalCode.LIMIT_OF_SITE,
                 f"the update of round {answer.round_number} is {norm:.3g} long, and no more than {allowed.norm:.3g} may leave",
+                RefusalCode.LIMIT_OF_SITE,
             )
     return answer
 

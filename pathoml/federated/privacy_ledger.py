@@ -110,9 +110,9 @@ class PrivacyLedger:
 
     def _shrunk(self) -> RefusedError:
         return RefusedError(
-            RefusalCode.LIMIT_OF_SITE,
             f"{self._path}: says less than it said before, as if it had been deleted or an older copy put back; what was spent "
             "cannot be unspent: restore the newest copy",
+            RefusalCode.LIMIT_OF_SITE,
         )
 
     def _refuse_overspent(self, counts: dict[_Key, int]) -> None:
@@ -123,9 +123,9 @@ class PrivacyLedger:
         ):
             if limit is not None and (spent := epsilon_of(what, budget.delta)) > limit + _ROUNDING:
                 raise RefusedError(
-                    RefusalCode.LIMIT_OF_SITE,
                     f"{who} privacy budget: the next step would bring epsilon to {spent:.3f} at delta {budget.delta:g}, "
                     f"and {limit:g} is allowed; the step was not taken",
+                    RefusalCode.LIMIT_OF_SITE,
                 )
 
     def _read(self) -> dict[_Key, int]:

@@ -136,19 +136,19 @@ class Session:
             If it is not to be done.
         """
         if request.kind not in self._answers:
-            raise RefusedError(RefusalCode.BAD_REQUEST, f"request of unknown kind {request.kind[:40]!r}")
+            raise RefusedError(f"request of unknown kind {request.kind[:40]!r}", RefusalCode.BAD_REQUEST)
         if against := self._context.limits.against(self._plan):
-            raise RefusedError(RefusalCode.LIMIT_OF_SITE, against)
+            raise RefusedError(against, RefusalCode.LIMIT_OF_SITE)
         if self.privacy is not None and request.kind not in PRIVATE_REQUESTS:
             raise RefusedError(
-                RefusalCode.MAY_NOT_LEAVE,
                 f"the plan has privacy of patients, and an answer to {request.kind} would leave without noise",
+                RefusalCode.MAY_NOT_LEAVE,
             )
         if request.kind not in _ABOUT_OTHERS and not self._enough(self._data.train):
             raise RefusedError(
-                RefusalCode.TOO_FEW_PATIENTS,
                 f"{len(self._data.train)} training patients with {self._events(self._data.train):.0f} events; nothing is said of "
                 f"fewer than {self._context.limits.patients_for(self._plan)} with {self._context.limits.events_for(self._plan)}",
+                RefusalCode.TOO_FEW_PATIENTS,
             )
         refused, norm = self._context.limits.refused_metrics, self._context.limits.norm_for(self._plan)
         allowed = allowed_answer(request, self._plan, refused=refused, norm=norm)
@@ -218,7 +218,7 @@ class Session:
         point = request.arrays["parameters"]
         levels = objective.out if objective.has_level else 0
         if point.shape != (len(setup.transform.names) + levels,):
-            raise RefusedError(RefusalCode.BAD_REQUEST, f"parameters of shape {point.shape}")
+            raise RefusedError(f"parameters of shape {point.shape}", RefusalCode.BAD_REQUEST)
         terms = linear_terms(objective, point, setup.transform.apply(self._raw()), outcome)
         return {"gradient": terms.gradient, "hessian": terms.hessian}, {"loss": terms.loss}
 
@@ -277,7 +277,7 @@ class Session:
         setup, sent, method = self._ready(), models_of(request.arrays), self._plan.method
         self._fit(sent, setup)
         if not isinstance(method, RoundsSettings) or not method.personal_epochs:
-            raise RefusedError(RefusalCode.BAD_REQUEST, "the plan has no personal epochs")
+            raise RefusedError("the plan has no personal epochs", RefusalCode.BAD_REQUEST)
         model = build_model(self._plan, setup)
         load_arrays_into(model, sent)
         settings = settings_of(self._plan).model_copy(update={"schedule": "constant", "warmup_epochs": 0})
@@ -326,7 +326,7 @@ class Session:
             return None
         context = self._context
         if context.ledger is None:
-            raise RefusedError(RefusalCode.LIMIT_OF_SITE, "a plan with privacy needs a ledger to count what is spent")
+            raise RefusedError("a plan with privacy needs a ledger to count what is spent", RefusalCode.LIMIT_OF_SITE)
         count = len(self._data.train)
         budget = budget_of(self._plan, count, context.limits.epsilon)
         ledger = PrivacyLedger(context.ledger, budget, known=context.spent)
@@ -363,7 +363,7 @@ class Session:
         if self._setup is None and self._context.folder is not None and self._setup_file().is_file():
             self._use(setup_from_arrays(self._plan, load_arrays_file(self._setup_file())))
         if self._setup is None:
-            raise RefusedError(RefusalCode.NOT_SET_UP, "the network's transforms have not come yet")
+            raise RefusedError("the network's transforms have not come yet", RefusalCode.NOT_SET_UP)
         return self._setup
 
     def _fit(self, sent: Mapping[str, AnyArray], setup: Setup) -> None:
@@ -371,7 +371,7 @@ class Session:
         expected = {name: one.shape for name, one in arrays_of(build_model(self._plan, setup)).items()}
         found = {name: one.shape for name, one in sent.items()}
         if found != expected or not all(np.isfinite(one).all() for one in sent.values()):
-            raise RefusedError(RefusalCode.BAD_REQUEST, "the model that came is not the plan's, or not finite")
+            raise RefusedError("the model that came is not the plan's, or not finite", RefusalCode.BAD_REQUEST)
 
     def _training_patients(self, names: tuple[str, ...]) -> TrainingPatients:
         setup = self._ready()

@@ -148,5 +148,5 @@ def _given(data: SiteData, plan: Plan) -> SiteData:
 
 def _the_one(plan: Plan, digest: str) -> Plan:
     if digest != plan.digest:
-        raise RefusedError(RefusalCode.NOT_APPROVED, f"plan {digest[:12]} is not that of this simulation")
+        raise RefusedError(f"plan {digest[:12]} is not that of this simulation", RefusalCode.NOT_APPROVED)
     return plan

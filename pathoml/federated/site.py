@@ -93,7 +93,7 @@ class Site:
         try:
             answer, allowed = self._sessions[request.plan].answer(request)
         except KeyError as error:
-            raise RefusedError(RefusalCode.BAD_REQUEST, f"request {request.kind} lacks the array {error}") from error
+            raise RefusedError(f"request {request.kind} lacks the array {error}", RefusalCode.BAD_REQUEST) from error
         return release(answer, request, allowed)
 
     def _spent(self, plan: str) -> dict[str, object]:

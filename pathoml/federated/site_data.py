@@ -81,7 +81,7 @@ def load_site(settings: SiteSettings, plan: Plan) -> SiteData:
     problems = [one for one in reading.problems if one[0] is not RefusalCode.TOO_FEW_PATIENTS]
     if reading.data is None or problems:
         words = "; ".join(str(problem) for _, problem in problems)
-        raise RefusedError(problems[0][0], f"site {settings.name}: {words}")
+        raise RefusedError(f"site {settings.name}: {words}", problems[0][0])
     return reading.data
 
 

@@ -90,7 +90,8 @@ def test_nothing_leaves_but_noised_models_and_losses(tmp_path: Path) -> None:
     assert {one.kind for one in messages} == {"join", "setup", "train", "validate"}
     numbers = {name for one in messages for name in one.numbers}
     assert numbers == {"patients", "epsilon", "train_loss"}, "48 / 3 validation patients are too few to speak of"
-    assert {name for one in messages for name in one.arrays} == {"model.covariate_weight", "model.bias"}
+    weights = {"model.covariate_weight", "model.bias", "model.absent"}
+    assert {name for one in messages for name in one.arrays} == weights
     assert said(tmp_path / "out")["shared"] == {"sites": {}, "overall": {}}
 
 

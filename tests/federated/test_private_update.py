@@ -233,7 +233,7 @@ def test_what_is_refused_is_refused_before_anything_is_done() -> None:
 
     def never(release: Release) -> None:
         asked.append(release)
-        raise RefusedError(RefusalCode.LIMIT_OF_SITE, "spent")
+        raise RefusedError("spent", RefusalCode.LIMIT_OF_SITE)
 
     privacy = replace(
         OPEN, sample_rate=0.25, noise_multiplier=3.0, loss_noise_multiplier=4.0, clip_norm=1, loss_bound=1, spend=never
