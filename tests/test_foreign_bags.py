@@ -705,7 +705,8 @@ def cohort_bag(index: int, digest: str) -> Bag:
     one = bag(CASES["odd mpp"], slide_id=f"S{index:02d}", seed=index)
     features = one.features.copy()
     features[: index * len(features) // PATIENTS, 0] += 3
-    header = dataclasses.replace(one.header, settings_digest=digest)
+    own = f"{index:064x}"  # each slide is a file of its own
+    header = dataclasses.replace(one.header, settings_digest=digest, slide_fingerprint=own, slide_digest=own)
     return dataclasses.replace(one, header=header, features=features)
 
 

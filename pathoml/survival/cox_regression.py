@@ -266,7 +266,8 @@ def proportional_hazards_test(
     spread = float((centred**2).sum())
     if spread <= 0:
         return ProportionalHazards(*(np.full(columns, np.nan) for _ in range(3)))
-    statistic = (centred @ scaled) ** 2 / (len(rows.events) * np.diag(variance) * spread)
+    scale = len(rows.events) * np.diag(variance) * spread  # 0 for a column that does not vary: nothing can be tested
+    statistic = np.divide((centred @ scaled) ** 2, scale, out=np.full(columns, np.nan), where=scale > 0)
     deviation = np.sqrt(((scaled - scaled.mean(axis=0)) ** 2).sum(axis=0) * spread)
     correlation = np.divide(centred @ scaled, deviation, out=np.zeros(columns), where=deviation > 0)
     return ProportionalHazards(statistic, chdtrc(1, statistic), correlation)
