@@ -113,3 +113,12 @@ def test_a_covariate_without_information_has_no_effect(design: np.ndarray) -> No
 def test_nobody_with_an_event_is_no_error() -> None:
     found = fit_cox_draws(np.arange(6.0)[:, None], np.arange(6.0), np.zeros(6, dtype=np.int64))
     assert found.log_likelihood[0] == 0
+
+
+def test_a_column_that_does_not_vary_has_no_test_of_proportional_hazards() -> None:
+    rng = np.random.default_rng(0)
+    design = np.column_stack([rng.normal(size=40), np.zeros(40)])
+    time_days, event = rng.exponential(500, size=40), np.ones(40, dtype=np.int64)
+    found = proportional_hazards_test(design, time_days, event)
+    assert np.isfinite(found.statistic[0])
+    assert np.isnan(found.statistic[1])
