@@ -149,7 +149,9 @@ def test_threshold_opacity_kind_and_switch_act_on_the_map(page: "sync_api.Page")
     page.evaluate("document.getElementById('map-threshold').value = 60")
     page.dispatch_event("#map-threshold", "input")
     page.wait_for_timeout(300)
-    assert 0.1 * everything < painted_share(page) < 0.9 * everything, "some tiles, not all, lie above the 60th percentile"
+    assert 0.1 * everything < painted_share(page) < 0.9 * everything, (
+        "some tiles, not all, lie above the 60th percentile"
+    )
     page.keyboard.press("[")
     assert float(page.eval_on_selector(".map-tiles", "layer => layer.style.opacity")) == pytest.approx(0.45)
     page.evaluate("document.getElementById('map-threshold').value = 0")
