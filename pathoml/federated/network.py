@@ -268,8 +268,8 @@ class Network:
         objective = setup.objective(self.plan)
         columns = len(setup.transform.names)
         point = np.zeros(columns + (objective.out if objective.has_level else 0))
-        sites = list(self.need(self.message("newton", {"parameters": point}), self.trainers()))
-        terms = self._terms(point, sites, columns, ridge)
+        first = self.need(self.message("newton", {"parameters": point}), self.trainers())
+        sites, terms = list(first), _penalised_sum(first, point, columns, ridge)
         for _ in range(steps):
             step = newton_step(terms)
             length = 1.0
@@ -287,10 +287,7 @@ class Network:
 
     def _terms(self, point: FloatArray, sites: Sequence[str], columns: int, ridge: float) -> LinearTerms:
         answers = self._same(self.message("newton", {"parameters": point}), sites)
-        parts = [
-            LinearTerms(one.numbers["loss"], one.arrays["gradient"], one.arrays["hessian"]) for one in answers.values()
-        ]
-        return penalised(add_terms(parts), point, columns, ridge)
+        return _penalised_sum(answers, point, columns, ridge)
 
     def judge(self, kind: str, model: Mapping[str, AnyArray]) -> dict[str, SiteScore]:
         """Have the sites score a model.
@@ -384,3 +381,10 @@ def named(model: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         With the prefix ``model.``.
     """
     return {f"model.{name}": one for name, one in model.items()}
+
+
+def _penalised_sum(answers: Mapping[str, Message], point: FloatArray, columns: int, ridge: float) -> LinearTerms:
+    parts = [
+        LinearTerms(one.numbers["loss"], one.arrays["gradient"], one.arrays["hessian"]) for one in answers.values()
+    ]
+    return penalised(add_terms(parts), point, columns, ridge)
