@@ -16,7 +16,6 @@ from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings
 from pathoml.mil.patients import select_patients
-from pathoml.mil.projection import projection_of, sum_tiles
 from pathoml.packages import Package
 from pathoml.progress import Progress, silent
 from pathoml.survival.metrics import concordance_sums
@@ -182,10 +181,8 @@ def risks_at(package: Package, plan: Plan, data: SiteData) -> FloatArray:
     """
     member = package.members[0]
     setup = Setup(member.covariates, member.projection, getattr(member.objective, "edges", np.zeros(0)))
-    if plan.features is not None and plan.features.scaling == "site":
-        tiles = select_patients(data.cohort, data.features, data.train).features
-        own = projection_of(sum_tiles(tiles or ()), None)
-        setup = setup.at_site(own.mean, own.scale)
+    tiles = select_patients(data.cohort, data.features, data.train).features
+    setup = setup.at_site(plan, tiles)
     return risks_of(member_of(plan, setup, arrays_of(member.model)), data, data.test)
 
 

@@ -352,12 +352,8 @@ class Session:
         return self._context.folder / "setup.safetensors"
 
     def _use(self, setup: Setup) -> None:
-        if self._plan.features is not None and self._plan.features.scaling == "site":
-            tiles = select_patients(self._data.cohort, self._data.features, self._data.train).features
-            assert tiles is not None
-            own = projection_of(sum_tiles(tiles), None)
-            setup = setup.at_site(own.mean, own.scale)
-        self._setup, self._training, self._patients = setup, None, {}
+        tiles = select_patients(self._data.cohort, self._data.features, self._data.train).features
+        self._setup, self._training, self._patients = setup.at_site(self._plan, tiles), None, {}
 
     def _ready(self) -> Setup:
         if self._setup is None and self._context.folder is not None and self._setup_file().is_file():

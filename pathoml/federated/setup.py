@@ -1,6 +1,6 @@
 """What the sites of a network share before training: transforms, time bins, and the model they make."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,8 @@ from pathoml.errors import FederationError
 from pathoml.federated.plan import Plan, PlanCategories
 from pathoml.mil.objective import CoxObjective, DiscreteObjective, Objective
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
-from pathoml.mil.projection import TileProjection
+from pathoml.mil.projection import TileProjection, projection_of, sum_tiles
+from pathoml.mil.tile_rows import TileRows
 from pathoml.train_settings import CoxLossSettings
 from pathoml.units import AnyArray, FloatArray
 
@@ -82,22 +83,25 @@ class Setup:
         loss = plan.train.loss
         return CoxObjective(settings=loss) if isinstance(loss, CoxLossSettings) else DiscreteObjective(self.edges, loss)
 
-    def at_site(self, mean: FloatArray, scale: FloatArray) -> "Setup":
-        """Return the setup with a site's own standardisation of tiles.
+    def at_site(self, plan: Plan, tiles: Sequence[AnyArray | TileRows] | None) -> "Setup":
+        """Return the setup as a site uses it: with its own standardisation of tiles, where the plan says so.
 
         Parameters
         ----------
-        mean, scale : ndarray of float64, shape (dim,)
-            Of the site's training tiles.
+        plan : Plan
+            Whose standardisation is used.
+        tiles : sequence of ndarray or TileRows, each of shape (tiles, dim), or None
+            Of the site's training patients; None without features.
 
         Returns
         -------
         Setup
             With the network's components.
         """
-        if self.projection is None:
+        if self.projection is None or plan.features is None or plan.features.scaling != "site":
             return self
-        return replace(self, projection=replace(self.projection, mean=mean, scale=scale))
+        own = projection_of(sum_tiles(tiles or ()), None)
+        return replace(self, projection=replace(self.projection, mean=own.mean, scale=own.scale))
 
 
 def setup_from_arrays(plan: Plan, arrays: Arrays) -> Setup:
