@@ -223,3 +223,20 @@ def test_a_dark_lymph_node_of_a_scanner_that_shows_haematoxylin_as_violet_is_no_
     assert ink[5:20, 180:235].any(), "the blue ink"
     assert ink[350:500, 500:640].mean() < 0.01, "the dark part of the left piece"
     assert ink[350:500, 1400:1560].mean() < 0.01, "and of the right one"
+
+
+def test_violet_ink_is_found_on_a_real_slide_whose_tissue_is_as_violet_and_pale(data_dir: Path) -> None:
+    """Without glass its blue over green density seems .25, and that of the ink is .23: they differ in density alone."""
+    with open_slide(data_dir / "slides/ome_OS-1-detail_HE.ome.tif") as slide:
+        picture = slide.read_region((0, 0), 0, (slide.geometry.width_px, slide.geometry.height_px)).pixels
+    picture = np.tile(cv2.resize(picture, (500, 500), interpolation=cv2.INTER_AREA), (3, 3, 1))
+    one = Specimen(picture, 0.5, np.ones(picture.shape[:2], dtype=bool))
+    for turn in range(3):
+        inked, where, trace = pen(one, np.random.default_rng([turn, 3]), "violet")
+        small = cv2.resize(inked, None, fx=0.5 / MPP, fy=0.5 / MPP, interpolation=cv2.INTER_AREA)
+        found = find_ink(Absorption(small, MPP), SETTINGS)
+        shares = [
+            cv2.resize(one.astype(np.float32), found.shape[::-1], interpolation=cv2.INTER_AREA) for one in (where, trace)
+        ]
+        assert found[shares[0] > 0.9].mean() > 0.95
+        assert found[shares[1] == 0].mean() < 0.02
