@@ -103,6 +103,7 @@ def test_patients_without_a_hospital_are_refused() -> None:
         make_folds(everyone, SplitsSettings(schemes=(SitePreservedSettings(folds=3),)))
 
 
+@pytest.mark.slow
 def test_the_benchmark_on_real_cohorts_holds_its_targets(data_dir: Path) -> None:
     script = Path(__file__).parents[1] / "scripts" / "bench" / "splits.py"
     done = subprocess.run(

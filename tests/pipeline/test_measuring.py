@@ -11,6 +11,8 @@ from pathoml.encoders.record import Encoder
 from pathoml.pipeline.measuring import BATCHES, Timing, measure_batches, proposal
 from tests.small_cohort import FinishedRun
 
+pytestmark = pytest.mark.xdist_group("small_cohort")
+
 
 class Slow(nn.Module):
     """No memory for more than eight tiles; remembers what it was asked for."""

@@ -1,6 +1,7 @@
 """The scripts over whole archives do what their first lines say."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,34 @@ from pathoml.bags import read_bag
 from pathoml.testing.pyramid import write_pyramid
 from tests.small_cohort import FinishedRun
 
+pytestmark = pytest.mark.xdist_group("small_cohort")
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def script(name: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class Here:
+    """Runs scripts in this process, which has loaded already what each process would take seconds to load."""
+
+    def __init__(self, captured: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._captured, self._monkeypatch = captured, monkeypatch
+
+    def __call__(self, name: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [str(SCRIPTS / name), *map(str, arguments)]
+        self._monkeypatch.setattr(sys, "argv", command)
+        self._captured.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(command[0], run_name="__main__")
+        return subprocess.CompletedProcess(command, int(ended.value.code or 0), *self._captured.readouterr())
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    return Here(capfd, monkeypatch)
 
 
 @pytest.fixture
@@ -65,7 +88,7 @@ def test_a_folder_of_slides_becomes_bags_that_predict(finished: FinishedRun, arc
     assert sorted(pd.read_csv(tmp_path / "out" / "predictions.csv", dtype=str)["patient_id"]) == names
 
 
-def test_mpp_is_for_slides_that_do_not_say_it(archive: Path, finished: FinishedRun, tmp_path: Path) -> None:
+def test_mpp_is_for_slides_that_do_not_say_it(archive: Path, finished: FinishedRun, tmp_path: Path, here: Here) -> None:
     first, *others = sorted(path for path in archive.rglob("*.tif"))
     for other in others:
         other.unlink()
@@ -73,7 +96,7 @@ def test_mpp_is_for_slides_that_do_not_say_it(archive: Path, finished: FinishedR
     silent.write_bytes(first.read_bytes())
     with tifffile.TiffFile(silent, mode="r+") as tiff:
         tiff.pages[0].tags["ResolutionUnit"].overwrite(1)
-    done = script(
+    done = here(
         "extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml", "--mpp", 0.4
     )
     assert done.returncode == 0, done.stderr
@@ -100,9 +123,9 @@ def test_without_a_network_the_example_slide_is_said_to_be_out_of_reach(finished
     assert "Traceback" not in done.stderr
 
 
-def test_shards_of_a_folder_share_it(archive: Path, finished: FinishedRun, tmp_path: Path) -> None:
+def test_shards_of_a_folder_share_it(archive: Path, finished: FinishedRun, tmp_path: Path, here: Here) -> None:
     for number in (1, 2):
-        done = script(
+        done = here(
             "extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml",
             "--shard", f"{number}/2",
         )  # fmt: skip
@@ -125,20 +148,20 @@ EXTRACT, PREDICT = "extract_archive.py", "predict_archive.py"
     ids=["no slide", "no shard", "two of a name", "no bags", "no package"],
 )
 def test_wrong_usage_exits_2_with_a_sentence(
-    name: str, arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Here
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "twice").mkdir()
     for ending in ("svs", "tif"):
         (tmp_path / "twice" / f"a.{ending}").touch()
-    done = script(name, *arguments)
+    done = here(name, *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_slide_without_tissue_is_said_and_leaves_code_0_one_that_fails_leaves_1(
-    finished: FinishedRun, tmp_path: Path
+    finished: FinishedRun, tmp_path: Path, here: Here
 ) -> None:
     good = next(iter(sorted((finished.folder / "slides").glob("*.tif"))))
     write_pyramid(tmp_path / "white.tif", np.full((900, 900, 3), 244, np.uint8), mpp=0.5)
@@ -147,7 +170,7 @@ def test_a_slide_without_tissue_is_said_and_leaves_code_0_one_that_fails_leaves_
     for names, code in ((("good", "white"), 0), (("good", "broken"), 1)):
         lines = [f"{name},{rows[name]},{name}" for name in names]
         (tmp_path / "slides.csv").write_text("\n".join(["slide_id,path,patient_id", *lines]), encoding="utf-8")
-        done = script(
+        done = here(
             PREDICT, finished.folder / "run" / "package", tmp_path / "slides.csv", tmp_path / "out",
             "--impute-covariates", "--device", "cpu",
         )  # fmt: skip
