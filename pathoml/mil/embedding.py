@@ -48,7 +48,7 @@ class Embedding(nn.Sequential):
         embedded : Tensor, shape (tiles, width)
             What came out.
         gradient : Tensor, shape (tiles, width)
-            Of the loss with respect to that.
+            Of the loss with respect to that; changed in place.
         of_values : bool
             Whether the gradient of what went in is wanted.
 
@@ -60,7 +60,8 @@ class Embedding(nn.Sequential):
         linear, _, dropout = self
         assert isinstance(linear, nn.Linear)  # as made
         assert isinstance(dropout, nn.Dropout)
-        share = dropout.p if dropout.training else 0.0
-        above = torch.where(embedded > 0, gradient / (1 - share), 0.0)
-        bias = above.sum(dim=0, dtype=torch.promote_types(above.dtype, torch.float32))
-        return EmbeddingGradients(above.T @ values, bias, above @ linear.weight if of_values else None)
+        if dropout.training and dropout.p:
+            gradient.mul_(1 / (1 - dropout.p))
+        through: Tensor = torch.ops.aten.threshold_backward(gradient, embedded, 0)
+        bias = through.sum(dim=0, dtype=torch.promote_types(through.dtype, torch.float32))
+        return EmbeddingGradients(through.T @ values, bias, through @ linear.weight if of_values else None)

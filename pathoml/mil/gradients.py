@@ -17,6 +17,8 @@ from pathoml.mil.randomness import random_state, set_random_state
 from pathoml.mil.room import Room
 from pathoml.train_settings import TrainSettings
 
+_MB = 2**20
+
 
 def step_gradient(
     model: PrognosisModel, parts: Parts | Sequence[Batch], objective: Objective, settings: TrainSettings
@@ -64,7 +66,7 @@ def _in_two_passes(
     seen, states, outputs = _Seen(), [], []
     graphs: list[BagOutput] = []
     device = model.bias.device
-    room = Room(settings.kept_mb * 2**20, _in_memory_anyway(model, parts))
+    room = Room(settings.kept_mb * _MB, _in_memory_anyway(model, parts))
     for part in parts:
         states.append(random_state(device))
         with torch.set_grad_enabled(not room.is_full), room:

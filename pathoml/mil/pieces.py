@@ -55,12 +55,13 @@ def in_pieces(
     """
     parameters = tuple(module.parameters())
     work = _Work(function, embed, tuple(along), len(given), parameters[0].dtype)
-    room, with_graph = current_room(), torch.is_grad_enabled()
-    if len(values) <= PIECE_TILES or (with_graph and room is None and len(values) <= WHOLE_UP_TO):
-        return function(work.enter(values), *along, *given)
-    if with_graph:
+    with_graph, in_two_passes = torch.is_grad_enabled(), current_room() is not None
+    at_once = WHOLE_UP_TO if with_graph or in_two_passes else PIECE_TILES  # dropout has to fall alike in both passes
+    if with_graph and (len(values) > at_once or (in_two_passes and len(values) > PIECE_TILES)):
         outputs: tuple[Tensor, ...] = _Recomputed.apply(work, values, *given, *parameters)
         return outputs
+    if len(values) <= max(at_once, PIECE_TILES):
+        return function(work.enter(values), *along, *given)
     return _joined([work.of_rows(values, rows, given) for rows in _cut(len(values))])
 
 
@@ -87,7 +88,8 @@ class _Work:
 
 
 def _cut(count: int) -> list[slice]:
-    return [slice(start, start + PIECE_TILES) for start in range(0, count, PIECE_TILES)]
+    size = PIECE_TILES if count > WHOLE_UP_TO or current_room() is None else count
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _joined(results: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -102,10 +104,10 @@ class _Recomputed(torch.autograd.Function):
         given, room = tensors[: work.given], current_room()
         ctx.work, ctx.parameters = work, tensors[work.given :]
         ctx.mixed = torch.is_autocast_enabled(values.device.type)
-        ctx.states = []
+        ctx.states, ctx.rows = [], _cut(len(values))
         kept: list[Tensor] = []
         results = []
-        for rows in _cut(len(values)):
+        for rows in ctx.rows:
             before = random_state(values.device)
             entered = work.enter(values[rows])
             ctx.states.append((before, random_state(values.device)))
@@ -127,7 +129,7 @@ class _Recomputed(torch.autograd.Function):
         back = _Backward(work, [one for one in ctx.parameters if one.requires_grad], given, ctx.mixed)
         of_values = torch.zeros_like(values) if needs_values else None
         after = random_state(values.device)
-        for number, rows in enumerate(_cut(len(values))):
+        for number, rows in enumerate(ctx.rows):
             entered = kept[number] if kept else None
             found = back.piece((values, rows), entered, ctx.states[number], gradients, wanted=needs_values)
             if of_values is not None and found is not None:
@@ -186,6 +188,6 @@ class _Backward:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._mixed)
 
     def _add(self, one: Tensor, gradient: Tensor) -> None:
-        if id(one) not in self._sums:  # in float64, since there may be many pieces
-            self._sums[id(one)] = torch.zeros_like(one, dtype=torch.float64)
-        self._sums[id(one)] += gradient
+        found = self._sums.get(id(one))
+        # In float64, since there may be many pieces; of a single piece it is what it is.
+        self._sums[id(one)] = gradient if found is None else found.double().add_(gradient)

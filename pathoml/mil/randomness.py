@@ -37,6 +37,20 @@ def random_state(device: torch.device) -> RandomState:
     return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
 
 
+def seed_gpu(device: torch.device) -> None:
+    """Let what a GPU draws from here on follow from where the CPU's generator stands; on the CPU nothing is done.
+
+    Parameters
+    ----------
+    device : torch.device
+        Of the model.
+    """
+    if device.type == "cuda":
+        seed = int(torch.randint(2**62, ()))
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 def set_random_state(device: torch.device, state: RandomState) -> None:
     """Bring random numbers back to where they were.
 

@@ -23,10 +23,15 @@ class Room:
         Bytes.
     free : iterable of Tensor, optional
         Tensors that are in memory anyway.
+
+    Attributes
+    ----------
+    left : float
+        Bytes that are not taken yet; below 0 when there was not enough.
     """
 
     def __init__(self, size: float, free: Iterable[Tensor] = ()) -> None:
-        self._left = size
+        self.left = size
         self._counted = {_storage(one) for one in free}
         self._hooks = saved_tensors_hooks(self._count, lambda saved: saved)
         self._outer: Token[Room | None] | None = None
@@ -34,7 +39,7 @@ class Room:
     @property
     def is_full(self) -> bool:
         """Whether graphs hold more than there was room for."""
-        return self._left < 0
+        return self.left < 0
 
     def holds(self, size: float) -> bool:
         """Tell whether so much still fits.
@@ -49,7 +54,7 @@ class Room:
         bool
             Nothing is counted until a graph saves it.
         """
-        return size <= self._left
+        return size <= self.left
 
     def __enter__(self) -> Self:
         self._outer = _current.set(self)
@@ -67,7 +72,7 @@ class Room:
         place = _storage(saved)
         if place not in self._counted:
             self._counted.add(place)
-            self._left -= saved.untyped_storage().nbytes()
+            self.left -= saved.untyped_storage().nbytes()
         return saved
 
 
