@@ -247,7 +247,7 @@ def is_of_block(transform: CovariateTransform) -> BoolArray:
 
 
 def marginal_logits(objective: Objective, patients: CoxPatients) -> Tensor:
-    """Fit the same logits for all patients: the loss is convex, so a few Newton-like steps do.
+    """Fit the same logits for all patients.
 
     Parameters
     ----------
@@ -262,14 +262,35 @@ def marginal_logits(objective: Objective, patients: CoxPatients) -> Tensor:
         Where the bias begins.
     """
     outcome = Outcome(torch.from_numpy(patients.event == 1), torch.from_numpy(patients.time_days))
-    logits = torch.zeros(objective.out, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+    alike = torch.zeros(len(outcome.event), objective.out, dtype=torch.float64)
+    return level_beside(alike, objective, outcome)
+
+
+def level_beside(logits: Tensor, objective: Objective, outcome: Outcome) -> Tensor:
+    """Fit what is added to all patients' logits alike: the loss is convex, or nearly so, and a few Newton-like steps do.
+
+    Parameters
+    ----------
+    logits : Tensor of float64, shape (patients, out)
+        Of a model.
+    objective : Objective
+        One that has a level.
+    outcome : Outcome
+        The patients' follow-up.
+
+    Returns
+    -------
+    Tensor of float64, shape (out,)
+        Where the loss is least.
+    """
+    level = torch.zeros(objective.out, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([level], max_iter=100)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = objective.loss(logits.expand(len(outcome.event), -1), outcome) + 1e-4 * logits.square().sum()
+        loss = objective.loss(logits + level, outcome) + 1e-4 * level.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return logits.detach()
+    return level.detach()

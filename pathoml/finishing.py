@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from pathoml.covariates import CovariateTransform
+from pathoml.cox_start import level_beside
 from pathoml.infer import predict_shares, slides_alone
+from pathoml.mil.objective import Outcome
 from pathoml.mil.patients import Patients, given_parts
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.packages import Member
@@ -46,6 +48,30 @@ def _settle_absent(draft: Member, values: FloatArray) -> None:
         for part, name in enumerate(draft.model.layout.names):
             if name not in draft.may_lack:
                 draft.model.absent[part] = torch.from_numpy(values[:, part].mean(axis=0))
+
+
+def restore_prevalence(draft: Member, patients: Patients, time_days: FloatArray, event: IntArray) -> None:
+    """Bring the level of time bins back to patients as they are, after a training that saw more events than there are.
+
+    What the model says of one patient beside another stays. Cox models have no level; their baseline hazard is fitted later.
+
+    Parameters
+    ----------
+    draft : Member
+        A fitted model, changed in place.
+    patients : Patients
+        Training and validation patients.
+    time_days : ndarray of float64, shape (patients,)
+        Their follow-up.
+    event : ndarray of int, shape (patients,)
+        1 event, 0 censored.
+    """
+    if not draft.objective.has_level:
+        return
+    logits = torch.from_numpy(predict_shares(draft, patients).logits)
+    outcome = Outcome(torch.from_numpy(event == 1), torch.from_numpy(time_days))
+    with torch.no_grad():
+        draft.model.bias.add_(level_beside(logits, draft.objective, outcome))
 
 
 def finish_member(draft: Member, patients: Patients, time_days: FloatArray, event: IntArray) -> Member:

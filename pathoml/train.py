@@ -18,13 +18,14 @@ from pathoml.covariates import (
 )
 from pathoml.cox_start import CoxPatients, start_covariates, start_model
 from pathoml.errors import TrainingError
-from pathoml.finishing import finish_member, lacking_parts
+from pathoml.finishing import finish_member, lacking_parts, restore_prevalence
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import forward, step_gradient
 from pathoml.mil.objective import Objective, fit_objective
 from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.mil.projection import TileProjection, as_they_are, fit_projection
+from pathoml.mil.randomness import random_state, seed_gpu, set_random_state
 from pathoml.mil.settings import ModelSettings
 from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member
@@ -175,8 +176,10 @@ def local_update(
     TrainingError
         If a loss is not finite.
     """
-    outside = torch.get_rng_state()
+    device = state.model.bias.device
+    outside = random_state(device)
     torch.set_rng_state(state.random)
+    seed_gpu(device)
     try:
         state.model.train()
         for group in state.optimizer.param_groups:
@@ -193,7 +196,7 @@ def local_update(
         state.epoch += 1
         state.random = torch.get_rng_state()
     finally:
-        torch.set_rng_state(outside)
+        set_random_state(device, outside)
     return float(torch.stack(losses).mean())
 
 
@@ -284,6 +287,8 @@ def fit_member(
     )  # fmt: skip
     everyone = (*fold.train, *fold.validation)
     chosen = select_patients(data.cohort, data.features, everyone)
+    if settings.event_balanced:
+        restore_prevalence(draft, chosen, *follow_up(data.cohort, everyone))
     return finish_member(draft, chosen, *follow_up(data.cohort, everyone)), history
 
 

@@ -157,6 +157,12 @@ class TrainSettings(Settings):
         description="Tiles that go through the model together. A step with more takes each part twice, with the same gradient.",
         json_schema_extra=NOT_IN_HASH,
     )
+    kept_mb: int = Field(
+        256,
+        ge=0,
+        description="Memory for what such a step keeps from its first pass, so as not to compute it again.",
+        json_schema_extra=NOT_IN_HASH,
+    )
     resident_gb: float | None = Field(
         None,
         ge=0,

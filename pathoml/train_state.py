@@ -33,7 +33,7 @@ class TrainState:
     dealer : torch.Generator
         Decides who comes when.
     random : Tensor of uint8
-        State of torch's own generator, from which dropout draws.
+        State of torch's own generator, from which dropout draws; on a GPU, what it draws in an epoch follows from it.
     epoch : int
         Epochs done.
     """

@@ -17,6 +17,7 @@ from torch import Tensor
 from pathoml import train
 from pathoml.covariates import fit_covariates
 from pathoml.errors import TrainingError
+from pathoml.mil import gradients as gradients_module
 from pathoml.mil import pieces
 from pathoml.mil.aggregators import AGGREGATORS
 from pathoml.mil.batches import BLOCK_TILES, Batch, TrainingPatients, draw_tiles
@@ -26,6 +27,7 @@ from pathoml.mil.packed import BagOutput
 from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection
+from pathoml.mil.room import Room
 from pathoml.mil.settings import AbmilSettings, AggregatorSettings, ModelSettings
 from pathoml.train import FitContext, TrainingData, fit_member, local_update, step_size
 from pathoml.train_settings import (
@@ -140,6 +142,52 @@ def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout(
     step_gradient(model, parts, objective, settings)
     for name, value in expected.items():
         torch.testing.assert_close(gradients(model)[name], value, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("aggregator", AggregatorContract.__subclasses__(), ids=lambda one: one.__name__)
+@pytest.mark.parametrize("pieces_too", [False, True], ids=["whole parts", "pieces"])
+def test_how_much_is_kept_between_two_passes_changes_no_bit(
+    aggregator: type, pieces_too: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainSettings(tiles_at_once=100, tile_dropout=0.2, feature_noise=0.1)
+    monkeypatch.setattr(pieces, "PIECE_TILES", 16)
+    monkeypatch.setattr(pieces, "WHOLE_UP_TO", 16 if pieces_too else 10**6)
+    patients = training_patients(settings, count=12)
+    model, objective = model_of(aggregator.settings, 1).float(), objective_for(CoxLossSettings())
+    results = []
+    for kept_bytes in (0, 20_000, 10**9):  # nothing, some parts, all
+        model.zero_grad()
+        torch.manual_seed(7)
+        monkeypatch.setattr(gradients_module, "_MB", kept_bytes)
+        one_mb = settings.model_copy(update={"kept_mb": 1})
+        results.append((step_gradient(model, patients.parts(), objective, one_mb), gradients(model)))
+    for loss, found in results[1:]:
+        assert torch.equal(loss, results[0][0])
+        for name, value in results[0][1].items():
+            assert torch.equal(found[name], value), name
+
+
+def test_what_two_passes_keep_stays_within_its_room() -> None:
+    settings = TrainSettings(tiles_at_once=100)
+    parts = list(training_patients(settings).parts())
+    model = model_of(AbmilSettings(hidden_dim=64, attention_dim=8), 1).float()
+    tiles = parts[0].tiles.values
+    free = [*model.parameters(), *(part.tiles.values for part in parts)]
+    with Room(1e9, free) as plenty:
+        forward(model, parts[0], settings)
+    spent = 1e9 - plenty.left
+    assert 0 < spent < 40 * len(tiles) * 64 * 4
+    with Room(spent - 1, free) as scarce:
+        forward(model, parts[0], settings)
+    assert scarce.is_full
+    with Room(spent, free) as just:
+        kept = forward(model, parts[0], settings)
+    assert not just.is_full
+    with just:
+        again = forward(model, parts[1], settings)
+    assert just.is_full
+    assert kept.logits.requires_grad
+    assert again.logits.requires_grad
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from pathoml import train
 from pathoml.infer import predict_logits
 from pathoml.mil.objective import Outcome
 from pathoml.mil.patients import select_patients
 from pathoml.mil.settings import AbmilSettings, ModelSettings
 from pathoml.survival.baselines import fit_cox
 from pathoml.train import FitContext, fit_member
-from pathoml.train_settings import CoxLossSettings, DiscreteLossSettings, TrainSettings
+from pathoml.train_settings import (
+    CoxLossSettings,
+    DiscreteLossSettings,
+    MtlrLossSettings,
+    PmfLossSettings,
+    TrainSettings,
+)
 from tests.planted import ABMIL, MEAN, QUICK, altered, concordance, data, one_fold, saved
 
 
@@ -116,8 +123,36 @@ def test_a_model_of_one_time_bin_learns_its_level_and_is_not_taken_for_cox() -> 
     assert cox.model.bias.item() == 0
 
 
+@pytest.mark.parametrize("loss", [DiscreteLossSettings(), PmfLossSettings(), MtlrLossSettings()])
+def test_balanced_steps_leave_time_bins_at_their_observed_level(loss: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = data(60)
+    rare = np.where(np.arange(60) % 3 == 0, everything.cohort.event, 0)
+    everything = replace(everything, cohort=replace(everything.cohort, event=rare))
+    fold = one_fold(everything)
+    settings = TrainSettings(loss=loss, max_epochs=25, patience=25, batch_patients=16, event_balanced=True)
+
+    def pull_on_the_level() -> float:
+        member, _ = fit_member(everything, fold, MEAN, settings)
+        names = (*fold.train, *fold.validation)
+        rows = everything.cohort.rows_of(names)
+        outcome = Outcome(
+            torch.from_numpy(everything.cohort.event[rows] == 1), torch.from_numpy(everything.cohort.time_days[rows])
+        )
+        logits = torch.from_numpy(
+            predict_logits(member, select_patients(everything.cohort, everything.features, names))
+        )
+        level = torch.zeros(member.objective.out, dtype=torch.float64, requires_grad=True)
+        member.objective.loss(logits + level, outcome).backward()
+        return level.grad.abs().max().item()
+
+    settled = pull_on_the_level()
+    monkeypatch.setattr(train, "restore_prevalence", lambda *_: None)
+    assert settled < 2e-3
+    assert pull_on_the_level() > 10 * settled
+
+
 @pytest.mark.parametrize("batch", [2, 16])
-def test_batches_without_events_do_no_harm(batch: int) -> None:
+def test_row_25_batches_without_events_do_no_harm(batch: int) -> None:
     everything = data(60)
     fold = one_fold(everything)
     member, history = fit_member(everything, fold, MEAN, QUICK.model_copy(update={"batch_patients": batch}))

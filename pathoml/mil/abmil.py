@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, embedding, start_at_zero, weighed
+from pathoml.mil.aggregator import Aggregator, start_at_zero, weighed
 from pathoml.mil.attention import TileAttention
+from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import AbmilSettings
@@ -32,7 +33,7 @@ class Abmil(Aggregator):
 
     def __init__(self, settings: AbmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
-        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
+        self.embed = Embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.attention = TileAttention(
             settings.hidden_dim, settings.attention_dim, heads=settings.heads, gated=settings.gated
         )
@@ -51,11 +52,10 @@ class Abmil(Aggregator):
         BagOutput
             Logits (bags, out), attention with one column a head, contributions (tiles, out).
         """
-        score, parts = in_pieces(self._score, tiles.values, self)
+        score, parts = in_pieces(self._score, tiles.values, self, embed=self.embed)
         attention = tiles.filled(score).softmax()
         contributions = tiles.filled(weighed(attention.values, parts))
         return BagOutput(contributions.sums(), attention, contributions, {})
 
-    def _score(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        embedded = self.embed(values)
+    def _score(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         return self.attention(embedded), self.head(embedded)

@@ -5,8 +5,9 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, embedding, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.attention import TileAttention
+from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import AcmilSettings
@@ -35,7 +36,7 @@ class Acmil(Aggregator):
     def __init__(self, settings: AcmilSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._branches, self._most, self._hidden = settings.branches, settings.most_attended, settings.hidden_share
-        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
+        self.embed = Embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.attention = TileAttention(settings.hidden_dim, settings.attention_dim, heads=settings.branches)
         self.branch_heads = start_at_zero(nn.Linear(settings.hidden_dim, settings.branches * out, bias=False))
         self.head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
@@ -53,7 +54,7 @@ class Acmil(Aggregator):
         BagOutput
             Logits (bags, out), the mean attention, contributions (tiles, out); in training with ``branches`` and ``likeness``.
         """
-        score, of_branches, parts = in_pieces(self._score, tiles.values, self)
+        score, of_branches, parts = in_pieces(self._score, tiles.values, self, embed=self.embed)
         if self.training:
             score = self._some_hidden(tiles, score)
         branches = tiles.filled(score).softmax()
@@ -66,8 +67,7 @@ class Acmil(Aggregator):
             auxiliary = {"branches": logits.transpose(0, 1), "likeness": _likeness(branches)}
         return BagOutput(contributions.sums(), attention, contributions, auxiliary)
 
-    def _score(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        embedded = self.embed(values)
+    def _score(self, embedded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.attention(embedded), self.branch_heads(embedded), self.head(embedded)
 
     def _some_hidden(self, tiles: Packed, score: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from pathoml.mil.packed import BagOutput, Packed
@@ -47,26 +46,6 @@ class Aggregator(nn.Module, ABC):
         """
 
 
-def embedding(dim: int, width: int, dropout: float) -> nn.Sequential:
-    """Return the layer with which most heads begin: linear, rectified, with dropout.
-
-    Parameters
-    ----------
-    dim : int
-        Columns of a tile.
-    width : int
-        Columns of what it becomes.
-    dropout : float
-        Share of units dropped in training.
-
-    Returns
-    -------
-    nn.Sequential
-        On single tiles.
-    """
-    return nn.Sequential(nn.Linear(dim, width), nn.ReLU(inplace=True), nn.Dropout(dropout))
-
-
 def start_at_zero(layer: nn.Linear) -> nn.Linear:
     """Return a linear layer that gives 0 until it is trained.
 
@@ -103,19 +82,3 @@ def weighed(attention: Tensor, scores: Tensor) -> Tensor:
     """
     tiles, heads = attention.shape
     return (attention[:, :, None] * scores.reshape(tiles, heads, scores.shape[1] // heads)).sum(dim=1)
-
-
-def first_parameter_type(module: nn.Module) -> torch.dtype:
-    """Return the number format of a module's parameters.
-
-    Parameters
-    ----------
-    module : nn.Module
-        With parameters.
-
-    Returns
-    -------
-    torch.dtype
-        Of the first.
-    """
-    return next(module.parameters()).dtype

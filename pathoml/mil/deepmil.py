@@ -1,15 +1,19 @@
 """DeepMIL: gated attention over embedded tiles, then a network instead of a linear layer."""
 
+import torch
 from torch import nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import DeepMilSettings
 
 
 class DeepMil(Aggregator):
     """Linear embedding, gated attention, and a network with sigmoids on the weighted mean.
+
+    Of a tile of a large bag nothing is kept but its embedding.
 
     Parameters
     ----------
@@ -51,7 +55,9 @@ class DeepMil(Aggregator):
         BagOutput
             Logits (bags, out), attention; no contributions, since the network is not additive.
         """
-        embedded = self.embed(tiles.values.to(first_parameter_type(self)))
-        attention = tiles.filled(self.attention(embedded)).softmax()
-        mean = tiles.filled(attention.values * embedded).sums()
+        (embedded,) = in_pieces(lambda values: (self.embed(values),), tiles.values, self.embed)
+        (score,) = in_pieces(lambda own: (self.attention(own),), embedded, self.attention)
+        attention = tiles.filled(score).softmax()
+        weights = attention.values.to(embedded.dtype)
+        mean = torch.cat([weights[span].T @ embedded[span] for span in tiles.spans])
         return BagOutput(tiles.unless_empty(self.judge(mean)), attention, None, {})

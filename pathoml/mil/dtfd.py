@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, embedding, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.attention import TileAttention
+from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import DtfdSettings
 
 
@@ -35,7 +37,7 @@ class Dtfd(Aggregator):
     def __init__(self, settings: DtfdSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self._groups = settings.pseudo_bags
-        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
+        self.embed = Embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.first = TileAttention(settings.hidden_dim, settings.attention_dim)
         self.first_head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
         self.second = TileAttention(settings.hidden_dim, settings.attention_dim)
@@ -54,16 +56,19 @@ class Dtfd(Aggregator):
         BagOutput
             Logits (bags, out), attention (both tiers together), contributions (tiles, out); in training with ``pseudo_bags``.
         """
-        embedded = self.embed(tiles.values.to(first_parameter_type(self)))
+        embedded, score, parts = in_pieces(self._score, tiles.values, self, embed=self.embed)
         order, groups, of_bag = self._deal(tiles)
-        within = Packed(self.first(embedded[order]), groups).softmax()
+        within = Packed(score[order], groups).softmax()
         pooled = Packed(within.values * embedded[order], groups).sums()
         between = Packed(self.second(pooled), of_bag).softmax()
         dealt = within.values * between.values[within.bag_of_row].to(within.values.dtype)
         attention = tiles.filled(torch.zeros_like(dealt).index_copy(0, order, dealt))
-        contributions = tiles.filled(attention.values * self.head(embedded))
+        contributions = tiles.filled(attention.values * parts)
         auxiliary = {"pseudo_bags": self._views(self.first_head(pooled), of_bag)} if self.training else {}
         return BagOutput(contributions.sums(), attention, contributions, auxiliary)
+
+    def _score(self, embedded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return embedded, self.first(embedded), self.head(embedded)
 
     def _deal(self, tiles: Packed) -> tuple[Tensor, Tensor, Tensor]:
         """Return tiles by pseudo-bag, offsets of pseudo-bags among them, and offsets of bags among pseudo-bags; none is empty."""

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pathoml.covariates import CLINICAL_PART, SLIDES_PART, ColumnGroup
-from pathoml.mil.aggregator import embedding, start_at_zero
+from pathoml.mil.aggregator import start_at_zero
 from pathoml.mil.attention import TileAttention
+from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import CoAttentionSettings, GatedSettings
@@ -145,7 +146,7 @@ class _PartEmbedding(nn.Module):
     def __init__(self, columns: list[int], settings: GatedSettings) -> None:
         super().__init__()
         self._columns = columns
-        self.body = embedding(len(columns), settings.hidden_dim, settings.dropout)
+        self.body = Embedding(len(columns), settings.hidden_dim, settings.dropout)
         self.head = start_at_zero(nn.Linear(settings.hidden_dim, settings.hidden_dim, bias=False))
 
     def forward(self, covariates: Tensor) -> Tensor:
@@ -240,10 +241,10 @@ class CoAttention(Fusion):
         self._columns = [list(group.columns) for group in asking]
         self._part_of_group = [layout.names.index(group.part) for group in asking]
         self._parts = len(layout.names)
-        self.token = nn.ModuleList(embedding(len(group.columns), width, settings.dropout) for group in asking)
+        self.token = nn.ModuleList(Embedding(len(group.columns), width, settings.dropout) for group in asking)
         self.unknown = nn.Parameter(torch.randn(len(asking), width) * width**-0.5)
         self.query = nn.Linear(width, width)
-        self.embed = embedding(tile_dim, width, settings.dropout)
+        self.embed = Embedding(tile_dim, width, settings.dropout)
         self.key = nn.Linear(width, width, bias=False)
         self.of_findings = TileAttention(width, settings.attention_dim)
         self.of_tokens = TileAttention(width, settings.attention_dim)
@@ -260,7 +261,7 @@ class CoAttention(Fusion):
             [token(covariates[:, own]) for token, own in zip(self.token, self._columns, strict=True)], dim=1
         )
         tokens = torch.where(has_group[:, :, None], tokens, self.unknown.to(tokens.dtype))
-        embedded, keys = in_pieces(self._embed, tiles.values, self)
+        embedded, keys = in_pieces(self._keyed, tiles.values, self, embed=self.embed)
         asked = self.query(tokens)[tiles.bag_of_row] / keys.shape[1] ** 0.5
         attention = tiles.filled(torch.einsum("tgd,td->tg", asked, keys)).softmax()
         findings = torch.stack([attention.values[rows].T.to(embedded.dtype) @ embedded[rows] for rows in tiles.spans])
@@ -275,8 +276,7 @@ class CoAttention(Fusion):
         shares = torch.cat([shares[:, :-1], of_slides[:, None]], dim=1)
         return Fused(shares, BagOutput(of_slides, attention, contributions, {}))
 
-    def _embed(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        embedded = self.embed(values)
+    def _keyed(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         return embedded, self.key(embedded)
 
     def _shares_of_groups(self, tokens: Tensor, has_group: Tensor) -> Tensor:

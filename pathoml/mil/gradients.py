@@ -1,7 +1,9 @@
 """The gradient of a step, whole or part by part: the same number in the memory of one part."""
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -10,9 +12,12 @@ from pathoml.errors import TrainingError
 from pathoml.mil.batches import Batch, Parts
 from pathoml.mil.objective import Objective, Outcome
 from pathoml.mil.packed import BagOutput, Packed
-from pathoml.mil.pieces import random_state, set_random_state
 from pathoml.mil.prognosis import PrognosisModel
+from pathoml.mil.randomness import random_state, set_random_state
+from pathoml.mil.room import Room
 from pathoml.train_settings import TrainSettings
+
+_MB = 2**20
 
 
 def step_gradient(
@@ -21,8 +26,9 @@ def step_gradient(
     """Add the gradient of one step's loss to a model's.
 
     Losses of survival compare patients with each other, so that a step cannot be cut into smaller ones. With several parts
-    each goes through the model twice: first without a graph, for the logits; then, with the gradient of the loss with
-    respect to them, with a graph of its own and the same dropout. The gradient is that of all parts at once.
+    each goes through the model for its logits; then, with the gradient of the loss with respect to them, back. Graphs that fit
+    into `settings.kept_mb` are kept for that, the others made again with the same dropout. The gradient is that of all
+    parts at once, and how much is kept changes no bit of it.
 
     Parameters
     ----------
@@ -58,29 +64,41 @@ def _in_two_passes(
     model: PrognosisModel, parts: Parts | Sequence[Batch], objective: Objective, settings: TrainSettings
 ) -> Tensor:  # fmt: skip
     seen, states, outputs = _Seen(), [], []
+    graphs: list[BagOutput] = []
     device = model.bias.device
-    for number, part in enumerate(parts):
+    room = Room(settings.kept_mb * _MB, _in_memory_anyway(model, parts))
+    for part in parts:
         states.append(random_state(device))
-        with torch.set_grad_enabled(number == 0):  # the first part's graph is kept: there has to be room for one
-            outputs.append(seen.note(part, forward(model, part, settings)))
-    after, kept = random_state(device), outputs[0]
-    outputs[0] = _without_graph(kept)
+        with torch.set_grad_enabled(not room.is_full), room:
+            output = seen.note(part, forward(model, part, settings))
+        outputs.append(_without_graph(output))
+        if not room.is_full or not graphs:  # there has to be room for one
+            graphs.append(output)
+        del output
+    after = random_state(device)
     joined = _joined(outputs, seen)
     leaves = {"logits": joined.logits.requires_grad_()}
     leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items() if value.ndim}
     loss = _finite(total_loss(joined, seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
-    everyone = len(seen.outcome.event)
-    start = seen.counts[0]
-    _backward_part(kept, leaves, slice(0, start), start / everyone)
-    del kept
-    for part, state in zip(parts[1:], states[1:], strict=True):
+    rows = seen.rows
+    known = len(graphs)
+    for number in range(known):
+        _backward_part(graphs[number], leaves, *rows[number])
+        graphs[number] = outputs[number]  # lets the graph go
+    for part, state, own in zip(parts[known:], states[known:], rows[known:], strict=True):
         set_random_state(device, state)
-        rows = slice(start, start + len(part))
-        _backward_part(forward(model, part, settings), leaves, rows, len(part) / everyone)
-        start += len(part)
+        with Room(math.inf):
+            output = forward(model, part, settings)
+        _backward_part(output, leaves, *own)
     set_random_state(device, after)
     return loss.detach()
+
+
+def _in_memory_anyway(model: PrognosisModel, parts: Parts | Sequence[Batch]) -> list[Tensor]:
+    """Return what graphs save without taking memory: parameters, and tiles that are not read for the step."""
+    tiles = [] if isinstance(parts, Parts) else [part.tiles.values for part in parts]
+    return [*model.parameters(), *tiles]
 
 
 def forward(model: PrognosisModel, batch: Batch, settings: TrainSettings) -> BagOutput:
@@ -172,6 +190,12 @@ class _Seen:
         self.counts.append(len(part))
         self._outcomes.append(part.outcome)
         return output
+
+    @property
+    def rows(self) -> list[tuple[slice, float]]:
+        """Rows of each part, and its share of all patients."""
+        ends = list(accumulate(self.counts, initial=0))
+        return [(slice(*span), (span[1] - span[0]) / ends[-1]) for span in pairwise(ends)]
 
     @property
     def outcome(self) -> Outcome:

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import IlraSettings
 
 
@@ -31,11 +32,7 @@ class Ilra(Aggregator):
         super().__init__()
         width, heads = settings.hidden_dim, settings.heads
         dims = [tile_dim] + [width] * (settings.layers - 1)
-        self.latents = nn.ParameterList(
-            nn.Parameter(nn.init.xavier_uniform_(torch.empty(settings.latents, width))) for _ in dims
-        )
-        self.gather = nn.ModuleList(_CrossAttention(width, dim, width, heads, gated=True) for dim in dims)
-        self.spread = nn.ModuleList(_CrossAttention(dim, width, width, heads, gated=True) for dim in dims)
+        self.blocks = nn.ModuleList(_Block(dim, settings) for dim in dims)
         self.seed = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, width)))
         self.pool = _CrossAttention(width, width, width, heads, gated=False)
         self.drop = nn.Dropout(settings.dropout)
@@ -54,20 +51,36 @@ class Ilra(Aggregator):
         BagOutput
             Logits (bags, out), attention of the seed (mean over heads); no contributions, since tiles act together.
         """
-        values = tiles.values.to(first_parameter_type(self))
         pooled, attention = [], []
         for span in tiles.spans:
             if span.stop == span.start:
                 pooled.append(self.seed.new_zeros(1, self.seed.shape[1]))
                 continue
-            bag = values[span]
-            for latent, gather, spread in zip(self.latents, self.gather, self.spread, strict=True):
-                bag = spread(bag, gather(latent, bag))
-            pooled.append(self.pool(self.seed, bag))
-            attention.append(self.pool.weights(self.seed, bag).T)
+            bag = tiles.values[span]
+            for block in self.blocks:
+                bag = block(bag)
+            taken, key = self.pool.from_tiles(self.seed, bag)
+            pooled.append(taken)
+            attention.append(self.pool.weights(self.seed, key).T)
         logits = self.head(self.drop(torch.cat(pooled)))
-        weights = torch.cat(attention) if attention else values.new_zeros(0, 1)
+        weights = torch.cat(attention) if attention else logits.new_zeros(0, 1)
         return BagOutput(tiles.unless_empty(logits), tiles.filled(weights.float()), None, {})
+
+
+class _Block(nn.Module):
+    """Latent vectors take from tiles, then tiles from latent vectors."""
+
+    def __init__(self, dim: int, settings: IlraSettings) -> None:
+        super().__init__()
+        width, heads = settings.hidden_dim, settings.heads
+        self.latents = nn.Parameter(nn.init.xavier_uniform_(torch.empty(settings.latents, width)))
+        self.gather = _CrossAttention(width, dim, width, heads, gated=True)
+        self.spread = _CrossAttention(dim, width, width, heads, gated=True)
+
+    def forward(self, bag: Tensor) -> Tensor:
+        found, _ = self.gather.from_tiles(self.latents, bag)
+        (result,) = in_pieces(self.spread.to_tiles, bag, self.spread, given=(found,))
+        return result
 
 
 class _CrossAttention(nn.Module):
@@ -80,21 +93,29 @@ class _CrossAttention(nn.Module):
         self.joined, self.after = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.gate = nn.Sequential(nn.Linear(query_dim, dim), nn.SiLU()) if gated else None
 
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        query = self.query(queries)
-        attended = scaled_dot_product_attention(
-            self._split(query), self._split(self.key(keys)), self._split(self.value(keys))
+    def from_tiles(self, queries: Tensor, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """Let a few queries take from all tiles; return what they become, and the tiles' keys, (tiles, dim)."""
+        key, value = in_pieces(
+            lambda own: (self.key(own), self.value(own)), tiles, nn.ModuleList([self.key, self.value])
         )
-        taken = attended.transpose(0, 1).flatten(1)
-        result = query + self.joined(taken)
+        return self._become(queries, key, value), key
+
+    def to_tiles(self, tiles: Tensor, given: Tensor) -> tuple[Tensor]:
+        """Let each tile take from a few rows; return what it becomes."""
+        return (self._become(tiles, self.key(given), self.value(given)),)
+
+    def weights(self, queries: Tensor, key: Tensor) -> Tensor:
+        """Return attention, mean over heads, shape (queries, keys)."""
+        query, key = self._split(self.query(queries)), self._split(key)
+        return torch.softmax((query @ key.transpose(1, 2)).float() / query.shape[2] ** 0.5, dim=2).mean(dim=0)
+
+    def _become(self, queries: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query = self.query(queries)
+        attended = scaled_dot_product_attention(self._split(query), self._split(key), self._split(value))
+        result = query + self.joined(attended.transpose(0, 1).flatten(1))
         result = result + torch.relu(self.after(result))
         gated: Tensor = result if self.gate is None else result * self.gate(queries)
         return gated
-
-    def weights(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Return attention, mean over heads, shape (queries, keys)."""
-        query, key = self._split(self.query(queries)), self._split(self.key(keys))
-        return torch.softmax((query @ key.transpose(1, 2)).float() / query.shape[2] ** 0.5, dim=2).mean(dim=0)
 
     def _split(self, rows: Tensor) -> Tensor:
         return rows.reshape(len(rows), self._heads, rows.shape[1] // self._heads).transpose(0, 1)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, embedding, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import MaxPoolSettings
@@ -29,7 +30,7 @@ class MaxPool(Aggregator):
 
     def __init__(self, settings: MaxPoolSettings, tile_dim: int, out: int) -> None:
         super().__init__()
-        self.embed = embedding(tile_dim, settings.hidden_dim, settings.dropout)
+        self.embed = Embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
 
     def forward(self, tiles: Packed) -> BagOutput:
@@ -45,7 +46,7 @@ class MaxPool(Aggregator):
         BagOutput
             Logits (bags, out), no attention, contributions (tiles, out): all of a logit comes from its tile.
         """
-        (scores,) = in_pieces(self._score, tiles.values, self)
+        (scores,) = in_pieces(self._score, tiles.values, self, embed=self.embed)
         chosen = torch.zeros_like(scores)
         for span in tiles.spans:
             if span.stop > span.start:
@@ -53,5 +54,5 @@ class MaxPool(Aggregator):
         contributions = tiles.filled(scores * chosen)
         return BagOutput(contributions.sums(), None, contributions, {})
 
-    def _score(self, values: Tensor) -> tuple[Tensor]:
-        return (self.head(self.embed(values)),)
+    def _score(self, embedded: Tensor) -> tuple[Tensor]:
+        return (self.head(embedded),)

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import MeanPoolSettings
 
 
@@ -38,7 +39,7 @@ class MeanPool(Aggregator):
         BagOutput
             Logits (bags, out), no attention, contributions (tiles, out).
         """
-        values = tiles.values.to(first_parameter_type(self))
-        share = 1.0 / tiles.lengths.clamp(min=1)[tiles.bag_of_row].to(values.dtype)
-        contributions = tiles.filled(self.head(values) * share[:, None])
+        (scores,) = in_pieces(lambda values: (self.head(values),), tiles.values, self)
+        share = 1.0 / tiles.lengths.clamp(min=1)[tiles.bag_of_row].to(scores.dtype)
+        contributions = tiles.filled(scores * share[:, None])
         return BagOutput(contributions.sums(), None, contributions, {})

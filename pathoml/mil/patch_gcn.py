@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.attention import TileAttention
+from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import PatchGcnSettings
 
 _AROUND = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
@@ -36,9 +38,9 @@ class PatchGcn(Aggregator):
     def __init__(self, settings: PatchGcnSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         width, wide = settings.hidden_dim, settings.hidden_dim * (settings.layers + 1)
-        self.embed = nn.Sequential(nn.Linear(tile_dim, width), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.embed = Embedding(tile_dim, width, settings.dropout)
         self.layers = nn.ModuleList(_Exchange(width) for _ in range(settings.layers))
-        self.join = nn.Sequential(nn.Linear(wide, width), nn.ReLU(), nn.Dropout(settings.dropout))
+        self.join = Embedding(wide, width, settings.dropout)
         self.attention = TileAttention(width, settings.attention_dim)
         self.head = start_at_zero(nn.Linear(width, out, bias=False))
 
@@ -58,17 +60,23 @@ class PatchGcn(Aggregator):
         if tiles.places is None:
             raise ValueError("this model looks at where tiles lie; give their places")
         neighbours = find_neighbours(torch.cat([tiles.bag_of_row[:, None], tiles.places], dim=1))
-        states = [self.embed(tiles.values.to(first_parameter_type(self)))]
+        states = [*in_pieces(lambda embedded: (embedded,), tiles.values, self.embed, embed=self.embed)]
         for layer in self.layers:
             states.append(states[-1] + layer(states[-1], neighbours))
-        joined = self.join(torch.cat(states, dim=1))
-        attention = tiles.filled(self.attention(joined)).softmax()
-        contributions = tiles.filled(attention.values * self.head(joined))
+        score, parts = in_pieces(self._score, torch.cat(states, dim=1), self, embed=self.join)
+        attention = tiles.filled(score).softmax()
+        contributions = tiles.filled(attention.values * parts)
         return BagOutput(contributions.sums(), attention, contributions, {})
+
+    def _score(self, joined: Tensor) -> tuple[Tensor, Tensor]:
+        return self.attention(joined), self.head(joined)
 
 
 class _Exchange(nn.Module):
-    """Each tile's neighbours weighed by a softmax in every column, added to the tile, through a small network."""
+    """Each tile's neighbours weighed by a softmax in every column, added to the tile, through a small network.
+
+    What eight neighbours say to each tile of a large bag is computed again on the way back.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,12 +88,16 @@ class _Exchange(nn.Module):
 
     def forward(self, tiles: Tensor, neighbours: Tensor) -> Tensor:
         own = torch.relu(self.norm(tiles))
-        messages = torch.cat([own + _LEAST, torch.zeros_like(own[:1])])[neighbours]
-        score = (self.sharpness * messages).masked_fill((neighbours == len(own))[:, :, None], -torch.inf)
-        alone = (neighbours == len(own)).all(dim=1)[:, None, None]
-        weights = torch.softmax(torch.where(alone, 0.0, score), dim=1)
-        result: Tensor = self.after(own + (weights * messages).sum(dim=1))
+        said = torch.cat([own + _LEAST, torch.zeros_like(own[:1])])  # last: what a neighbour that is not there says
+        (result,) = in_pieces(self._taken, own, self, along=(neighbours,), given=(said,))
         return result
+
+    def _taken(self, own: Tensor, neighbours: Tensor, said: Tensor) -> tuple[Tensor]:
+        messages, missing = said[neighbours], neighbours == len(said) - 1
+        score = (self.sharpness * messages).masked_fill(missing[:, :, None], -torch.inf)
+        alone = missing.all(dim=1)[:, None, None]
+        weights = torch.softmax(torch.where(alone, 0.0, score), dim=1)
+        return (self.after(own + (weights * messages).sum(dim=1)),)
 
 
 def find_neighbours(places: Tensor) -> Tensor:

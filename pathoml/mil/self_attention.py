@@ -4,12 +4,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from pathoml.mil.pieces import in_pieces
+
 Bias = tuple[Tensor, Tensor]
 """Columns that are appended to queries and keys, each of shape (heads, tokens, columns): their products are added to the scores."""
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention among all tokens, exact, in memory that grows with their number and not with its square.
+
+    Of a token of a large bag only query, key and value are kept.
 
     Parameters
     ----------
@@ -29,13 +33,15 @@ class SelfAttention(nn.Module):
         self.project = nn.Linear(dim, 3 * dim)
         self.joined = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, bias: Bias | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None = None) -> Tensor:
         """Let tokens take from each other.
 
         Parameters
         ----------
         tokens : Tensor, shape (tokens, dim)
             Of one bag.
+        norm : nn.LayerNorm
+            Through which each token goes first.
         bias : tuple of Tensor, optional
             Columns appended to queries and keys.
 
@@ -44,7 +50,7 @@ class SelfAttention(nn.Module):
         Tensor, shape (tokens, dim)
             What each took.
         """
-        query, key, value = self._split(tokens, bias)
+        query, key, value = self._split(tokens, norm, bias)
         # Zeros beside the values keep all three as wide, which the fast kernels ask for.
         width = value.shape[2]
         padded = torch.nn.functional.pad(value, (0, query.shape[2] - width))
@@ -52,32 +58,35 @@ class SelfAttention(nn.Module):
         joined: Tensor = self.joined(taken[:, :, :width].transpose(0, 1).flatten(1))
         return joined
 
-    def of_first(self, tokens: Tensor, bias: Bias | None = None) -> Tensor:
-        """Return how much the first token looks at each of the others.
+    def of_first(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None = None) -> tuple[Tensor, Tensor]:
+        """Let the first token alone take from all.
 
         Parameters
         ----------
         tokens : Tensor, shape (tokens, dim)
             Of one bag.
+        norm : nn.LayerNorm
+            Through which each token goes first.
         bias : tuple of Tensor, optional
             Columns appended to queries and keys.
 
         Returns
         -------
-        Tensor, shape (tokens - 1,)
-            Mean over heads; sums to 1.
+        taken : Tensor, shape (1, dim)
+            The first row of what `forward` gives.
+        weights : Tensor, shape (tokens - 1,)
+            How much it looks at each of the others, mean over heads; sums to 1.
         """
-        query, key, value = self._split(tokens, bias)
-        scores = (query[:, :1] @ key[:, 1:].transpose(1, 2)).float() * value.shape[2] ** -0.5
-        return torch.softmax(scores[:, 0], dim=1).mean(dim=0)
+        query, key, value = self._split(tokens, norm, bias)
+        scores = (query[:, :1] @ key.transpose(1, 2)).float() * value.shape[2] ** -0.5
+        taken = torch.softmax(scores, dim=2).to(value.dtype) @ value
+        weights = torch.softmax(scores[:, 0, 1:], dim=1).mean(dim=0)
+        return self.joined(taken.transpose(0, 1).flatten(1)), weights
 
-    def _split(self, tokens: Tensor, bias: Bias | None) -> tuple[Tensor, Tensor, Tensor]:
-        projected = (
-            self.project(tokens)
-            .reshape(len(tokens), 3, self._heads, tokens.shape[1] // self._heads)
-            .permute(1, 2, 0, 3)
-        )
-        query, key, value = projected[0], projected[1], projected[2]
+    def _split(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None) -> tuple[Tensor, Tensor, Tensor]:
+        (projected,) = in_pieces(lambda own: (self.project(norm(own)),), tokens, nn.ModuleList([norm, self.project]))
+        parts = projected.reshape(len(tokens), 3, self._heads, tokens.shape[1] // self._heads).permute(1, 2, 0, 3)
+        query, key, value = parts[0], parts[1], parts[2]
         if bias is not None:
             root = value.shape[2] ** 0.5  # the scores are divided by it
             query = torch.cat([query, (bias[0] * root).to(query.dtype)], dim=2)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.self_attention import Bias, SelfAttention
 from pathoml.mil.settings import TransformerSettings
 
@@ -66,7 +67,7 @@ class PlacedTransformer(Aggregator):
         """
         if tiles.places is None:
             raise ValueError("this model looks at where tiles lie; give their places")
-        embedded = self.embed(tiles.values.to(first_parameter_type(self)))
+        (embedded,) = in_pieces(lambda values: (self.embed(values),), tiles.values, self.embed)
         classes, attention = [], []
         for span in tiles.spans:
             if span.stop == span.start:
@@ -76,9 +77,9 @@ class PlacedTransformer(Aggregator):
             tokens = torch.cat([self.class_token.to(embedded.dtype), embedded[span]])
             for layer in self.layers:
                 tokens = layer(tokens, bias)
-            attention.append(self.last.of_class(tokens, bias))
-            tokens = self.last(tokens, bias)
-            classes.append(self.norm(tokens[:1]))
+            token, weights = self.last.of_class(tokens, bias)  # nobody asks what the others would become
+            attention.append(weights)
+            classes.append(self.norm(token))
         logits = self.head(torch.cat(classes))
         weights = torch.cat(attention)[:, None] if attention else embedded.new_zeros(0, 1)
         return BagOutput(tiles.unless_empty(logits), tiles.filled(weights), None, {})
@@ -97,7 +98,7 @@ class PlacedTransformer(Aggregator):
 class _Layer(nn.Module):
     def __init__(self, width: int, settings: TransformerSettings) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = SelfAttention(width, settings.heads)
         self.drop = nn.Dropout(settings.dropout)
         self.after = nn.Sequential(
@@ -105,9 +106,15 @@ class _Layer(nn.Module):
         )
 
     def forward(self, tokens: Tensor, bias: Bias) -> Tensor:
-        tokens = tokens + self.drop(self.attention(self.norms[0](tokens), bias))
-        result: Tensor = tokens + self.after(self.norms[1](tokens))
+        tokens = tokens + self.drop(self.attention(tokens, self.before, bias))
+        (result,) = in_pieces(self._moved, tokens, self)
         return result
 
-    def of_class(self, tokens: Tensor, bias: Bias) -> Tensor:
-        return self.attention.of_first(self.norms[0](tokens), bias)
+    def of_class(self, tokens: Tensor, bias: Bias) -> tuple[Tensor, Tensor]:
+        """Return what the class token, the first, becomes, and how much it looks at each tile."""
+        taken, weights = self.attention.of_first(tokens, self.before, bias)
+        (moved,) = self._moved(tokens[:1] + self.drop(taken))
+        return moved, weights
+
+    def _moved(self, tokens: Tensor) -> tuple[Tensor]:
+        return (tokens + self.after(self.between(tokens)),)

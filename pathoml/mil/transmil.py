@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, first_parameter_type, start_at_zero
+from pathoml.mil.aggregator import Aggregator, start_at_zero
 from pathoml.mil.packed import BagOutput, Packed
+from pathoml.mil.pieces import in_pieces
 from pathoml.mil.self_attention import SelfAttention
 from pathoml.mil.settings import TransMilSettings
 
@@ -39,7 +40,7 @@ class TransMil(Aggregator):
         width = settings.hidden_dim
         self.embed = nn.Sequential(nn.Linear(tile_dim, width), nn.ReLU())
         self.class_token = nn.Parameter(torch.randn(1, width))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.before_first, self.before_second, self.norm = (nn.LayerNorm(width) for _ in range(3))
         self.first, self.second = SelfAttention(width, settings.heads), SelfAttention(width, settings.heads)
         self.drop = nn.Dropout(settings.dropout)
         self.around = nn.ModuleList(
@@ -60,7 +61,7 @@ class TransMil(Aggregator):
         BagOutput
             Logits (bags, out), attention of the class token in the last layer; no contributions.
         """
-        embedded = self.embed(tiles.values.to(first_parameter_type(self)))
+        (embedded,) = in_pieces(lambda values: (self.embed(values),), tiles.values, self.embed)
         classes, attention = [], []
         for span in tiles.spans:
             if span.stop == span.start:
@@ -77,14 +78,12 @@ class TransMil(Aggregator):
         count, side = len(bag), math.isqrt(len(bag) - 1) + 1
         repeated = torch.cat([bag, bag[torch.arange(side * side - count, device=bag.device) % count]])
         tokens = torch.cat([self.class_token.to(bag.dtype), repeated])
-        tokens = tokens + self.drop(self.first(self.norms[0](tokens)))
+        tokens = tokens + self.drop(self.first(tokens, self.before_first))
         square = tokens[1:].T.reshape(1, -1, side, side)
         square = square + sum(layer(square) for layer in self.around)
         tokens = torch.cat([tokens[:1], square.flatten(2)[0].T])
-        normed = self.norms[1](tokens)
-        weights = self.second.of_first(normed)
+        taken, weights = self.second.of_first(tokens, self.before_second)  # nobody asks what the others would become
         # A repeated tile has the weight of all its places.
         own = torch.zeros(count, dtype=weights.dtype, device=weights.device)
         own = own.index_add(0, torch.arange(side * side, device=weights.device) % count, weights)
-        tokens = tokens + self.drop(self.second(normed))
-        return self.norms[2](tokens)[:1], own
+        return self.norm(tokens[:1] + self.drop(taken)), own

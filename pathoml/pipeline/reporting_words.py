@@ -99,7 +99,7 @@ def answers_of(study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold
         " survival curves",
         "imbalance": "none: survival losses, no class is resampled"
         if not config.train.event_balanced
-        else "event-balanced steps",
+        else "event-balanced steps; levels and baseline hazards are fitted on all training patients as they are",
         "fairness": "performance by each clinical covariate in the forest plot; the rest: for the authors",
         "output": "a risk without unit, survival probabilities, and a group above or below the median risk of training patients",
         "differences": "training and test patients are of one table; see the folds",
