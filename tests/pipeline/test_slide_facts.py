@@ -28,7 +28,21 @@ def test_a_slide_without_resolution_is_described_and_told_what_to_fill_in(data_d
     facts = dict(slide_facts(path))
     assert "manifest's column mpp" in facts["microns per pixel"]
     assert facts["usable"].startswith("no, NO_MPP")
-    assert "tiles/s" in dict(slide_facts(path, mpp=0.25))["reading speed"]
+    assert facts["reading speed"].endswith("tiles/s of 256 px at the resolution that is stored on one thread")
+    assert dict(slide_facts(path, mpp=0.25))["reading speed"].endswith("at 0.5 microns per pixel on one thread")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "code"),
+    [("dicom_camelyon_jpeg2000.dcm", "JPEG 2000", "BAD_MPP"), ("hamamatsu_test3-DAPI.ndpi", "JPEG", "NOT_BRIGHTFIELD")],
+)
+def test_codec_and_speed_are_said_of_slides_that_openslide_reads_usable_or_not(
+    data_dir: Path, name: str, codec: str, code: str
+) -> None:
+    facts = dict(slide_facts(data_dir / "slides" / name))
+    assert (facts["tier"], facts["codec"]) == ("openslide", codec)
+    assert facts["usable"].startswith(f"no, {code}")
+    assert "tiles/s of 256 px" in facts["reading speed"]
 
 
 def test_a_contact_sheet_is_written_or_the_reason_raised(data_dir: Path, tmp_path: Path) -> None:
