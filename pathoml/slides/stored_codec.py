@@ -11,11 +11,11 @@ from pathoml.slides.tiff_layout import is_tiff, opened_tiff
 
 _UNKNOWN = "unknown"
 _OF_TIFF = {
-    "NONE": "none", "JPEG": "JPEG", "OJPEG": "JPEG", "JPEG_2000_LOSSY": "JPEG 2000", "JPEG2000": "JPEG 2000",
-    "APERIO_JP2000_YCBC": "JPEG 2000", "APERIO_JP2000_RGB": "JPEG 2000", "LZW": "LZW", "DEFLATE": "Deflate",
-    "ADOBE_DEFLATE": "Deflate", "JPEGXR": "JPEG XR", "JPEGXR_NDPI": "JPEG XR", "JPEGXL": "JPEG XL", "WEBP": "WebP",
-    "ZSTD": "Zstandard",
+    1: "none", 5: "LZW", 6: "JPEG", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 22610: "JPEG XR", 34934: "JPEG XR",
+    33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34926: "Zstandard",
+    50000: "Zstandard", 34927: "WebP", 50001: "WebP", 34933: "PNG", 50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
+"""TIFF tag 259."""
 _OF_DICOM = (
     (re.compile(r"1\.2\.840\.10008\.1\.2(\.1|\.2)?"), "none"),
     (re.compile(r"1\.2\.840\.10008\.1\.2\.4\.(5\d|70)"), "JPEG"),
@@ -58,13 +58,29 @@ def stored_codec(path: Path) -> str:
     return next((name for pattern, name in _OF_DICOM if pattern.fullmatch(syntax)), _UNKNOWN)
 
 
+def tiff_codec(compression: int) -> str:
+    """Return what TIFF tag 259 stands for.
+
+    Parameters
+    ----------
+    compression : int
+        The tag.
+
+    Returns
+    -------
+    str
+        As `stored_codec` says it; the number itself where it is not known here.
+    """
+    return _OF_TIFF.get(compression, f"TIFF compression {compression}")
+
+
 def _of_largest_image(path: Path) -> str:
     with opened_tiff(path) as tiff:
         pages = [page for page in itertools.islice(tiff.pages, _MAX_DIRECTORIES) if isinstance(page, tifffile.TiffPage)]
         if not pages:
             return _UNKNOWN
         largest = max(pages, key=lambda page: page.imagewidth * page.imagelength)
-        return _OF_TIFF.get(getattr(largest.compression, "name", ""), _UNKNOWN)
+        return tiff_codec(int(largest.compression))
 
 
 def _of_mirax(index: Path) -> str:

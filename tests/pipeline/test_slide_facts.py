@@ -65,9 +65,12 @@ def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(d
         by_class.setdefault(feature["properties"]["classification"]["name"], []).append(feature)
     assert len(by_class["Tile"]) == tiles == len(laid.grid) > 10
     rings = np.array([feature["geometry"]["coordinates"][0] for feature in by_class["Tile"]])
-    np.testing.assert_allclose(rings.min(axis=1), laid.grid.coords, atol=0.5)
+    np.testing.assert_array_equal(rings.min(axis=1), laid.grid.coords)
     np.testing.assert_allclose(
-        rings.max(axis=1) - rings.min(axis=1), np.tile(laid.grid.footprint_level0_px, (tiles, 1)), atol=1
+        rings.max(axis=1) - rings.min(axis=1), np.tile(laid.grid.footprint_level0_px, (tiles, 1)), rtol=1e-12
     )
+    measured = [feature["properties"]["measurements"] for feature in by_class["Tile"]]
+    np.testing.assert_array_equal([(one["row"], one["column"]) for one in measured], laid.grid.grid)
+    np.testing.assert_array_equal(np.float32([one["tissue share"] for one in measured]), laid.grid.tissue_share)
     mask = mask_of_features(by_class["Tissue"], geometry, laid.mask.tissue.shape)
     np.testing.assert_array_equal(mask, laid.mask.tissue)
