@@ -10,11 +10,11 @@ from scipy.spatial import cKDTree
 from pathoml.artefacts import Absorption, QualitySettings, find_ink
 from pathoml.tissue import ClassicalTissueSettings, find_tissue
 
-MPP, SIDE_UM = 8.0, 3200
+MPP, SIDE_UM = 8.0, 1600
 GLASS = (243.0, 242.0, 244.0)
 STROMA, NUCLEI = np.array([0.05, 0.42, 0.22]), np.array([0.55, 0.75, 0.35])
 BLOOD = np.array([0.08, 0.75, 0.66])
-SEEDS = (9101, 9102, 9103)
+SEEDS = (9101, 9102)
 """Nothing was set on them."""
 
 Density = np.ndarray
@@ -25,7 +25,7 @@ def outline(rng: np.random.Generator) -> np.ndarray:
     """A wavy piece of tissue in the middle."""
     y, x = np.indices((SIDE_UM, SIDE_UM), dtype=np.float32) - SIDE_UM / 2
     angle, phase = np.arctan2(y, x), rng.uniform(0, 2 * np.pi, 4)
-    radius = 1150 + sum(rng.uniform(30, 90) * np.sin((turn + 2) * angle + phase[turn]) for turn in range(4))
+    radius = 570 + sum(rng.uniform(15, 45) * np.sin((turn + 2) * angle + phase[turn]) for turn in range(4))
     return np.asarray(np.hypot(x, y) < radius)
 
 
@@ -57,10 +57,10 @@ def fatty(rng: np.random.Generator) -> tuple[Density, np.ndarray]:
 def bloody(rng: np.random.Generator) -> tuple[Density, np.ndarray]:
     """Pale tissue with lakes of blood in it and a smear of blood beside it."""
     density, tissue = solid(rng, strength=0.45)
-    lakes = cv2.GaussianBlur(rng.normal(0, 1, tissue.shape).astype(np.float32), (0, 0), 60)
+    lakes = cv2.GaussianBlur(rng.normal(0, 1, tissue.shape).astype(np.float32), (0, 0), 40)
     density[(lakes > lakes.std()) & tissue] = BLOOD
     smear = np.zeros(tissue.shape, dtype=np.uint8)
-    cv2.ellipse(smear, (300, 300), (230, 90), 30, 0, 360, 1, -1)
+    cv2.ellipse(smear, (170, 170), (140, 70), 30, 0, 360, 1, -1)
     density[smear > 0] = 0.8 * BLOOD
     return density, tissue | (smear > 0)
 

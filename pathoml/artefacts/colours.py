@@ -25,8 +25,8 @@ def find_ink(slide: Absorption, settings: QualitySettings) -> BoolArray:
 
     Ink is told by ratios of optical densities that H&E does not reach (red over green above 1, nearly none in red,
     nearly none in blue, nothing but blue) or by being dark without colour. From where that is certain it is followed to
-    where it is faint. Pink ink cannot be told from dense eosin, brown ink from pigment, nor thick clotted blood (a green density above
-    0.85) from red ink.
+    where it is faint. Pink ink cannot be told from dense eosin, brown ink from pigment, nor red ink from thick clotted blood
+    (a green density above 0.85).
 
     Parameters
     ----------

@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pathoml.cli.root import app
 from pathoml.errors import SlideError
 from pathoml.geojson import mask_of_features, read_features
 from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
-from pathoml.slides import open_slide
+from pathoml.slides import open_slide, whole_slide_image
 from pathoml.tiles import Look, lay_tiles
 from pathoml.tiling import TilingSettings
 
@@ -52,6 +54,20 @@ def test_a_contact_sheet_is_written_or_the_reason_raised(data_dir: Path, tmp_pat
     with pytest.raises(SlideError, match="column mpp"):
         write_sheet_of(path, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_command_draws_tissue_and_tiles_unless_it_is_asked_for_the_picture_alone(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    path, sheet, plain = data_dir / "slides/CMU-1-Small-Region.svs", tmp_path / "sheet.png", tmp_path / "plain.png"
+    write_sheet_of(path, tmp_path / "expected.png")
+    assert CliRunner().invoke(app, ["slide", "thumbnail", str(path), "-o", str(sheet)]).exit_code == 0
+    assert sheet.read_bytes() == (tmp_path / "expected.png").read_bytes()
+    options = ["--plain", "--mpp", "4", "-o", str(plain)]
+    assert CliRunner().invoke(app, ["slide", "thumbnail", str(path), *options]).exit_code == 0
+    with open_slide(path) as slide:
+        picture = whole_slide_image(slide, 4)
+    np.testing.assert_array_equal(cv2.imread(str(plain))[..., ::-1], picture)
 
 
 def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(data_dir: Path, tmp_path: Path) -> None:
