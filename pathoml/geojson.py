@@ -122,7 +122,7 @@ def tile_features(grid: TileGrid) -> list[dict[str, Any]]:
     ):
         corners = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]]
         feature = _feature({"type": "Polygon", "coordinates": [corners]}, "Tile")
-        feature["properties"]["measurements"] = {"row": row, "column": column, "tissue share": round(share, 6)}
+        feature["properties"]["measurements"] = {"row": row, "column": column, "tissue share": share}
         features.append(feature)
     return features
 

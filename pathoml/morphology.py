@@ -38,7 +38,7 @@ def dilate(mask: BoolArray, radius_px: float) -> BoolArray:
     ndarray of bool, shape (rows, columns)
         The grown mask.
     """
-    return cv2.dilate(mask.astype(np.uint8), disc(radius_px)) > 0
+    return cv2.dilate(mask.view(np.uint8), disc(radius_px)) > 0
 
 
 def opened(mask: BoolArray, radius_px: float) -> BoolArray:
@@ -56,7 +56,7 @@ def opened(mask: BoolArray, radius_px: float) -> BoolArray:
     ndarray of bool, shape (rows, columns)
         The rest.
     """
-    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc(radius_px)) > 0
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, disc(radius_px)) > 0
 
 
 def closed(mask: BoolArray, radius_px: float) -> BoolArray:
@@ -74,7 +74,7 @@ def closed(mask: BoolArray, radius_px: float) -> BoolArray:
     ndarray of bool, shape (rows, columns)
         With the gaps.
     """
-    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, disc(radius_px)) > 0
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, disc(radius_px)) > 0
 
 
 def drop_small(mask: BoolArray, min_area_px: float) -> BoolArray:
@@ -92,14 +92,10 @@ def drop_small(mask: BoolArray, min_area_px: float) -> BoolArray:
     ndarray of bool, shape (rows, columns)
         The rest.
     """
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = statistics[:, cv2.CC_STAT_AREA] >= min_area_px
-    keep[0] = False
-    kept: BoolArray = keep[labels]
-    return kept
+    return _large_enough(mask, min_area_px, 0)
 
 
-def drop_short(mask: BoolArray, min_length_px: float) -> BoolArray:
+def drop_short(mask: BoolArray, min_length_px: float, *, min_area_px: float = 0) -> BoolArray:
     """Take away connected pieces that are too short.
 
     Parameters
@@ -108,14 +104,25 @@ def drop_short(mask: BoolArray, min_length_px: float) -> BoolArray:
         Any mask.
     min_length_px : float
         Pieces whose bounding box has a shorter diagonal go.
+    min_area_px : float, optional
+        So do those of fewer pixels.
 
     Returns
     -------
     ndarray of bool, shape (rows, columns)
         The rest.
     """
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = np.hypot(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT]) >= min_length_px
+    return _large_enough(mask, min_area_px, min_length_px)
+
+
+def _large_enough(mask: BoolArray, min_area_px: float, min_length_px: float) -> BoolArray:
+    if not mask.any():
+        return mask
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    keep = statistics[:, cv2.CC_STAT_AREA] >= min_area_px
+    if min_length_px > 0:
+        diagonal = np.hypot(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT])
+        keep &= diagonal >= min_length_px
     keep[0] = False
     kept: BoolArray = keep[labels]
     return kept
@@ -154,7 +161,7 @@ def touching(mask: BoolArray, seeds: BoolArray) -> BoolArray:
     ndarray of bool, shape (rows, columns)
         Those pieces, whole.
     """
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     keep = np.zeros(count, dtype=bool)
     keep[labels[seeds]] = True
     keep[0] = False

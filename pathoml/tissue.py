@@ -163,7 +163,8 @@ def find_tissue(
 def _on_white_glass(picture: RgbImage) -> RgbImage:
     """Bring the colour of the brightest part, which is glass or the gaps in tissue, to neutral: yellowed glass is no tissue."""
     sample = picture[::2, ::2]
-    bright = sample.sum(axis=-1, dtype=np.int32)
+    red, green, blue = cv2.split(sample)
+    bright = red.astype(np.uint16) + green + blue
     glass = np.median(sample[bright >= np.percentile(bright, 98)], axis=0)
     factors = np.clip(glass.max() / np.maximum(glass, 1), 1, _MOST_TINT)
     steps = np.arange(256)[:, None] * factors

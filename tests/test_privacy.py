@@ -75,13 +75,13 @@ def test_no_canary_leaves_the_slide(
     write_quality(entries, outcomes, {"P1": "05"}, out, "study")
     write_regions_of(slide, out / "regions.geojson")
     write_sheet_of(slide, out / "sheet.png")
-    for command in (
-        ["slide", "info", str(slide)],
-        ["slide", "thumbnail", str(slide), "-o", str(out / "thumbnail.png")],
-    ):
-        said = CliRunner().invoke(app, command)
+    for name, command in {
+        "info": ["info"], "sheet": ["thumbnail", "-o", str(out / "drawn.png")],
+        "plain": ["thumbnail", "--plain", "-o", str(out / "plain.png")],
+    }.items():  # fmt: skip
+        said = CliRunner().invoke(app, ["slide", *command, str(slide)])
         assert said.exit_code == 0, said.output
-        (out / f"{command[1]}.txt").write_text(said.output, encoding="utf-8")
+        (out / f"{name}.txt").write_text(said.output, encoding="utf-8")
     facts = slide_facts(slide)
     assert dict(facts)["tier"] == "native tiles"
     files = {path.name: path.read_bytes() for path in out.rglob("*.*")}

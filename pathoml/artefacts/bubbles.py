@@ -184,14 +184,19 @@ def _most_voted(
 ) -> FloatArray:  # fmt: skip
     cell = max(1.0, radius / 4)
     width, height = int(shape[1] / cell) + 3, int(shape[0] / cell) + 3
-    votes = np.zeros(width * height)
-    right, down = np.cos(normal), np.sin(normal)
-    for side in (radius, -radius):
-        x, y = (at[1] + side * right) / cell + 1, (at[0] + side * down) / cell + 1
-        near = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-        place = y[near].astype(np.int64) * width + x[near].astype(np.int64)
-        votes += np.bincount(place, weights=weight[near], minlength=width * height)
-    around: FloatArray = np.asarray(cv2.blur(votes.reshape(height, width), (3, 3)), dtype=np.float64)
+    # Around the cells that count lies room for every vote, so that none has to be looked at.
+    room = int(np.ceil(radius / cell)) + 1
+    wide, high = width + 2 * room, height + 2 * room
+    votes = np.zeros(wide * high)
+    across, down = at[1] / cell + (1 + room), at[0] / cell + (1 + room)
+    reach_x, reach_y = np.cos(normal) * (radius / cell), np.sin(normal) * (radius / cell)
+    for x, y in ((across + reach_x, down + reach_y), (across - reach_x, down - reach_y)):
+        place = y.astype(np.int64)
+        place *= wide
+        place += x.astype(np.int64)
+        votes += np.bincount(place, weights=weight, minlength=wide * high)
+    votes = np.ascontiguousarray(votes.reshape(high, wide)[room:-room, room:-room])
+    around: FloatArray = np.asarray(cv2.blur(votes, (3, 3)), dtype=np.float64)
     around *= 9 / (2 * np.pi * radius * _FULL_RIM)
     peaks = (around == cv2.dilate(around, np.ones((3, 3)))) & (around > _LEAST_VOTES)
     places = np.argwhere(peaks)
@@ -248,19 +253,23 @@ def _strongest_lap(values: FloatArray) -> IntArray:
 
 def _strongest_path(values: FloatArray) -> IntArray:
     """Return for every angle the radius step of the path with the largest sum that turns by one step at most."""
-    total = values.copy()
-    came_from = np.zeros(values.shape, dtype=np.int64)
-    steps = np.arange(_STEPS)
-    angles = values.shape[1]
+    lanes = np.ascontiguousarray(np.moveaxis(values, 1, 0))  # (angles, candidates, steps)
+    angles, count, steps = lanes.shape
+    turns = np.zeros(lanes.shape, dtype=np.int8)
+    before = np.full((count, steps + 2), -np.inf)
+    inner, lower, upper = before[:, 1:-1], before[:, :-2], before[:, 2:]
+    inner[:] = lanes[0]
     for angle in range(1, angles):
-        before = total[:, angle - 1]
-        padded = np.pad(before, ((0, 0), (1, 1)), constant_values=-np.inf)
-        choices = np.stack([padded[:, :-2] - _TURN_COST, before, padded[:, 2:] - _TURN_COST])
-        turn = choices.argmax(axis=0)
-        came_from[:, angle] = steps + turn - 1
-        total[:, angle] = choices.max(axis=0) + values[:, angle]
+        turn = turns[angle]
+        from_lower, from_upper = lower - _TURN_COST, upper - _TURN_COST
+        best = np.maximum(from_lower, inner)
+        np.subtract(inner > from_lower, 1, out=turn, dtype=np.int8)
+        turn[from_upper > best] = 1
+        np.maximum(best, from_upper, out=best)
+        np.add(best, lanes[angle], out=inner)
     path = np.zeros(values.shape[:2], dtype=np.int64)
-    path[:, -1] = total[:, -1].argmax(axis=1)
+    path[:, -1] = inner.argmax(axis=1)
+    each = np.arange(count)
     for angle in range(angles - 1, 0, -1):
-        path[:, angle - 1] = came_from[np.arange(len(path)), angle, path[:, angle]]
+        path[:, angle - 1] = path[:, angle] + turns[angle, each, path[:, angle]]
     return path

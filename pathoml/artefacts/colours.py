@@ -25,7 +25,8 @@ def find_ink(slide: Absorption, settings: QualitySettings) -> BoolArray:
 
     Ink is told by ratios of optical densities that H&E does not reach (red over green above 1, nearly none in red,
     nearly none in blue, nothing but blue) or by being dark without colour. From where that is certain it is followed to
-    where it is faint. Pink ink cannot be told from dense eosin, nor brown ink from pigment.
+    where it is faint. Pink ink cannot be told from dense eosin, brown ink from pigment, nor red ink from thick clotted blood
+    (a green density above 0.85).
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def _ink_in(densities: Densities, mpp: float, dense: float, violet_here: _Violet
     royal_blue = (red > dense) & (red > 0.85 * green) & (blue < 0.25 * red)
     yellow = (blue > dense) & (blue > 2.0 * green) & (red < 0.2 * blue)
     black = (red > 1.1 * dense) & (np.minimum(red, blue) > 0.8 * green) & (blue > 0.8 * red)
-    crimson = (green > 1.5 * dense) & (blue > 0.75 * green) & (red < 0.25 * green)
+    crimson = (green > 1.9 * dense) & (blue > 0.75 * green) & (red < 0.25 * green)
     violet = (green > 1.7 * dense) & violet_here.of(green, blue)
     coloured = bluish | cyan | royal_blue | yellow | crimson | violet
     certain = opened(coloured | black, _STROKE_UM / mpp)

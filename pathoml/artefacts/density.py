@@ -82,8 +82,8 @@ class Absorption:
 
     def _densities(self, pixels: RgbImage) -> Densities:
         densities = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
-        for channel, table in enumerate(self._tables):
-            cv2.LUT(np.ascontiguousarray(pixels[..., channel]), table, dst=densities[channel])
+        for channel, (levels, table) in enumerate(zip(cv2.split(pixels), self._tables, strict=True)):
+            cv2.LUT(levels, table, dst=densities[channel])
         return densities
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pathoml.artefacts.blocks import in_blocks
 from pathoml.artefacts.density import SAMPLED, Absorption, Densities
 from pathoml.artefacts.settings import QualitySettings
-from pathoml.morphology import dilate, disc, drop_short, drop_small, opened, touching
+from pathoml.morphology import dilate, disc, drop_short, opened, touching
 from pathoml.units import BoolArray, FloatArray, IntArray
 
 _BLUR_UM, _GRADIENT_UM, _AROUND_UM = 6.0, 10.0, 40.0
@@ -19,7 +19,8 @@ _LIKELY, _MANY = 0.5, 30_000
 """Share of `fold_ratio` that a pixel has to reach against the denser of two places beside it to be looked at closely."""
 _SURROUNDINGS_UM, _ABOVE = 260.0, 1.2
 """The same against the mean around it, which a fold that counts exceeds by more; it saves looking at most pixels."""
-_MIDDLE_UM, _ALONG_UM = (-8.0, 0.0, 8.0), (-50.0, -25.0, 0.0, 25.0, 50.0)
+_MIDDLE_UM, _ALONG_UM = (-8.0, 0.0, 8.0), (0.0, 25.0, -25.0, 50.0, -50.0)
+"""Where a band is sampled across and along, from its middle outwards: most pixels are told by the first."""
 _FLANKS_UM, _FLANKS_ALONG_UM, _FLANK_BLUR_UM = (52.0, 68.0, 84.0), (-40.0, 0.0, 40.0), 10.0
 _LEAST_FLANK, _CONTINUOUS, _MOST_CHROMA, _FAINT = 0.7, 1.15, 1.25, 0.65
 _HALF_WIDTH_UM, _LEAST_LENGTH_UM = 44.0, 80.0
@@ -101,13 +102,13 @@ def _folds_in(
     if len(rows) == 0:
         return pink
     around = _Surroundings(densities, mpp)
-    likely = around.quick_ratio((rows, columns)) > _LIKELY * settings.fold_ratio
-    rows, columns = rows[likely], columns[likely]
-    if len(rows) == 0:
-        return pink
-    ratio = np.zeros(tissue.shape)
-    ratio[rows, columns] = around.ratio_to_flanks(usual.density, (rows, columns))
+    places = around.places((rows, columns))
+    places = places.some(around.quick_ratio(places) > _LIKELY * settings.fold_ratio)
+    ratio = np.zeros(tissue.shape, dtype=np.float32)
+    ratio[places.rows, places.columns] = around.ratio_to_flanks(usual.density, places)
     certain = ratio > settings.fold_ratio
+    if not certain.any():
+        return pink
     band = touching(ratio > _FAINT * settings.fold_ratio, certain)
     found: BoolArray = dilate(drop_short(band, _LEAST_LENGTH_UM / mpp), _HALF_WIDTH_UM / mpp) & dense
     return found | pink
@@ -116,11 +117,13 @@ def _folds_in(
 def _dense_but_not_bluer(densities: Densities, usual: _Usual, tissue: BoolArray, mpp: float) -> BoolArray:
     """Return narrow bands of much more density than usual whose share of red light taken is not above the usual."""
     red, green, blue = densities
-    dense = np.minimum(green / usual.density[1], blue / usual.density[2]) > _PINK_RATIO
-    pink = dense & (red > _PINK_RED * usual.density[0]) & (red < _PINK_CHROMA * usual.chroma * green) & tissue
+    dense: BoolArray = (green > _PINK_RATIO * usual.density[1]) & (blue > _PINK_RATIO * usual.density[2]) & tissue
+    if not dense.any():
+        return np.zeros_like(tissue)
+    pink = dense & (red > _PINK_RED * usual.density[0]) & (red < _PINK_CHROMA * usual.chroma * green)
     pink = cv2.morphologyEx(pink.astype(np.uint8), cv2.MORPH_CLOSE, disc(1)) > 0
     narrow = pink & ~opened(pink, _WIDEST_UM / mpp)
-    return drop_small(drop_short(narrow, _LEAST_PINK_LENGTH_UM / mpp), _LEAST_PINK_UM2 / mpp**2)
+    return drop_short(narrow, _LEAST_PINK_LENGTH_UM / mpp, min_area_px=_LEAST_PINK_UM2 / mpp**2)
 
 
 def _above_surroundings(density: NDArray[np.float32], tissue: BoolArray, mpp: float) -> BoolArray:
@@ -130,50 +133,75 @@ def _above_surroundings(density: NDArray[np.float32], tissue: BoolArray, mpp: fl
     return np.asarray(density > _ABOVE * mean)
 
 
+class _Places(NamedTuple):
+    """Pixels, and the direction across the band that each may lie in."""
+
+    rows: IntArray
+    columns: IntArray
+    right: NDArray[np.float32]  # pixels to the right and down, for each um across the band
+    down: NDArray[np.float32]
+
+    def some(self, which: BoolArray | IntArray) -> "_Places":
+        """Return some of them."""
+        return _Places(self.rows[which], self.columns[which], self.right[which], self.down[which])
+
+
 class _Surroundings:
     """Densities beside pixels, across the band that each may lie in."""
 
     def __init__(self, densities: Densities, mpp: float) -> None:
         self._mpp = mpp
         self._change = _changes(densities[1], mpp)
-        self._fine: Densities = np.ascontiguousarray(np.moveaxis(densities, 0, -1))
+        self._fine = np.asarray(cv2.merge(list(densities)), dtype=np.float32)
         # Flanks are means over a width, which is taken once for all pixels.
         wide = cv2.GaussianBlur(self._fine, (0, 0), _FLANK_BLUR_UM / mpp)
-        self._wide: Densities = np.asarray(wide, dtype=np.float32)
+        self._wide = np.asarray(wide, dtype=np.float32)
 
-    def quick_ratio(self, at: tuple[IntArray, IntArray]) -> FloatArray:
-        """Return by how many times each pixel is denser than the denser of two places beside it, in the least colour."""
-        profile = self._profile(self._wide, at, smooth=True)
-        sides = [profile.mean((way * _FLANKS_UM[-1],), (0.0,)) for way in (-1, 1)]
-        shown = [profile.shown(way * _FLANKS_UM[-1]) for way in (-1, 1)]
-        left, right = np.where(shown[0], sides[0], sides[1]), np.where(shown[1], sides[1], sides[0])
-        return np.asarray((self._fine[at].T / np.maximum(np.maximum(left, right), 0.04)).min(axis=0), dtype=np.float64)
-
-    def ratio_to_flanks(self, usual: FloatArray, at: tuple[IntArray, IntArray]) -> FloatArray:
-        """Return by how many times each pixel is denser than both sides, in the colour where it is least; 0 if no fold."""
-        fine, wide = self._profile(self._fine, at), self._profile(self._wide, at, smooth=True)
-        middle = [fine.mean(_MIDDLE_UM, (along,)) for along in _ALONG_UM]
-        centre, least = np.mean(middle, axis=0), np.min(middle, axis=0)
-        best = np.zeros(len(at[0]))
-        for flank_um in _FLANKS_UM:
-            left, right = wide.mean((-flank_um,), _FLANKS_ALONG_UM), wide.mean((flank_um,), _FLANKS_ALONG_UM)
-            # Where the picture ends beside a fold, the side that can be seen has to do.
-            shown_left, shown_right = wide.shown(-flank_um), wide.shown(flank_um)
-            left, right = np.where(shown_left, left, right), np.where(shown_right, right, left)
-            flank = np.maximum(np.maximum(left, right), 0.04)
-            ratios = centre / flank
-            same_colour = ratios[0] < _MOST_CHROMA * np.maximum(ratios[1], 0.1)
-            tissue_beside = np.minimum(left, right)[1] > _LEAST_FLANK * usual[1]
-            continuous = least[1] > _CONTINUOUS * flank[1]
-            best = np.maximum(best, ratios.min(axis=0) * (same_colour & tissue_beside & continuous))
-        return best
-
-    def _profile(
-        self, densities: NDArray[np.float32], at: tuple[IntArray, IntArray], *, smooth: bool = False
-    ) -> "_Profile":
+    def places(self, at: tuple[IntArray, IntArray]) -> _Places:
+        """Return pixels with the direction in which density changes most."""
         xx, yy, xy = (product[at] for product in self._change)
-        normal = 0.5 * np.arctan2(2 * xy, xx - yy)  # the direction in which density changes most
-        return _Profile(densities, at, (np.cos(normal), np.sin(normal)), self._mpp, smooth=smooth)
+        normal = 0.5 * np.arctan2(2 * xy, xx - yy)
+        return _Places(*at, np.cos(normal) / np.float32(self._mpp), np.sin(normal) / np.float32(self._mpp))
+
+    def quick_ratio(self, places: _Places) -> NDArray[np.float32]:
+        """Return by how many times each pixel is denser than the denser of two places beside it, in the least colour."""
+        profile = _Profile(places, self._wide.shape)
+        left, right = profile.both(self._wide, _FLANKS_UM[-1], (0.0,))
+        own = self._fine[places.rows, places.columns]
+        return _least(own / np.maximum(np.maximum(left, right), 0.04))
+
+    def ratio_to_flanks(self, usual: FloatArray, places: _Places) -> NDArray[np.float32]:
+        """Return by how many times each pixel is denser than both sides, in the colour where it is least; 0 if no fold."""
+        flanks, possible = [], []
+        profile = _Profile(places, self._wide.shape)
+        for flank_um in _FLANKS_UM:
+            left, right = profile.both(self._wide, flank_um, _FLANKS_ALONG_UM)
+            flanks.append(np.maximum(np.maximum(left, right), 0.04))
+            possible.append(np.minimum(left[:, 1], right[:, 1]) > _LEAST_FLANK * usual[1])
+        # What is looked at gets less as the band proves to be broken, or without tissue beside it.
+        left_over, total = np.arange(len(places.rows)), np.zeros((len(places.rows), 3), dtype=np.float32)
+        for along_um in _ALONG_UM:
+            still = np.flatnonzero(np.any(possible, axis=0))
+            left_over, total = left_over[still], total[still]
+            flanks, possible = [flank[still] for flank in flanks], [each[still] for each in possible]
+            middle = _Profile(places.some(left_over), self._fine.shape).mean(self._fine, _MIDDLE_UM, (along_um,))
+            total += middle
+            possible = [
+                each & (middle[:, 1] > _CONTINUOUS * flank[:, 1]) for each, flank in zip(possible, flanks, strict=True)
+            ]
+        best = np.zeros(len(left_over), dtype=np.float32)
+        for each, flank in zip(possible, flanks, strict=True):
+            ratios = total / len(_ALONG_UM) / flank
+            same_colour = ratios[:, 0] < _MOST_CHROMA * np.maximum(ratios[:, 1], 0.1)
+            best = np.maximum(best, _least(ratios) * (each & same_colour))
+        ratio = np.zeros(len(places.rows), dtype=np.float32)
+        ratio[left_over] = best
+        return ratio
+
+
+def _least(colours: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the least of three columns, which is several times as fast as a minimum along so short an axis."""
+    return np.asarray(np.minimum(np.minimum(colours[:, 0], colours[:, 1]), colours[:, 2]), dtype=np.float32)
 
 
 def _changes(density: NDArray[np.float32], mpp: float) -> tuple[NDArray[np.float32], ...]:
@@ -185,57 +213,57 @@ def _changes(density: NDArray[np.float32], mpp: float) -> tuple[NDArray[np.float
 
 
 class _Profile:
-    """Densities (rows, columns, 3) along lines across pixels: offsets run across the band, and along it.
+    """Samples pictures (rows, columns, 3) along lines across pixels: offsets run across the band, and along it."""
 
-    Of smooth densities the nearest pixel is taken, which is several times as fast as interpolating between four.
-    """
+    def __init__(self, places: _Places, shape: tuple[int, ...]) -> None:
+        self._count, self._shape = len(places.rows), shape
+        side = int(np.ceil(np.sqrt(self._count)))
+        # OpenCV takes maps of at most 32,767 columns.
+        self._y, self._x, self._down, self._right = (
+            np.resize(values.astype(np.float32, copy=False), (side, side))
+            for values in (places.rows, places.columns, places.down, places.right)
+        )
 
-    def __init__(
-        self,
-        densities: NDArray[np.float32],
-        at: tuple[IntArray, IntArray],
-        normal: tuple[FloatArray, FloatArray],
-        mpp: float,
-        *,
-        smooth: bool,
-    ) -> None:
-        self._densities, self._mpp, self._smooth = densities, mpp, smooth
-        self._rows, self._columns = at
-        self._x, self._y = normal
+    def mean(
+        self, picture: NDArray[np.float32], across_um: tuple[float, ...], along_um: tuple[float, ...]
+    ) -> NDArray[np.float32]:
+        """Return the mean over all pairs of offsets, interpolated, shape (pixels, 3)."""
+        return self._mean(picture, across_um, along_um, cv2.INTER_LINEAR)
 
-    def mean(self, across_um: tuple[float, ...], along_um: tuple[float, ...]) -> FloatArray:
-        """Return the mean over all pairs of offsets, shape (3, pixels)."""
-        offsets = [(across, along) for across in across_um for along in along_um]
-        total = self._at(*offsets[0])
-        for one in offsets[1:]:
-            total += self._at(*one)
-        return np.asarray(total.T / len(offsets), dtype=np.float64)
+    def both(
+        self, smooth: NDArray[np.float32], across_um: float, along_um: tuple[float, ...]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the means on the left and on the right, shape (pixels, 3), of a picture that is smooth.
 
-    def shown(self, across_um: float) -> BoolArray:
+        There the nearest pixel is taken, which is several times as fast as interpolating between four. Where the picture
+        ends beside a pixel, the side that can be seen has to do.
+        """
+        left, right = (self._mean(smooth, (way * across_um,), along_um, cv2.INTER_NEAREST) for way in (-1, 1))
+        shown_left, shown_right = self._shown(-across_um), self._shown(across_um)
+        only_right, only_left = np.flatnonzero(~shown_left), np.flatnonzero(~shown_right)
+        left[only_right], right[only_left] = right[only_right], left[only_left]
+        return left, right
+
+    def _mean(
+        self, picture: NDArray[np.float32], across_um: tuple[float, ...], along_um: tuple[float, ...], method: int
+    ) -> NDArray[np.float32]:
+        if self._count == 0:
+            return np.zeros((0, 3), dtype=np.float32)
+        total = np.zeros((*self._x.shape, 3), dtype=np.float32)
+        for across, along in ((across, along) for across in across_um for along in along_um):
+            x, y = self._place(across, along)
+            total += cv2.remap(picture, x, y, method, borderMode=cv2.BORDER_REPLICATE)
+        return total.reshape(-1, 3)[: self._count] / np.float32(len(across_um) * len(along_um))
+
+    def _shown(self, across_um: float) -> BoolArray:
         """Say for which pixels the place beside them lies in the picture."""
-        x, y = self._place(across_um, 0.0)
-        height, width = self._densities.shape[:2]
-        return np.asarray((x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))
+        x, y = (values.ravel()[: self._count] for values in self._place(across_um, 0.0))
+        return np.asarray((x >= 0) & (y >= 0) & (x <= self._shape[1] - 1) & (y <= self._shape[0] - 1))
 
     def _place(self, across_um: float, along_um: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        x = self._columns + (self._x * across_um - self._y * along_um) / self._mpp
-        y = self._rows + (self._y * across_um + self._x * along_um) / self._mpp
-        return x.astype(np.float32), y.astype(np.float32)
-
-    def _at(self, across_um: float, along_um: float) -> NDArray[np.float32]:
-        x, y = self._place(across_um, along_um)
-        if self._smooth:
-            return self._nearest(x, y)
-        side = int(np.ceil(np.sqrt(len(x))))
-        # OpenCV takes maps of at most 32,767 columns.
-        padded = [np.resize(values, (side, side)) for values in (x, y)]
-        sampled = cv2.remap(
-            self._densities, padded[0], padded[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )  # fmt: skip
-        return np.asarray(sampled, dtype=np.float32).reshape(-1, 3)[: len(x)]
-
-    def _nearest(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows, columns = self._densities.shape[:2]
-        column = np.clip(np.rint(x), 0, columns - 1).astype(np.int64)
-        row = np.clip(np.rint(y), 0, rows - 1).astype(np.int64)
-        return np.asarray(np.take(self._densities.reshape(-1, 3), row * columns + column, axis=0), dtype=np.float32)
+        across, along = np.float32(across_um), np.float32(along_um)
+        x, y = self._x + across * self._right, self._y + across * self._down
+        if along_um:
+            x -= along * self._down
+            y += along * self._right
+        return x, y

@@ -32,24 +32,19 @@ def slide_info(
         raise typer.Exit(SOME_FAILED)
 
 
-Mpp = Annotated[float, typer.Option(help="Microns per pixel.", min=0.05)]
-
-
 @app.command("thumbnail")
 def slide_thumbnail(
     slide: Path,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("thumbnail.png"),
-    mpp: Mpp = 8.0,
     slide_mpp: Annotated[
         float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
     ] = None,
+    mpp: Annotated[float, typer.Option(help="Microns per pixel of a --plain picture.", min=0.05)] = 8.0,
     *,
-    tiles: Annotated[
-        bool, typer.Option("--tiles", help="Outline tissue and tiles, with the default settings.")
-    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="The picture alone, without tissue and tiles.")] = False,
 ) -> None:
-    """Write a small picture of a slide; never of its label."""
-    if tiles:
+    """Write a small picture of a slide: its tissue, and what becomes of each tile by default; never its label."""
+    if not plain:
         from pathoml.pipeline.slide_facts import write_sheet_of
 
         write_sheet_of(slide, output, mpp=slide_mpp)

@@ -7,13 +7,13 @@ import numpy as np
 
 from pathoml.artefacts import MAPPED_ARTEFACTS, flag_name
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
-from pathoml.errors import SlideError
+from pathoml.errors import BadMppError, MissingMppError, SlideError
 from pathoml.geojson import mask_features, tile_features, write_features
-from pathoml.slides import Slide, open_slide
+from pathoml.slides import ReadPlan, Slide, open_slide, stored_codec
 from pathoml.tiles import Look, judge_tiles, lay_tiles, require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
 
-_MEASURED_TILES = 64
+_MEASURED_TILES, _MEASURED_PX = 64, 256
 _MEASURED_S = 0.5
 _UNKNOWN = "unknown; give it in the manifest's column mpp"
 
@@ -48,13 +48,18 @@ def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]
         ]
         if geometry.native_tile_px is not None:
             facts.append(("stored tiles", "{} x {} px".format(*geometry.native_tile_px)))
-        facts += slide.metadata.items()
+        metadata = slide.metadata
+        if metadata["codec"] == "unknown":
+            metadata["codec"] = stored_codec(path)
+        facts += metadata.items()
         try:
-            speed = _speed(slide)
+            geometry.checked_mpp(path.name)
             require_brightfield(slide)
         except SlideError as error:
-            return [*facts, ("usable", f"no, {error.code}: {error}")]
-        return [*facts, ("usable", "yes"), ("reading speed", speed)]
+            facts.append(("usable", f"no, {error.code}: {error}"))
+        else:
+            facts.append(("usable", "yes"))
+        return [*facts, ("reading speed", _speed(slide))]
 
 
 def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> None:
@@ -115,9 +120,9 @@ def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> i
 
 def _speed(slide: Slide) -> str:
     """Read tiles around the middle for half a second at most, on one thread."""
-    tiling = TilingSettings(tile_px=256)
-    plan = plan_reading(slide.geometry, tiling, slide.path.name)
-    step = round(plan.footprint_level0_px(slide.geometry)[0])
+    plan, resolution = _measured_plan(slide)
+    lattice = slide.geometry.level_downsamples[plan.level]
+    step = round(plan.read_px[0] * lattice)
     y = slide.geometry.height_px // 2 // step * step
     columns = min(_MEASURED_TILES, max(1, slide.geometry.width_px // step))
     reader = slide.tile_reader([(column * step, y) for column in range(columns)], plan)
@@ -128,4 +133,14 @@ def _speed(slide: Slide) -> str:
         reader.read(read, read + 1, buffer)
         read += 1
     rate = read / (time.perf_counter() - started)
-    return f"about {rate:.0f} tiles/s of {plan.tile_px} px at {tiling.target_mpp:g} microns per pixel on one thread"
+    return f"about {rate:.0f} tiles/s of {plan.tile_px} px at {resolution} on one thread"
+
+
+def _measured_plan(slide: Slide) -> tuple[ReadPlan, str]:
+    """Return how tiles are read to measure the speed: as by default, or as stored where the resolution cannot be used."""
+    tiling = TilingSettings(tile_px=_MEASURED_PX)
+    try:
+        plan = plan_reading(slide.geometry, tiling, slide.path.name)
+    except (MissingMppError, BadMppError):
+        return ReadPlan(0, (_MEASURED_PX, _MEASURED_PX), _MEASURED_PX, (1.0, 1.0)), "the resolution that is stored"
+    return plan, f"{tiling.target_mpp:g} microns per pixel"

@@ -4,8 +4,10 @@ from pathoml.slides.base import ReadPlan, Region, Slide, SlideGeometry, TileRead
 from pathoml.slides.identity import slide_digest, slide_fingerprint
 from pathoml.slides.opening import open_slide
 from pathoml.slides.overview import coarsest_level, shrunken_image, whole_slide_image
+from pathoml.slides.stored_codec import stored_codec
 
 __all__ = [
     "ReadPlan", "Region", "Slide", "SlideGeometry", "TileReader", "TileState",
-    "coarsest_level", "open_slide", "shrunken_image", "slide_digest", "slide_fingerprint", "whole_slide_image",
+    "coarsest_level", "open_slide", "shrunken_image", "slide_digest", "slide_fingerprint", "stored_codec",
+    "whole_slide_image",
 ]  # fmt: skip

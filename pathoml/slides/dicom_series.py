@@ -1,4 +1,4 @@
-"""To which series a DICOM file belongs: the one value read of its header; all others are stepped over unread."""
+"""What is read of a DICOM header: its series, and how it is coded; all other values are stepped over unread."""
 
 import struct
 from pathlib import PurePosixPath
@@ -47,16 +47,35 @@ def read_series_uid(stream: BinaryIO) -> str | None:
     str or None
         None if it is no DICOM file, a deflated one, or names no series.
     """
-    if stream.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] != _MAGIC:
+    syntax = read_transfer_syntax(stream)
+    if syntax is None or syntax == _DEFLATED:
         return None
     try:
-        syntax = _Header(stream, "<", explicit=True).find(_TRANSFER_SYNTAX, last_group=0x0002)
-        if syntax is None or syntax == _DEFLATED:
-            return None
         stream.seek(_MAGIC_AT + len(_MAGIC))
         _Header(stream, "<", explicit=True).skip_group(0x0002)
         order = ">" if syntax == _BIG_ENDIAN else "<"
         return _Header(stream, order, explicit=syntax != _IMPLICIT).find(_SERIES_UID, last_group=0x0020)
+    except _NotDicomError:
+        return None
+
+
+def read_transfer_syntax(stream: BinaryIO) -> str | None:
+    """Read how the pixels of a DICOM file, and its header, are coded.
+
+    Parameters
+    ----------
+    stream : file
+        Open for reading at its start, seekable.
+
+    Returns
+    -------
+    str or None
+        The Transfer Syntax UID; None if it is no DICOM file, or does not say it.
+    """
+    if stream.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] != _MAGIC:
+        return None
+    try:
+        return _Header(stream, "<", explicit=True).find(_TRANSFER_SYNTAX, last_group=0x0002)
     except _NotDicomError:
         return None
 

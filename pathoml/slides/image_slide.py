@@ -17,6 +17,7 @@ from pathoml.slides.base import ReadPlan, Region, Slide, SlideGeometry, TileRead
 from pathoml.slides.codecs import TileCodec, TileDecodeError
 from pathoml.slides.native_tiles import NativeLevel
 from pathoml.slides.region_reader import RegionTileReader
+from pathoml.slides.stored_codec import tiff_codec
 from pathoml.slides.tiff_layout import opened_tiff, tiled_images
 from pathoml.slides.tiled_slide import TiledSlide
 from pathoml.units import RgbImage
@@ -28,15 +29,6 @@ MAX_PICTURE_PIXELS = 178_000_000
 
 _WHITE = (255, 255, 255)
 _MICROMETRES = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-_COMPRESSIONS = {
-    1: "none",
-    5: "LZW",
-    7: "JPEG",
-    8: "Deflate",
-    33003: "JPEG 2000",
-    33005: "JPEG 2000",
-    50000: "Zstandard",
-}
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")
 
@@ -142,7 +134,7 @@ class _TifffileCodec(TileCodec):
 
     def __init__(self, page: tifffile.TiffPage) -> None:
         compression = int(page.compression)
-        self._name = _COMPRESSIONS.get(compression, f"TIFF compression {compression}")
+        self._name = tiff_codec(compression)
         self._decode, self._tables = page.decode, page.jpegtables  # both read the file, so now
 
     @property

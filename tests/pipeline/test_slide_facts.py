@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pathoml.cli.root import app
 from pathoml.errors import SlideError
 from pathoml.geojson import mask_of_features, read_features
 from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
-from pathoml.slides import open_slide
+from pathoml.slides import open_slide, whole_slide_image
 from pathoml.tiles import Look, lay_tiles
 from pathoml.tiling import TilingSettings
 
@@ -28,7 +30,21 @@ def test_a_slide_without_resolution_is_described_and_told_what_to_fill_in(data_d
     facts = dict(slide_facts(path))
     assert "manifest's column mpp" in facts["microns per pixel"]
     assert facts["usable"].startswith("no, NO_MPP")
-    assert "tiles/s" in dict(slide_facts(path, mpp=0.25))["reading speed"]
+    assert facts["reading speed"].endswith("tiles/s of 256 px at the resolution that is stored on one thread")
+    assert dict(slide_facts(path, mpp=0.25))["reading speed"].endswith("at 0.5 microns per pixel on one thread")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "code"),
+    [("dicom_camelyon_jpeg2000.dcm", "JPEG 2000", "BAD_MPP"), ("hamamatsu_test3-DAPI.ndpi", "JPEG", "NOT_BRIGHTFIELD")],
+)
+def test_codec_and_speed_are_said_of_slides_that_openslide_reads_usable_or_not(
+    data_dir: Path, name: str, codec: str, code: str
+) -> None:
+    facts = dict(slide_facts(data_dir / "slides" / name))
+    assert (facts["tier"], facts["codec"]) == ("openslide", codec)
+    assert facts["usable"].startswith(f"no, {code}")
+    assert "tiles/s of 256 px" in facts["reading speed"]
 
 
 def test_a_contact_sheet_is_written_or_the_reason_raised(data_dir: Path, tmp_path: Path) -> None:
@@ -38,6 +54,20 @@ def test_a_contact_sheet_is_written_or_the_reason_raised(data_dir: Path, tmp_pat
     with pytest.raises(SlideError, match="column mpp"):
         write_sheet_of(path, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_command_draws_tissue_and_tiles_unless_it_is_asked_for_the_picture_alone(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    path, sheet, plain = data_dir / "slides/CMU-1-Small-Region.svs", tmp_path / "sheet.png", tmp_path / "plain.png"
+    write_sheet_of(path, tmp_path / "expected.png")
+    assert CliRunner().invoke(app, ["slide", "thumbnail", str(path), "-o", str(sheet)]).exit_code == 0
+    assert sheet.read_bytes() == (tmp_path / "expected.png").read_bytes()
+    options = ["--plain", "--mpp", "4", "-o", str(plain)]
+    assert CliRunner().invoke(app, ["slide", "thumbnail", str(path), *options]).exit_code == 0
+    with open_slide(path) as slide:
+        picture = whole_slide_image(slide, 4)
+    np.testing.assert_array_equal(cv2.imread(str(plain))[..., ::-1], picture)
 
 
 def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(data_dir: Path, tmp_path: Path) -> None:
@@ -51,9 +81,12 @@ def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(d
         by_class.setdefault(feature["properties"]["classification"]["name"], []).append(feature)
     assert len(by_class["Tile"]) == tiles == len(laid.grid) > 10
     rings = np.array([feature["geometry"]["coordinates"][0] for feature in by_class["Tile"]])
-    np.testing.assert_allclose(rings.min(axis=1), laid.grid.coords, atol=0.5)
+    np.testing.assert_array_equal(rings.min(axis=1), laid.grid.coords)
     np.testing.assert_allclose(
-        rings.max(axis=1) - rings.min(axis=1), np.tile(laid.grid.footprint_level0_px, (tiles, 1)), atol=1
+        rings.max(axis=1) - rings.min(axis=1), np.tile(laid.grid.footprint_level0_px, (tiles, 1)), rtol=1e-12
     )
+    measured = [feature["properties"]["measurements"] for feature in by_class["Tile"]]
+    np.testing.assert_array_equal([(one["row"], one["column"]) for one in measured], laid.grid.grid)
+    np.testing.assert_array_equal(np.float32([one["tissue share"] for one in measured]), laid.grid.tissue_share)
     mask = mask_of_features(by_class["Tissue"], geometry, laid.mask.tissue.shape)
     np.testing.assert_array_equal(mask, laid.mask.tissue)

@@ -157,6 +157,15 @@ def test_a_damaged_dicom_file_is_called_so(data_dir: Path, tmp_path: Path) -> No
     assert code_of(path) == "DAMAGED"
 
 
+def test_a_dicom_series_without_its_image_says_that_files_are_missing(data_dir: Path, tmp_path: Path) -> None:
+    """Only the label of the series was copied."""
+    content = (data_dir / DICOM).read_bytes()
+    assert content.count(b"VOLUME") > 0
+    path = tmp_path / "label.dcm"
+    path.write_bytes(content.replace(b"VOLUME", b"LABEL "))
+    assert code_of(path) == "MISSING_FILES"
+
+
 def test_a_file_that_may_not_be_read_is_a_matter_of_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "locked.svs"
     as_noise(path)
