@@ -44,7 +44,7 @@ class FeatureSpec:
     tile_px : int
         Side of a tile in pixels.
     precision_asked : str
-        ``float32`` or ``bfloat16`` in the encoder.
+        ``float32``, ``bfloat16`` or ``float16`` in the encoder.
     settings_digest : str
         SHA-256 of the tissue, tiling and extraction settings that decide the result.
     """
@@ -86,7 +86,7 @@ class BagHeader:
     weights_digest : str
         SHA-256 of its weights.
     precision_asked, precision_used : str
-        ``float32`` or ``bfloat16`` in the encoder.
+        ``float32``, ``bfloat16`` or ``float16`` in the encoder.
     reader, decode : str
         Tier that read the slide and how its codec was used (``exact`` or ``scaled``).
     batch_tiles, batch_used : int
