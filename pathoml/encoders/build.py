@@ -1,6 +1,7 @@
 """Encoder settings -> encoder. Nothing is downloaded before it is built."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -266,7 +267,7 @@ def _hub_without_retry_lines() -> Iterator[None]:
     from huggingface_hub.utils import logging as hub_logging
 
     before = hub_logging.get_verbosity()
-    hub_logging.set_verbosity(hub_logging.ERROR)
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:

@@ -319,12 +319,11 @@ def test_without_a_network_an_encoder_says_what_to_do(name: str, said: str, monk
 @pytest.mark.parametrize(
     ("name", "where"), [("ctranspath", "of its authors"), ("keep", "on its page Astaxanthin/KEEP")]
 )
-def test_an_encoder_without_a_known_file_asks_for_it(name: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pathoml.encoders.build.build_for_weights", lambda _: nn.Identity())
+def test_an_encoder_without_a_known_file_asks_for_it(name: str, where: str) -> None:
     with pytest.raises(
         EncoderError, match=f"{name}: the registry names no weights file {where}; download the file and give"
     ):
-        build_encoder(RegisteredSettings(name=name))
+        download_weights(replace(find_record(name), weights_file=""))
 
 
 # Input
