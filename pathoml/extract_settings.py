@@ -30,7 +30,10 @@ class StagingSettings(Settings):
 class ExtractSettings(Settings):
     """How slides become bags."""
 
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="Number format inside the encoder.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Number format inside the encoder; 'pathoml encoders show' says which its authors use. float16 is for GPUs.",
+    )
     feature_dtype: Literal["float16", "float32"] = Field(
         "float16", description="Number format of the features in the bag."
     )

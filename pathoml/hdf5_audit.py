@@ -1,7 +1,10 @@
 """HDF5 files that others may have made: what a file claims is judged before anything of it is read."""
 
+import io
 import math
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,9 @@ MAX_ROWS = 10_000_000
 MAX_COLUMNS = 100_000
 _MAX_ATTRIBUTE_VALUES = 8
 _MAX_TEXT_BYTES = 4096
+_WORTH_A_THREAD, _PIECE_BYTES = 4 << 20, 1 << 19
+"""From which size on two threads read; and what is read before it is looked at, which a core's cache holds."""
+Seer = Callable[[AnyArray], None]
 _LINKS = {h5py.h5l.TYPE_SOFT: "it is a soft link", h5py.h5l.TYPE_EXTERNAL: "it is a link into another file"}
 
 
@@ -41,13 +47,15 @@ class AuditedFile:
     path: Path
     remedy: str
 
-    def array(self, name: str) -> AnyArray:
+    def array(self, name: str, *, see: Seer | None = None) -> AnyArray:
         """Read a dataset that lies in the file itself and is no larger than the file can hold.
 
         Parameters
         ----------
         name : str
             Of the dataset, at the root.
+        see : callable, optional
+            Shown the numbers, flat, piece by piece and in no order, while the cache holds them; possibly by two threads.
 
         Returns
         -------
@@ -62,7 +70,10 @@ class AuditedFile:
         dataset = self._inside(name)
         self._judge_claim(name, dataset)
         offset = _offset_of_plain(dataset)
-        array: AnyArray = dataset[()] if offset is None else self._numbers_at(name, dataset, offset)
+        if offset is not None:
+            return self._numbers_at(name, dataset, offset, see or _look_away)
+        array: AnyArray = dataset[()]
+        (see or _look_away)(array.reshape(-1))
         return array
 
     def mapped(self, name: str) -> AnyArray:
@@ -88,7 +99,10 @@ class AuditedFile:
         offset = _offset_of_plain(dataset)
         if offset is None:
             return self.array(name)
-        array: AnyArray = np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
+        before = offset % mmap.ALLOCATIONGRANULARITY
+        with self.path.open("rb") as stream:
+            pages = mmap.mmap(stream.fileno(), before + dataset.nbytes, access=mmap.ACCESS_READ, offset=offset - before)
+        array: AnyArray = np.frombuffer(pages, dataset.dtype, dataset.size, before).reshape(dataset.shape)
         return array
 
     def number(self, attribute: str, of: str = "/") -> float | None:
@@ -218,15 +232,34 @@ class AuditedFile:
         if rows > MAX_ROWS or columns > MAX_COLUMNS:
             raise self.refusal(f"dataset '{name}' has shape {dataset.shape}, more than {MAX_ROWS} x {MAX_COLUMNS}")
 
-    def _numbers_at(self, name: str, dataset: h5py.Dataset, offset: int) -> AnyArray:
-        """Read numbers that lie in the file in one piece, past HDF5, which would clear the memory first."""
+    def _numbers_at(self, name: str, dataset: h5py.Dataset, offset: int, see: Seer) -> AnyArray:
+        """Read numbers that lie in the file in one piece, past HDF5, which would clear the memory first; many by two threads."""
         array: AnyArray = np.empty(dataset.shape, dataset.dtype)
-        with self.path.open("rb") as stream:
-            stream.seek(offset)
-            count = stream.readinto(array.reshape(-1).view(np.uint8).data)
+        flat = array.reshape(-1)
+        half = len(flat) // 2 if array.nbytes > _WORTH_A_THREAD else 0
+        if half:
+            with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+                second = pool.submit(self._fill, flat[half:], offset + half * array.itemsize, see)
+                count = self._fill(flat[:half], offset, see) + second.result()
+        else:
+            count = self._fill(flat, offset, see)
         if count < array.nbytes:
             raise self.refusal(f"dataset '{name}' ends after {count} of {array.nbytes} bytes")
         return array
+
+    def _fill(self, flat: AnyArray, offset: int, see: Seer) -> int:
+        """Fill an array with what lies at a place of the file, and return how many bytes there were."""
+        filled, piece = 0, _PIECE_BYTES // flat.itemsize
+        with self.path.open("rb", buffering=0) as stream:
+            stream.seek(offset)
+            for start in range(0, len(flat), piece):
+                part = flat[start : start + piece]
+                count = _read_all(stream, part.view(np.uint8).data)
+                filled += count
+                if count < part.nbytes:
+                    break
+                see(part)
+        return filled
 
     def _holder(self, of: str) -> Any:
         return self.file if of == "/" else self._inside(of)
@@ -267,6 +300,21 @@ def open_audited(path: Path, what: str, remedy: str) -> Iterator[AuditedFile]:
         raise
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise BagFormatError(f"{path.name}: not a readable {what} ({error}); {remedy}") from error
+
+
+def _look_away(numbers: AnyArray) -> None:
+    """See nothing."""
+
+
+def _read_all(stream: io.FileIO, buffer: memoryview) -> int:
+    """Read until a buffer is full or the file ends; one call may give less, and at most 2 GB."""
+    filled = 0
+    while filled < len(buffer):
+        count = stream.readinto(buffer[filled:])
+        if not count:
+            break
+        filled += count
+    return filled
 
 
 def _why_not_inside(link_kind: int | None, dataset: object) -> str:

@@ -5,6 +5,7 @@ Most rows are one archive with every kind of bad slide in it, since that is how 
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -26,7 +27,7 @@ from pathoml.cohort import CohortSettings, SlideEntry, SlidesSettings, read_coho
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.encoders.weights_identity import known_weights_digest
-from pathoml.errors import BagFormatError, CohortError, InputError, OutputError
+from pathoml.errors import BagFormatError, CohortError, InputError, OutputError, SlideError
 from pathoml.extract import SlideOutcome, extract_archive, floor
 from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.manifest import read_manifest
@@ -40,6 +41,7 @@ from pathoml.tiling import TileFlag, TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
 from tests.lethal_paths import Deadly, DeadlyOnce, Greedy, GreedyOnce, Hanging, Hungry, HungryOnce
 
+ROOT = Path(__file__).parents[1]
 LITE0_DIGEST = known_weights_digest(Lite0Settings())
 """What stands in for the encoder says that it has its weights: bags made with others are made again."""
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None
@@ -532,6 +534,25 @@ def test_row_32_a_signal_leaves_whole_bags_and_no_lock_and_the_rest_is_done_late
     assert not list(folder.glob("locks/*.lock"))
     again = extract_archive([entry(good, name=name) for name in (done[0], "s39")], recipe(), folder)
     assert [one.status for one in again] == ["kept", "done"]
+
+
+def codes_of(kind: type[SlideError]) -> set[str]:
+    return {kind.code}.union(*(codes_of(one) for one in kind.__subclasses__()))
+
+
+def test_every_row_of_the_documented_matrix_has_a_test_or_names_its_file() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if re.match(r"\| \d", line)]
+    named = {int(number) for name in globals() for number in re.findall(r"(?<=_)\d\d(?=_)", name)}
+    documented = set()
+    for cells in rows:
+        numbers = {int(number) for number in cells[0].split(",")}
+        documented |= numbers
+        files = re.findall(r"`(tests/\S+\.py)`", cells[2])
+        assert all((ROOT / file).is_file() for file in files)
+        assert files or numbers <= named | {10}, cells
+        assert set(re.findall(r"[A-Z_]{4,}", cells[3])) <= {*codes_of(SlideError), "IN_WORK"}, cells
+    assert documented == set(range(1, 33))
 
 
 def test_slides_of_the_fixture_are_as_the_rows_need_them(good: Path, tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ def extract(
     settings = load(config, overrides)
     with stage_context(settings.device) as context:
         outcomes = extract_stage(open_study(settings), context, shard=part, on_ray=engine is Engine.ray)
+    if part is None and settings.slides is not None:
+        say(
+            f"what was kept and dropped: {settings.slides.bags / 'contact_sheets.html'}, in numbers quality.csv beside it"
+        )
     say_outcomes(outcomes)
 
 

@@ -115,18 +115,42 @@ def say(text: str, *, error: bool = False) -> None:
 
 def show_table(title: str, rows: Sequence[tuple[str, ...]], *, header: Sequence[str] = ()) -> None:
     """Print a table below its title."""
+    from rich.box import HEAVY_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    table = RichTable(show_header=bool(header))
-    for position, title_of_column in enumerate(header):
-        table.add_column(title_of_column, overflow="fold", no_wrap=position == 0)
+    console = Console()
+    texts = [[str(cell) for cell in cells] for cells in (*([header] if header else []), *rows)]
+    framed = _widths(texts, console.width, between=3, edges=4)
+    bare = None if framed else _widths(texts, console.width, between=2, edges=0)
+    table = RichTable(
+        show_header=bool(header),
+        box=None if bare else HEAVY_HEAD,
+        padding=(0, 2, 0, 0) if bare else (0, 1),
+        pad_edge=not bare,
+    )
+    for position, width in enumerate(framed or bare or [None] * len(header)):
+        table.add_column(header[position] if header else "", overflow="fold", width=width)
     for cells in rows:
         table.add_row(*(escape(str(cell)) for cell in cells))
-    console = Console()
     console.print(escape(title), style="bold")
     console.print(table)
+
+
+def _widths(texts: Sequence[Sequence[str]], room: int, *, between: int, edges: int) -> list[int] | None:
+    """Share a line out between columns so that no word is broken; None where there is too little room for that."""
+    columns = list(zip(*texts, strict=True))
+    widths = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
+    wanted = [max(len(cell) for cell in column) for column in columns]
+    left = room - edges - between * (len(columns) - 1) - sum(widths)
+    if left < 0:
+        return None
+    while left > 0 and widths != wanted:
+        neediest = max(range(len(widths)), key=lambda one: wanted[one] - widths[one])
+        widths[neediest] += 1
+        left -= 1
+    return widths
 
 
 def interval_words(estimate: dict[str, Any]) -> str:

@@ -1,6 +1,9 @@
 """Encoder settings -> encoder. Nothing is downloaded before it is built."""
 
 import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +140,8 @@ def _build_lite0(settings: Lite0Settings) -> Encoder:
 
 def _build_timm(settings: TimmSettings) -> Encoder:
     try:
-        network: Any = timm.create_model(settings.name, pretrained=True, num_classes=0)
+        with _hub_without_retry_lines():
+            network: Any = timm.create_model(settings.name, pretrained=True, num_classes=0)
     except (RuntimeError, OSError, ValueError) as error:
         raise EncoderError(
             f"encoder {settings.name}: cannot be loaded ({error}); check the name with timm.list_models(), accept a"
@@ -243,7 +247,8 @@ def download_weights(record: EncoderRecord) -> Path:
         page = f"on its page {record.hub_id}" if record.hub_id else "of its authors"
         raise EncoderError(f"encoder {record.name}: the registry names no weights file {page}; {by_hand}")
     try:
-        return Path(hf_hub_download(record.hub_id, record.weights_file, revision=record.revision or None))
+        with _hub_without_retry_lines():
+            return Path(hf_hub_download(record.hub_id, record.weights_file, revision=record.revision or None))
     except GatedRepoError as error:
         raise EncoderError(
             f"encoder {record.name}: {record.hub_id} is gated; accept the terms on its page and set HF_TOKEN, or {by_hand}"
@@ -254,6 +259,19 @@ def download_weights(record: EncoderRecord) -> Path:
             f"encoder {record.name}: {record.weights_file} of {record.hub_id} cannot be had ({error});"
             f" check the network, {terms}or {by_hand}"
         ) from error
+
+
+@contextmanager
+def _hub_without_retry_lines() -> Iterator[None]:
+    """Keep the hub's library from writing lines about each of its attempts; what came of them is said once, by us."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(before)
 
 
 def _classifier_prefix(network: nn.Module) -> str:

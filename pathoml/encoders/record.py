@@ -91,7 +91,7 @@ class Encoder:
         tiles : Tensor of uint8, shape (batch, height, width, 3)
             RGB.
         precision : torch.dtype
-            ``torch.float32`` or ``torch.bfloat16`` inside the network.
+            ``torch.float32``, ``torch.bfloat16`` or ``torch.float16`` inside the network.
 
         Returns
         -------

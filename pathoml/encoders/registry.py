@@ -29,8 +29,12 @@ class EncoderRecord:
         Owner and name on the hub; empty where its authors publish the weights elsewhere.
     revision : str, optional
         Commit of that page that the weights are taken from.
+    revision_source : str, optional
+        Who names that commit.
     weights_file : str, optional
         File on that page.
+    sha256 : str, optional
+        SHA-256 of that file as others have published it.
     inside : str, optional
         Key under which the file keeps the state dict, if it does.
     key_layout : str, optional
@@ -48,7 +52,7 @@ class EncoderRecord:
     mean, std : tuple of float, optional
         Mean and standard deviation of each colour (0-1).
     precision : {"float32", "float16", "bfloat16"}
-        Number format that its authors or their tools run it in.
+        Number format that its authors or their tools run it in, as `extract.precision` calls it.
     pooling : str, optional
         How the network's last tokens become one row.
     licence : str
@@ -72,7 +76,9 @@ class EncoderRecord:
     tile_encoder: str = ""
     hub_id: str = ""
     revision: str = ""
+    revision_source: str = ""
     weights_file: str = ""
+    sha256: str = ""
     inside: str = ""
     key_layout: str = "timm"
     dim: int
@@ -96,11 +102,6 @@ class EncoderRecord:
     def verified(self) -> Literal["weights", "architecture", "none"]:
         """What pathoml's tests hold against the published encoder; no published weights are among them."""
         return "architecture" if self.kind == "tile" else "none"
-
-    @property
-    def recommended_precision(self) -> Literal["float32", "bfloat16"]:
-        """Which of the two number formats of `extract.precision` comes nearest to the published one."""
-        return "float32" if self.precision == "float32" else "bfloat16"
 
     @property
     def input_text(self) -> str:

@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,10 +72,10 @@ def extract_archive(
     if recipe.extract.staging is None and (remote := remote_slides(entries, "manifest")):
         raise InputError("slides do not lie on this machine", remote)
     wanted = wanted_by_folder(recipe, folder)
-    outcomes = _kept(entries, wanted)
+    outcomes = _kept(entries, wanted, progress)
     if len(outcomes) < len(entries) and any(one.weights_digest is None for one in wanted.values()):
         wanted = {place: _with_weights(one, device) for place, one in wanted.items()}
-        outcomes = _kept(entries, wanted)
+        outcomes = _kept(entries, wanted, progress)
     todo = deque(entry for entry in entries if entry.slide_id not in outcomes)
     progress("extract", len(outcomes), len(entries))
     sweep_locks(folder)  # of a process that was killed when its last bag was written
@@ -87,10 +89,18 @@ def extract_archive(
     return [outcomes[entry.slide_id] for entry in entries]
 
 
-def _kept(entries: Sequence[SlideEntry], wanted: Mapping[Path, Wanted]) -> dict[str, SlideOutcome]:
-    """Return the outcomes of the slides whose bags are there already."""
-    looked_at = ((entry, all_kept(entry, wanted)) for entry in entries)
-    return {entry.slide_id: kept for entry, kept in looked_at if kept is not None}
+def _kept(
+    entries: Sequence[SlideEntry], wanted: Mapping[Path, Wanted], progress: Progress
+) -> dict[str, SlideOutcome]:  # fmt: skip
+    """Return the outcomes of the slides whose bags are there already, looking at several at once: each is read whole."""
+    outcomes: dict[str, SlideOutcome] = {}
+    threads = max(1, next(iter(wanted.values())).recipe.extract.workers)
+    with ThreadPoolExecutor(threads, thread_name_prefix="kept") as pool:
+        for entry, kept in zip(entries, pool.map(partial(all_kept, wanted=wanted), entries), strict=True):
+            if kept is not None:
+                outcomes[entry.slide_id] = kept
+                progress("extract", len(outcomes), len(entries))
+    return outcomes
 
 
 def _with_weights(wanted: Wanted, device: str) -> Wanted:

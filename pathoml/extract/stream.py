@@ -122,7 +122,7 @@ class BatchStream:
     tile_px : int
         Side of a tile.
     precision : str
-        ``float32`` or ``bfloat16``.
+        ``float32``, ``bfloat16`` or ``float16``.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ def record_facts(name: str) -> list[tuple[str, str]]:
         ("Features", f"{record.dim} columns" + (f"; pooling: {record.pooling}" if record.pooling else "")),
         ("Tiles", f"{record.tile_px} px at {record.mpp:g} microns per pixel, {record.input_text}"),
         ("Colours", f"mean {record.mean}, standard deviation {record.std}"),
-        ("Precision", f"published as {record.precision}; extract.precision: {record.recommended_precision} is nearest"),
+        ("Precision", f"published as {record.precision} (extract.precision: {record.precision})"),
         ("Licence", record.licence + ("; gated, terms are accepted on its page" if record.gated else "")),
         ("Pretrained on", record.pretraining),
         ("TCGA among it", record.tcga_text),
@@ -41,8 +41,22 @@ def record_facts(name: str) -> list[tuple[str, str]]:
 def _weights_text(record: EncoderRecord) -> str:
     if not record.hub_id:
         return "not on the hub under its authors' name; give encoder.weights and encoder.sha256"
-    revision = record.revision or "the newest, no commit is documented"
+    revision = (
+        f"{record.revision} (named by {record.revision_source})"
+        if record.revision
+        else "the newest, no commit is documented"
+    )
     return f"{record.hub_id}, file {record.weights_file or '(not documented)'}, revision {revision}"
+
+
+def _digest_text(record: EncoderRecord, digest: str, *, was_asked: bool) -> str:
+    """Say what a file's digest was compared with."""
+    if record.sha256:
+        same = "the published one" if digest == record.sha256 else f"not the published one, {record.sha256}"
+    else:
+        same = "none is published"
+    asked = "as given" if was_asked else "not compared with any that was given; keep it for encoder.sha256"
+    return f"SHA-256 {digest}, {asked}; {same}"
 
 
 def verify_encoder(name: str, weights: Path | None, sha256: str | None) -> list[tuple[str, str]]:
@@ -81,8 +95,7 @@ def verify_encoder(name: str, weights: Path | None, sha256: str | None) -> list[
         loaded = "not verified: no file was given (--weights FILE)"
     else:
         load_published(module, record, weights, sha256)
-        compared = "as given" if sha256 else "not compared with any; keep it for encoder.sha256"
-        loaded = f"{weights.name} fits; SHA-256 {file_digest(weights)}, {compared}"
+        loaded = f"{weights.name} fits; {_digest_text(record, file_digest(weights), was_asked=sha256 is not None)}"
     tile = torch.rand(1, 3, record.input_px, record.input_px, device="meta" if weights is None else "cpu")
     with torch.inference_mode():
         features = module(tile)

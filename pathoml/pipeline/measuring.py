@@ -12,6 +12,8 @@ from pathoml.extract.built import built_encoder, release_encoders
 from pathoml.extract.precision import PRECISIONS, exact_float32
 
 BATCHES = {"cpu": (4, 8, 16, 32), "cuda": (32, 64, 128, 256, 512)}
+FORMATS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "bfloat16", "float16")}
+"""Number formats that are worth timing; few CPUs compute in float16."""
 _LEAST_S, _LEAST_CALLS = 1.0, 2
 _GOOD_ENOUGH = 0.97
 """Of shapes that are nearly as fast as the fastest the smallest is proposed: it needs less memory."""
@@ -24,7 +26,7 @@ class Timing:
     Parameters
     ----------
     precision : str
-        ``float32`` or ``bfloat16``.
+        ``float32``, ``bfloat16`` or ``float16``.
     batch_tiles : int
         Tiles of a call.
     tiles_per_s : float
@@ -60,8 +62,9 @@ def measure_batches(config: Config, device: str) -> Iterator[Timing]:
     threads = torch.get_num_threads()
     torch.set_num_threads(config.extract.threads_per_worker)
     try:
-        for precision in PRECISIONS:
-            for batch_tiles in BATCHES["cuda" if device.startswith("cuda") else "cpu"]:
+        kind = "cuda" if device.startswith("cuda") else "cpu"
+        for precision in FORMATS[kind]:
+            for batch_tiles in BATCHES[kind]:
                 yield Timing(precision, batch_tiles, _rate(config, precision, batch_tiles, device, calls))
     finally:
         torch.set_num_threads(threads)

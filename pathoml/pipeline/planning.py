@@ -95,16 +95,41 @@ def _slide_facts(study: Study, bags: Path) -> list[tuple[str, str]]:
     if counts:
         tiles = float(np.mean(counts)) * len(todo)
         rate, source = _tiles_per_second(bags / "ledger.jsonl")
-        hours = tiles / (rate * max(1, study.config.extract.workers)) / 3600
+        seconds = tiles / (rate * max(1, study.config.extract.workers))
         facts += [
             ("Tiles", f"about {tiles:,.0f} (mean of {len(counts)} sampled slides: {np.mean(counts):.0f})"),
-            ("Time to extract", f"about {hours:.2f} h at {rate:.0f} tiles/s and worker ({source})"),
+            ("Time to extract", f"about {duration_words(seconds)} at {rate:.0f} tiles/s and worker ({source})"),
             (
                 "Disk for bags, with the default encoder",
                 f"about {tiles * _BYTES_PER_TILE / 1e6:,.1f} MB (152 numbers a tile; others in proportion)",
             ),
         ]
     return facts
+
+
+def duration_words(seconds: float) -> str:
+    """Say how long something takes in the unit that suits it.
+
+    Parameters
+    ----------
+    seconds : float
+        How long.
+
+    Returns
+    -------
+    str
+        In seconds, minutes, hours or days.
+
+    Examples
+    --------
+    >>> [duration_words(one) for one in (0.2, 75, 5_400, 400_000)]
+    ['1 s', '75 s', '90 min', '4.6 days']
+    """
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def _stand_in(settings: ModelTissueSettings) -> TissueFinder:

@@ -1,5 +1,6 @@
 """Networks of registered encoders: sizes as published, weights under the names that they are published with, input as stated."""
 
+import logging
 import re
 from dataclasses import replace
 from functools import cache
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pathoml.encoders.architectures import ClassAndMeanTokens, build_architecture, build_for_weights
-from pathoml.encoders.build import build_encoder, load_published
+from pathoml.encoders.build import build_encoder, download_weights, load_published
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.registry import EncoderRecord, encoder_records, find_record
 from pathoml.encoders.settings import RegisteredSettings
@@ -232,9 +233,20 @@ def test_verifying_says_what_was_and_what_was_not_verified(small: tuple[nn.Modul
     unchecked = dict(verify_encoder(SMALL, small[1], None))["Weights"]
     assert file_digest(small[1]) in unchecked
     assert "not compared" in unchecked
-    assert "as given" in dict(verify_encoder(SMALL, small[1], file_digest(small[1])))["Weights"]
+    assert "as given; none is published" in dict(verify_encoder(SMALL, small[1], file_digest(small[1])))["Weights"]
     with pytest.raises(EncoderError, match=r"the configuration says 0{64}"):
         verify_encoder(SMALL, small[1], "0" * 64)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_verifying_compares_with_the_published_digest(
+    small: tuple[nn.Module, Path], same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = file_digest(small[1])
+    record = replace(find_record(SMALL), sha256=digest if same else "1" * 64)
+    monkeypatch.setattr("pathoml.pipeline.encoder_facts.find_record", lambda _: record)
+    said = dict(verify_encoder(SMALL, small[1], None))["Weights"]
+    assert said.endswith("the published one" if same else f"not the published one, {'1' * 64}")
 
 
 # The hub, without a network
@@ -261,6 +273,22 @@ def refusing(error: Exception) -> Any:
         raise error
 
     return refuse
+
+
+def test_attempts_of_the_hubs_library_are_not_told_one_by_one(
+    small: tuple[nn.Module, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+
+    def fetched(*_: object, **__: object) -> str:
+        heard.append(logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING))
+        return str(small[1])
+
+    before = huggingface_hub.logging.get_verbosity()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    download_weights(find_record(SMALL))
+    assert heard == [False]
+    assert huggingface_hub.logging.get_verbosity() == before
 
 
 def gated() -> GatedRepoError:
@@ -291,12 +319,11 @@ def test_without_a_network_an_encoder_says_what_to_do(name: str, said: str, monk
 @pytest.mark.parametrize(
     ("name", "where"), [("ctranspath", "of its authors"), ("keep", "on its page Astaxanthin/KEEP")]
 )
-def test_an_encoder_without_a_known_file_asks_for_it(name: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pathoml.encoders.build.build_for_weights", lambda _: nn.Identity())
+def test_an_encoder_without_a_known_file_asks_for_it(name: str, where: str) -> None:
     with pytest.raises(
         EncoderError, match=f"{name}: the registry names no weights file {where}; download the file and give"
     ):
-        build_encoder(RegisteredSettings(name=name))
+        download_weights(replace(find_record(name), weights_file=""))
 
 
 # Input

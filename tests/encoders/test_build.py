@@ -20,6 +20,7 @@ from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings, LocalSettings, TimmSettings
 from pathoml.errors import EncoderError
 from pathoml.files import file_digest
+from pathoml.weights import read_weights
 
 VIT, SMALL = "vit_tiny_patch16_224", "test_vit"
 
@@ -164,24 +165,56 @@ class Trojan:
         return os.mkdir, ("trojan",)
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("suffix", "said"),
+    [("pth", "the file holds more than tensors.*can run code"), ("safetensors", "but one of PyTorch; call it .pth")],
+)
 def test_a_pickle_with_code_is_refused_and_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": torch.ones(1), "code": Trojan()}, tmp_path / f"w.{suffix}")
-    with pytest.raises(EncoderError, match=rf"w\.{suffix}: not a plain state dict"):
+    with pytest.raises(EncoderError, match=rf"w\.{suffix}: .*{said}"):
         build_encoder(local(tmp_path / f"w.{suffix}"))
     assert not (tmp_path / "trojan").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\xff" * 64])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty; download it again"),
+        (b"<!doctype html><p>please log in", "the file is a text .* perhaps the page of a login; download it again"),
+        (b"not weights at all", "(none of PyTorch|none of safetensors).*; download it again"),
+        (b"\xff" * 64, "(none of PyTorch|none of safetensors).*; download it again"),
+        (b"J\xb39\xc0a\xa3\x9c,\x8cwi6\x84f\xd5", "(none of PyTorch|none of safetensors).*; download it again"),
+    ],
+    ids=["empty", "page", "text", "bytes", "what PyTorch takes for an instruction"],
+)
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_a_file_that_holds_no_weights_is_refused_in_a_sentence(
+    tmp_path: Path, content: bytes, suffix: str, said: str
+) -> None:
     path = tmp_path / f"w.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(EncoderError, match="not a plain state dict"):
+    with pytest.raises(EncoderError, match=rf"w\.{suffix}: .*{said}$") as refused:
         build_encoder(local(path))
+    assert "Traceback" not in str(refused.value)
+    assert "weights_only" not in str(refused.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_download_that_was_cut_short_says_so(tmp_path: Path, share: float, suffix: str) -> None:
+    whole = tmp_path / "whole"
+    state = {"weight": torch.ones(300, 300)}
+    if suffix == "pth":
+        torch.save(state, whole)
+    else:
+        save_file(state, whole)
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    with pytest.raises(EncoderError, match=rf"w\.{suffix}: .*cut short or damaged; download it again"):
+        read_weights(path)
 
 
 def test_a_checkpoint_around_the_weights_is_refused(small: nn.Module, tmp_path: Path) -> None:

@@ -1,15 +1,11 @@
-"""Published names of tensors become the network's: by the lists of names documented, and by computing with them.
-
-Lists of names: transformers' ViT and DINOv2 (modeling files of huggingface/transformers, with registers that of
-histai/hibou-b), the DINOv2 repository (with the chunks and heads that kaiko-ai/eva strips of GPFM), mahmoodlab/CONCH,
-MAGIC-AI4Med/KEEP, microsoft/torchscale's BEiT3 as lilab-stanford/MUSK builds it, torchvision's ResNet.
-"""
+"""Published names of tensors become the network's: by the lists of names documented (SOURCES), and by computing with them."""
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -17,7 +13,7 @@ from torch.nn import functional
 
 from pathoml.encoders.architectures import build_architecture
 from pathoml.encoders.key_mapping import map_keys, resampled
-from pathoml.encoders.registry import find_record
+from pathoml.encoders.registry import encoder_records, find_record
 from pathoml.errors import EncoderError
 from pathoml.weights import check_fit
 
@@ -196,6 +192,37 @@ PUBLISHED = {
     "keep": keep(),
     "musk": beit3(24, 1024, 16, 24),
 }
+SOURCES = {
+    "phikon": "modeling_vit of huggingface/transformers, which owkin/HistoSSLscaling loads it with",
+    "phikon_v2": "modeling_dinov2 of huggingface/transformers, which mahmoodlab/TRIDENT loads it with",
+    "midnight12k": "modeling_dinov2 of huggingface/transformers, which kaiko-ai/Midnight loads it with",
+    "hibou_b": "modeling_dinov2 of histai/hibou-b",
+    "hibou_l": "modeling_dinov2 of histai/hibou-b, which names no size",
+    "openmidnight": "vision_transformer of facebookresearch/dinov2, which MedARC-AI/OpenMidnight loads it with",
+    "gpfm": "vision_transformer of facebookresearch/dinov2 in chunks; what kaiko-ai/eva strips of the file",
+    "conch_v1": "open_clip_custom of mahmoodlab/CONCH",
+    "conch_v15": "conchv1_5 of mahmoodlab/TRIDENT",
+    "keep": "modeling file and quick_start of MAGIC-AI4Med/KEEP",
+    "musk": "BEiT3 of microsoft/torchscale as modeling.py of lilab-stanford/MUSK builds it",
+    "ctranspath": "ctran.py of mahmoodlab/TRIDENT, timm 0.5's Swin transformer; see test_architectures.py",
+    "resnet50": "torchvision's ResNet; see below",
+}
+"""Where the names of the tensors of each published file are documented, for files whose names are not timm's own."""
+
+
+def test_every_file_with_names_of_its_own_has_a_documented_list_of_them() -> None:
+    """Without one, a record could not be called verified."""
+    tiles = [record for record in encoder_records() if record.kind == "tile"]
+    renamed = {record.name for record in tiles if record.key_layout != "timm"}
+    assert renamed == set(SOURCES) >= set(PUBLISHED)
+    assert {record.verified for record in tiles} == {"architecture"}
+
+
+def test_names_of_torchvisions_resnet_fit_less_the_stage_that_is_left_out() -> None:
+    record = find_record("resnet50")
+    with torch.device("meta"):
+        state = torchvision.models.resnet50().state_dict()
+    check_fit(build_architecture(record, "meta"), map_keys(record, state), "resnet50")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -13,6 +13,7 @@ from pathoml.encoders.architectures import build_architecture
 from pathoml.encoders.registry import EncoderRecord, encoder_records, find_record, markdown_table, table_rows
 from pathoml.encoders.settings import EncoderSettings, RegisteredSettings
 from pathoml.errors import EncoderError
+from pathoml.extract.precision import PRECISIONS
 from pathoml.extract_settings import ExtractSettings, Recipe, recipe_from_json
 from pathoml.pipeline.encoder_facts import record_facts
 from pathoml.provenance import settings_digest
@@ -57,6 +58,9 @@ def test_a_record_is_whole_and_consistent(record: EncoderRecord) -> None:
     assert bool(record.parameters) == bool(record.parameters_source)
     assert re.fullmatch(r"([0-9a-f]{40})?", record.revision)
     assert not record.revision or record.weights_file, "a commit without a file pins nothing"
+    assert bool(record.revision) == bool(record.revision_source), "a commit without a source is no fact"
+    assert re.fullmatch(r"([0-9a-f]{64})?", record.sha256)
+    assert not record.sha256 or record.revision
     assert not record.weights_file or record.hub_id
     assert "http" not in repr(record)
 
@@ -126,9 +130,10 @@ def test_how_tiles_become_the_input_is_said_in_words() -> None:
     assert both.input_text == "resized to 256 px, centre 224 px"
 
 
-def test_the_nearest_of_the_two_precisions_is_recommended() -> None:
-    names = ("phikon", "uni_v1", "uni_v2")
-    assert [find_record(name).recommended_precision for name in names] == ["float32", "bfloat16", "bfloat16"]
+@pytest.mark.parametrize("record", RECORDS, ids=of_name)
+def test_the_published_number_format_can_be_asked_for(record: EncoderRecord) -> None:
+    assert ExtractSettings(precision=record.precision).precision in PRECISIONS
+    assert f"extract.precision: {record.precision}" in dict(record_facts(record.name))["Precision"]
 
 
 def test_the_table_of_the_documentation_is_that_of_the_registry() -> None:
