@@ -236,7 +236,8 @@ def test_violet_ink_is_found_on_a_real_slide_whose_tissue_is_as_violet_and_pale(
         small = cv2.resize(inked, None, fx=0.5 / MPP, fy=0.5 / MPP, interpolation=cv2.INTER_AREA)
         found = find_ink(Absorption(small, MPP), SETTINGS)
         shares = [
-            cv2.resize(one.astype(np.float32), found.shape[::-1], interpolation=cv2.INTER_AREA) for one in (where, trace)
+            cv2.resize(one.astype(np.float32), found.shape[::-1], interpolation=cv2.INTER_AREA)
+            for one in (where, trace)
         ]
         assert found[shares[0] > 0.9].mean() > 0.95
         assert found[shares[1] == 0].mean() < 0.02
