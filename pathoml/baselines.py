@@ -1,6 +1,7 @@
 """The models that every other is compared with, fitted on the same patients of every fold."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from pathoml.splits import ROLES, Fold
 from pathoml.survival import breslow_hazard, cox_survival
 from pathoml.survival.baselines import CoxModel, fit_cox
 from pathoml.survival.forest import ask_forest, fit_forest
-from pathoml.survival.penalties import InnerFolds, fit_elastic_net, fit_ridge
+from pathoml.survival.inner_folds import InnerFolds
+from pathoml.survival.penalties import fit_elastic_net, fit_ridge
 from pathoml.train import TrainingData
 from pathoml.train_settings import TrainSettings
 from pathoml.units import BoolArray, FloatArray, IntArray
@@ -75,6 +77,21 @@ class _Columns(NamedTuple):
     fitted_on: str = ""
 
 
+class PenalisedCox(NamedTuple):
+    """A penalised Cox model before it is fitted: nothing of it has looked at outcomes, so that any can be given to it.
+
+    Parameters
+    ----------
+    columns : ndarray of float64, shape (patients, columns)
+        Of every patient of a fold, training, validation and test, in this order.
+    fit : callable
+        Columns, follow-up and events of training and validation patients -> the model, its penalty chosen by them alone.
+    """
+
+    columns: FloatArray
+    fit: Callable[[FloatArray, FloatArray, IntArray], CoxModel]
+
+
 def mean_of_bags(features: PatientFeatures | None) -> dict[str, FloatArray]:
     """Return each patient's mean tile.
 
@@ -118,6 +135,46 @@ def fit_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> l
     list of Predictions
         One for each baseline and role; the clinical model first.
     """
+    prepared = _prepare(data, fold, context)
+    clinical, outcome, where = prepared.clinical, prepared.outcome, (data.cohort, fold, context)
+    cox = fit_cox(clinical.values[: prepared.fitted], *outcome, ridge=context.train.covariate_ridge)
+    parts = _linear(CLINICAL, cox, clinical.values, outcome, where)
+    for name, one in _penalised(prepared, context).items():
+        model = one.fit(one.columns[: prepared.fitted], *outcome)
+        parts += _linear(name, model, one.columns, outcome, where)
+    return parts + _forest(prepared.blocks, clinical, outcome, where)
+
+
+def penalised_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> dict[str, PenalisedCox]:
+    """Prepare the penalised Cox models of a fold, to be fitted on other outcomes than its own, such as shuffled ones.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The cohort.
+    fold : Fold
+        Who trains and who is tested.
+    context : BaselineContext
+        Settings, and what is the same for all folds.
+
+    Returns
+    -------
+    dict of str to PenalisedCox
+        By name in the predictions table; empty where there are neither blocks nor slides.
+    """
+    return _penalised(_prepare(data, fold, context), context)
+
+
+class _Prepared(NamedTuple):
+    """Columns of a fold's patients, filled and standardised as those that are fitted on give it."""
+
+    fitted: int
+    outcome: _Outcome
+    clinical: _Columns
+    blocks: Mapping[str, _Block]
+
+
+def _prepare(data: TrainingData, fold: Fold, context: BaselineContext) -> _Prepared:
     names = (*fold.train, *fold.validation, *fold.test)
     fitted = len(fold.train) + len(fold.validation)
     rows = data.cohort.rows_of(names)
@@ -130,22 +187,21 @@ def fit_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> l
     }
     transforms = {CLINICAL: clinical.fitted_on, **{name: block.fitted_on for name, block in blocks.items()}}
     check_fit(fold, {f"transform of {name} columns": digest for name, digest in transforms.items()})
-    cox = fit_cox(clinical.values[:fitted], *outcome, ridge=context.train.covariate_ridge)
-    parts = _linear(CLINICAL, cox, clinical, outcome, (data.cohort, fold, context))
-    for kind, block in blocks.items():
+    return _Prepared(fitted, outcome, clinical, blocks)
+
+
+def _penalised(prepared: _Prepared, context: BaselineContext) -> dict[str, PenalisedCox]:
+    found: dict[str, PenalisedCox] = {}
+    for kind, block in prepared.blocks.items():
         if block.values.shape[1] == 0:
             continue
-        for prefix, beside in (("", _none(clinical)), ("clinical_", clinical)):
-            if prefix and clinical.values.shape[1] == 0:
+        for prefix, beside in (("", _none(prepared.clinical)), ("clinical_", prepared.clinical)):
+            if prefix and beside.values.shape[1] == 0:
                 continue
-            fits: dict[str, Callable[..., tuple[CoxModel, _Columns]]] = {"ridge": _ridge}
+            found[f"{prefix}{kind}_ridge"] = _ridge(block, beside, prepared.fitted, context)
             if kind == "omics":
-                fits["elastic_net"] = _elastic_net
-            for ending, fit in fits.items():
-                model, columns = fit(block, beside, outcome, context)
-                name = f"{prefix}{kind}_{ending}"
-                parts += _linear(name, model, columns, outcome, (data.cohort, fold, context))
-    return parts + _forest(blocks, clinical, outcome, (data.cohort, fold, context))
+                found[f"{prefix}{kind}_elastic_net"] = _elastic_net(block, beside, context)
+    return found
 
 
 def as_predictions(
@@ -213,29 +269,23 @@ def _standardised(table: pd.DataFrame, fitted: int) -> _Block:
     return _Block(standard, spread[spread > 0], patients_digest(training.index))
 
 
-def _ridge(block: _Block, clinical: _Columns, outcome: _Outcome, context: BaselineContext) -> tuple[CoxModel, _Columns]:
-    """Fit ridge Cox on a block, turned to its principal axes, which changes no distance and so no ridge fit."""
-    fitted = len(outcome.event)
+def _ridge(block: _Block, clinical: _Columns, fitted: int, context: BaselineContext) -> PenalisedCox:
+    """Prepare ridge Cox on a block, turned to its principal axes, which changes no distance and so no ridge fit."""
     _, axes = principal_axes(block.values[:fitted])
     scores = block.values @ axes[: context.settings.components].T / np.sqrt(len(block.spread))
     columns = _beside(clinical, scores)
     strengths = np.geomspace(_STRONGEST, _WEAKEST, context.settings.penalties)
     penalties = [np.where(columns.free == 1, context.train.covariate_ridge, strength) for strength in strengths]
-    model = fit_ridge(columns.values[:fitted], *outcome, penalties=penalties, folds=_inner(context))
-    return model, columns
+    return PenalisedCox(columns.values, partial(fit_ridge, penalties=penalties, folds=_inner(context)))
 
 
-def _elastic_net(
-    block: _Block, clinical: _Columns, outcome: _Outcome, context: BaselineContext
-) -> tuple[CoxModel, _Columns]:
-    fitted = len(outcome.event)
+def _elastic_net(block: _Block, clinical: _Columns, context: BaselineContext) -> PenalisedCox:
     widest = np.argsort(-block.spread, kind="stable")[: context.settings.elastic_columns]
     columns = _beside(clinical, block.values[:, np.sort(widest)])
-    model = fit_elastic_net(
-        columns.values[:fitted], *outcome, free=columns.free, lasso_share=context.settings.lasso_share,
-        folds=_inner(context),
+    fit = partial(
+        fit_elastic_net, free=columns.free, lasso_share=context.settings.lasso_share, folds=_inner(context)
     )  # fmt: skip
-    return model, columns
+    return PenalisedCox(columns.values, fit)
 
 
 def _inner(context: BaselineContext) -> InnerFolds:
@@ -247,9 +297,9 @@ def _beside(clinical: _Columns, block: FloatArray) -> _Columns:
 
 
 def _linear(
-    name: str, model: CoxModel, columns: _Columns, outcome: _Outcome, where: tuple[Cohort, Fold, BaselineContext]
+    name: str, model: CoxModel, columns: FloatArray, outcome: _Outcome, where: tuple[Cohort, Fold, BaselineContext]
 ) -> list[Predictions]:
-    risk = model.log_hazard(columns.values)
+    risk = model.log_hazard(columns)
     hazard = breslow_hazard(*outcome, risk[: len(outcome.event)])
     return _by_role(name, risk, cox_survival(hazard, risk, where[2].curve_days), len(outcome.event), where)
 

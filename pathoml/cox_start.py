@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from pathoml.covariates import CLINICAL_PART, Covariate, CovariateTransform, FittedBlock, fit_covariates
@@ -15,7 +14,8 @@ from pathoml.mil.objective import Objective, Outcome
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.published import start_from
 from pathoml.mil.settings import ModelSettings
-from pathoml.survival.baselines import fit_cox, partial_likelihood
+from pathoml.survival.baselines import fit_cox
+from pathoml.survival.inner_folds import InnerFolds, RidgePath, ridge_scores
 from pathoml.train_settings import SearchedRidgeSettings, TrainSettings
 from pathoml.units import BoolArray, FloatArray, IntArray
 
@@ -176,9 +176,6 @@ def choose_block_ridge(
 ) -> float:
     """Choose the penalty of blocks by the cross-validated partial likelihood; inner folds fit their own transforms.
 
-    For each inner fold the model is fitted without its patients, and scored by how much these add to the log partial likelihood
-    of all: a likelihood of theirs alone would rest on few events.
-
     Parameters
     ----------
     covariates : tuple of settings of a covariate
@@ -199,10 +196,6 @@ def choose_block_ridge(
     ------
     TrainingError
         If there are too few events for the inner folds.
-
-    References
-    ----------
-    Verweij PJM, van Houwelingen HC. Cross-validation in survival analysis. Stat Med 12 (1993) 2305-2314, equation 2.
     """
     events = int(patients.event.sum())
     if min(events, len(patients.event) - events) < search.folds:
@@ -210,21 +203,14 @@ def choose_block_ridge(
             f"train.block_ridge: {search.folds} inner folds need as many events and as many censored patients; there are"
             f" {events} events in {len(patients.event)} patients; use fewer inner folds"
         )
-
     tried = np.geomspace(search.highest, search.lowest, search.steps)
-    scores = np.zeros(len(tried))
-    dealer = StratifiedKFold(search.folds, shuffle=True, random_state=search.seed)
-    for kept, _ in dealer.split(patients.event, patients.event):
+
+    def prepare(kept: IntArray) -> RidgePath:
         inner = fit_covariates(covariates, patients.raw.iloc[kept])
-        design, of_block = inner.apply(patients.raw), is_of_block(inner)
-        coefficients = np.zeros(design.shape[1])
-        own = (patients.time_days[kept], patients.event[kept])
-        for number, penalty in enumerate(tried):
-            ridge = np.where(of_block, penalty, covariate_ridge)
-            coefficients = fit_cox(design[kept], *own, ridge=ridge, start=coefficients).coefficients
-            log_hazard = design @ coefficients
-            whole = partial_likelihood(log_hazard, patients.time_days, patients.event)
-            scores[number] += whole - partial_likelihood(log_hazard[kept], *own)
+        of_block = is_of_block(inner)
+        return RidgePath(inner.apply(patients.raw), [np.where(of_block, penalty, covariate_ridge) for penalty in tried])
+
+    scores = ridge_scores(prepare, patients.time_days, patients.event, InnerFolds(search.folds, search.seed))
     best = float(tried[scores.argmax()])
     logger.info("ridge penalty of blocks: %.3g of %.3g to %.3g", best, search.lowest, search.highest)
     return best

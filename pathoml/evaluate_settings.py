@@ -41,6 +41,12 @@ class EvaluateSettings(Settings):
         le=100_000,
         description="Times that outcomes are shuffled among patients and the clinical Cox model is fitted again; 0: never.",
     )
+    permute_baselines: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="The same for the penalised Cox models, each shuffle with penalties chosen anew: seconds a shuffle. 0: never.",
+    )
     permute_model: int = Field(
         0,
         ge=0,

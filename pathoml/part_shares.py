@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pathoml.errors import InputError
 from pathoml.files import write_text
 from pathoml.infer import predict_shares
 from pathoml.mil.patients import Patients, select_patients
@@ -99,3 +100,31 @@ def write_part_shares(path: Path, table: pd.DataFrame) -> None:
         If it cannot be written.
     """
     write_text(path, table.assign(notice=RESEARCH_USE_ONLY).to_csv(index=False))
+
+
+def read_part_shares(path: Path) -> pd.DataFrame:
+    """Read the table of a run.
+
+    Parameters
+    ----------
+    path : Path
+        As `write_part_shares` wrote it.
+
+    Returns
+    -------
+    DataFrame
+        As of `shares_of_tested`.
+
+    Raises
+    ------
+    InputError
+        If it is missing or a column is.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no shares of parts there; run 'pathoml train' again")
+    names = ["scheme", "fold", "patient_id", "part"]
+    table = pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False, float_precision="round_trip")
+    absent = [name for name in [*names, "present", "share"] if name not in table.columns]
+    if absent:
+        raise InputError(f"{path.name}: no column(s) {', '.join(absent)}; run 'pathoml train' again")
+    return table

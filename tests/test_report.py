@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pathoml.cohort import FlowStep
 from pathoml.evaluate import EvaluateSettings, evaluate
+from pathoml.leakage import CHECKS, Finding, LeakageReport
 from pathoml.report import Page, write_report
 from tests.evaluate.test_measures import background, with_sites
 from tests.test_evaluate import predictions
@@ -60,7 +62,7 @@ def page(**changes: Any) -> Page:
 
 def write(folder: Path, **changes: Any) -> str:
     write_report(folder / "report.html", page(**changes))
-    return (folder / "report.html").read_text(encoding="utf-8")
+    return (folder / "report.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def evaluation(**changes: Any) -> dict[str, Any]:
@@ -165,7 +167,9 @@ def test_numbers_stand_with_their_intervals_and_undefined_ones_say_so(tmp_path: 
     one["folds"][1]["concordance"]["clinical"] = None
     text = write(tmp_path, evaluation={**evaluation(), "schemes": {"kfold": one}})
     assert "0.710 (0.660 to 0.760)" in text
-    assert re.search(r"AUC at 300 days, higher is better</th><td>not defined", text)
+    row = re.search(r"Area under the ROC curve, on test.*?<tbody>\s*<tr>(.*?)</tr>", text, re.DOTALL)
+    assert row is not None
+    assert row.group(1).startswith('<th scope="row">this model</th><td>not defined')
     assert re.search(r'<th scope="row">1</th>(<td>[0-9.]+</td>)+<td>not defined', text)
 
 
@@ -237,12 +241,55 @@ def test_the_checklist_has_every_item_once_and_says_what_is_left_to_the_authors(
         write(tmp_path, answers={"wrong": ""})
 
 
-def test_flow_methods_and_tuned_settings_are_shown_with_sensible_digits(tmp_path: Path) -> None:
+FLOW = (
+    FlowStep("patients", "patients of cohort.csv", 0, 125), FlowStep("patients", "no <follow-up>", 5, 120, ("a",) * 5),
+    FlowStep("slides", "slides of slides.csv", 0, 130), FlowStep("slides", "no features: NO_TISSUE", 3, 127, ("s",) * 3),
+)  # fmt: skip
+
+
+def test_the_flow_counts_who_was_left_out_and_names_nobody(tmp_path: Path) -> None:
+    text = re.sub(r"<[^>]*>", "|", write(tmp_path, flow=FLOW))
+    for box in (
+        "125 patients of cohort.csv",
+        "left out 5: no &lt;follow-up&gt;",
+        "120 left",
+        "left out 3: no features: NO_TISSUE",
+    ):
+        assert f"|{box}|" in text
+    assert "|120 patients analysed; cross-validation: 120 tested, " in text
+    assert "|127 slides analysed|" in text
+
+
+def test_every_check_of_a_leak_is_named_with_what_it_found(tmp_path: Path) -> None:
+    finding = Finding("shared_sites", "note", "kfold", "40 % of the test patients ...")
+    text = write(tmp_path, leakage=LeakageReport((finding,), 127).to_json())
+    assert "127 slides compared" in text
+    for check in CHECKS:
+        assert f'<th scope="row">{check}: ' in text
+    assert text.count("<td>nothing found</td>") == len(CHECKS) - 1
+    assert "<td>for your information</td><td>Cross-validation: 40 % of the test patients ...</td>" in text
+
+
+def test_contributions_are_shown_where_a_model_has_several_parts(tmp_path: Path) -> None:
+    parts = [
+        {"part": name, "patients": 80, "deviation": estimate(0.5, 0.4, 0.6), "part_of_variance": estimate(*share)}
+        for name, share in (("slides", (0.7, 0.6, 0.8)), ("clinical", (0.3, 0.2, 0.4)))
+    ]
+    one = {**scheme(), "parts": {"condition": "95 %", "parts": parts}}
+    text = write(tmp_path, evaluation={**evaluation(), "schemes": {"kfold": one}})
+    assert (
+        '<th scope="row">slides</th><td>80 of 120</td><td>0.50 (0.40 to 0.60)</td><td>0.70 (0.60 to 0.80)</td>' in text
+    )
+    assert "Contributions of the parts of the model: slides: 0.700" in text
+    one["parts"]["parts"] = parts[:1]
+    assert "Contributions" not in write(tmp_path, evaluation={**evaluation(), "schemes": {"kfold": one}})
+
+
+def test_methods_and_tuned_settings_are_shown_with_sensible_digits(tmp_path: Path) -> None:
     text = write(
-        tmp_path, flow=[("dropped: no follow-up", "3")], methods=["How it was done."],
+        tmp_path, methods=["How it was done."],
         tuned={"fold 0": {"train.learning_rate": 0.00123456789, "model.aggregator": {"kind": "clam"}}, "fold 1": {}},
     )  # fmt: skip
-    assert "dropped: no follow-up" in text
     assert "How it was done." in text
     assert "<td>0.00123</td>" in text
     assert "<td>as configured</td>" in text

@@ -2,7 +2,7 @@
 
 from pathoml.cohort.endpoints import EndpointSettings
 from pathoml.cohort.examining import CohortReading, events_per_parameter, examine_cohort, read_cohort
-from pathoml.cohort.flow import FlowStep, flow_step, flow_to_csv, flow_to_json
+from pathoml.cohort.flow import FlowStep, flow_from_json, flow_step, flow_to_csv, flow_to_json
 from pathoml.cohort.records import Cohort, SlideEntry, leave_out, take_rows
 from pathoml.cohort.rules import AllowedRule, DateRule, ExcludedRule, RangeRule, Rule
 from pathoml.cohort.screening import screen_slides
@@ -30,6 +30,7 @@ __all__ = [
     "TimeZeroSettings",
     "events_per_parameter",
     "examine_cohort",
+    "flow_from_json",
     "flow_step",
     "flow_to_csv",
     "flow_to_json",

@@ -1,8 +1,10 @@
 """Who was left out, and why: the rows of a flow table as CONSORT asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from pathoml.errors import CohortError
 
 FLOW_FORMAT = "pathoml-flow"
 FLOW_VERSION = 1
@@ -73,6 +75,30 @@ def flow_to_json(flow: Sequence[FlowStep]) -> dict[str, Any]:
         for unit in ("patients", "slides")
     }
     return {"format": FLOW_FORMAT, "format_version": FLOW_VERSION, **steps}
+
+
+def flow_from_json(content: Mapping[str, Any]) -> tuple[FlowStep, ...]:
+    """Read a flow table from plain JSON values.
+
+    Parameters
+    ----------
+    content : mapping
+        As `flow_to_json` gives it.
+
+    Returns
+    -------
+    tuple of FlowStep
+        Patients, then slides.
+
+    Raises
+    ------
+    CohortError
+        If it is no flow table of this version.
+    """
+    if content.get("format") != FLOW_FORMAT or content.get("format_version") != FLOW_VERSION:
+        raise CohortError("flow.json: not a flow table that this pathoml reads; run 'pathoml train' again")
+    steps = [*content["patients"], *content["slides"]]
+    return tuple(FlowStep(**{**one, "ids": tuple(one["ids"])}) for one in steps)
 
 
 def flow_to_csv(flow: Sequence[FlowStep]) -> str:

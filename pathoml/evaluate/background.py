@@ -6,10 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pathoml.covariates import CategoricalCovariate, Covariate, ReducedCovariate, fit_covariates
+from pathoml.covariates import (
+    CategoricalCovariate,
+    Covariate,
+    NumericCovariate,
+    OrdinalCovariate,
+    ReducedCovariate,
+    fit_covariates,
+)
 from pathoml.errors import InputError
 from pathoml.tables import is_missing
 from pathoml.units import AnyArray, BoolArray, FloatArray, IntArray
+
+_NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,16 @@ class Background:
     definitions : tuple of settings of a covariate
         What the columns are.
     features : ndarray of float64, shape (patients, dim), or None
-        Mean over the tiles of each patient.
+        Mean over the tiles of each patient; NaN for those without.
+    part_shares : DataFrame or None
+        What each part of the first model says of each test patient: scheme, fold, patient_id, part, present, share.
     """
 
     patient_id: AnyArray
     covariates: pd.DataFrame
     definitions: tuple[Covariate, ...]
     features: FloatArray | None = None
+    part_shares: pd.DataFrame | None = None
 
     @property
     def clinical(self) -> tuple[Covariate, ...]:
@@ -85,7 +97,7 @@ class Background:
 
 
 def subgroups_of(background: Background, patient_ids: Sequence[str] | AnyArray) -> list[tuple[str, str, BoolArray]]:
-    """Divide patients by each clinical covariate: by its words, or by the median of its numbers.
+    """Divide patients by each clinical covariate: by its words, by a number that takes two values, or by the median of others.
 
     Parameters
     ----------
@@ -102,15 +114,29 @@ def subgroups_of(background: Background, patient_ids: Sequence[str] | AnyArray) 
     raw = background.covariates.iloc[background.places(np.asarray(patient_ids))]
     found: list[tuple[str, str, BoolArray]] = []
     for one in background.clinical:
-        name = one.column  # type: ignore[union-attr]
-        if isinstance(one, CategoricalCovariate):
-            words = raw[name].astype(str)
-            known = words.mask(is_missing(words), "not known").to_numpy(dtype=str)
-            found += [(name, level, known == level) for level in np.unique(known).tolist()]
-            continue
-        values = raw[name].to_numpy(dtype=np.float64)
-        if not np.isfinite(values).any():
-            continue
-        middle = float(np.nanmedian(values))
-        found += [(name, f"up to {middle:.4g}", values <= middle), (name, f"above {middle:.4g}", values > middle)]
+        if isinstance(one, NumericCovariate):
+            found += [(one.column, *level) for level in _by_number(raw[one.column].to_numpy(dtype=np.float64))]
+        elif isinstance(one, CategoricalCovariate | OrdinalCovariate):
+            levels = one.levels if isinstance(one, OrdinalCovariate) else ()
+            found += [(one.column, *level) for level in _by_word(raw[one.column].astype(str), levels)]
     return found
+
+
+def _by_word(words: "pd.Series[str]", order: Sequence[str]) -> list[tuple[str, BoolArray]]:
+    known = words.mask(is_missing(words), _NOT_KNOWN).to_numpy(dtype=str)
+    names = np.unique(known).tolist()
+    ordered = [*(level for level in order if level in names), *(name for name in names if name not in order)]
+    return [(name, known == name) for name in ordered]
+
+
+def _by_number(values: FloatArray) -> list[tuple[str, BoolArray]]:
+    missing = np.isnan(values)
+    distinct = np.unique(values[~missing])
+    if len(distinct) == 0:
+        return []
+    if len(distinct) <= 2:  # such as 0 and 1: a median would put all of them on one side
+        levels = [(f"{value:g}", values == value) for value in distinct.tolist()]
+    else:
+        middle = float(np.median(values[~missing]))
+        levels = [(f"up to {middle:.4g}", values <= middle), (f"above {middle:.4g}", values > middle)]
+    return [*levels, (_NOT_KNOWN, missing)] if missing.any() else levels

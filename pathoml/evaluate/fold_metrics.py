@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pathoml.comparison import corrected_interval
 from pathoml.evaluate.estimates import estimate, estimate_over_folds, mean_over_folds
 from pathoml.evaluate.scheme import Division, Forecast, Scheme
+from pathoml.evaluate.verdicts import judge_difference
 from pathoml.survival import (
     Metric,
     auc_metric,
@@ -22,9 +22,6 @@ from pathoml.units import FloatArray
 
 Samples = Mapping[str, FloatArray]
 """Name of a measure -> its values, shape (divisions, 1 + bootstraps); the first column is the estimate itself."""
-
-_SINGLE_DIVISION = ("leave_one_site_out", "fixed", "files", "external", "validation")
-"""Schemes that divide patients in one way only, so that there is no spread over repetitions."""
 
 
 def fold_samples(scheme: Scheme, model: str, horizons: Sequence[float]) -> Samples:
@@ -156,7 +153,7 @@ def summarise(scheme: Scheme, samples: Mapping[str, Samples]) -> dict[str, Any]:
             "differences": repeats,
         },
         "verdicts": {
-            pair: _verdict(scheme, found[pair]["concordance"], differences[pair]["concordance"][:, 0]) for pair in pairs
+            pair: judge_difference(scheme, found[pair]["concordance"], differences[pair]["concordance"][:, 0]) for pair in pairs
         },
         "folds": _fold_rows(scheme, samples),
     }  # fmt: skip
@@ -171,33 +168,6 @@ def _of_repeats(scheme: Scheme, values: FloatArray) -> dict[str, Any]:
         "values": [float(value) for value in defined],
         "deviation": float(defined.std(ddof=1)) if len(defined) > 1 else None,
     }
-
-
-def _verdict(scheme: Scheme, difference: Mapping[str, Any], of_folds: FloatArray) -> dict[str, Any]:
-    """Call a model better only where the interval over patients and that over repetitions both say so."""
-    value, low, high = (difference[name] for name in ("value", "low", "high"))
-    over_repeats = _over_repeats(scheme, of_folds)
-    verdict: dict[str, Any] = {"repeats_low": over_repeats[0], "repeats_high": over_repeats[1]}
-    if value is None or low is None:
-        return {"better": None, "by_interval": None, "by_repeats": None, **verdict}
-    by_interval = _side(low, high)
-    by_repeats = by_interval if scheme.name in _SINGLE_DIVISION else _side(*over_repeats)
-    agreed = by_repeats is not None and by_repeats == by_interval
-    return {"better": by_interval if agreed else 0, "by_interval": by_interval, "by_repeats": by_repeats, **verdict}
-
-
-def _side(low: float | None, high: float | None) -> int | None:
-    """Return 1 for an interval above 0, -1 for one below, 0 for one that includes it."""
-    return None if low is None or high is None else int(low > 0) - int(high < 0)
-
-
-def _over_repeats(scheme: Scheme, of_folds: FloatArray) -> tuple[float | None, float | None]:
-    """Return the interval that counts refitting on other patients, where patients were divided more than once."""
-    defined = of_folds[~np.isnan(of_folds)]
-    if len(scheme.repeats) < 2 or len(defined) < 2:
-        return None, None
-    tested_over_trained = [len(one.columns) / max(one.trained, 1) for one in scheme.divisions]
-    return corrected_interval(defined, float(np.mean(tested_over_trained)))
 
 
 def _fold_rows(scheme: Scheme, samples: Mapping[str, Samples]) -> list[dict[str, Any]]:

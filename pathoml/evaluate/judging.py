@@ -10,6 +10,7 @@ import numpy as np
 from pathoml.errors import InputError
 from pathoml.evaluate.background import Background
 from pathoml.evaluate.calibrating import judge_calibration
+from pathoml.evaluate.contributions import judge_parts
 from pathoml.evaluate.decision_curves import decision_curves
 from pathoml.evaluate.estimates import FROZEN
 from pathoml.evaluate.fold_metrics import Samples, fold_samples, summarise
@@ -134,6 +135,7 @@ def _evaluate_scheme(
             "subgroups": of_subgroups.result(),
             "sites": of_sites.result(),
             "trial": of_trial.result(),
+            "parts": _parts(scheme, first, background),
         }
     for name in ("groups", "calibration", "hazards"):
         result[name] = {model: parts[name] for model, (_, parts) in models.items()}
@@ -155,8 +157,17 @@ def _sites(tested: Tested, background: Background | None, settings: EvaluateSett
     features = None
     if background is not None and background.features is not None:
         own = background.features[background.places(tested.patient_id)]
-        features = site_from_columns(own, tested.site, tested.counts, seed=settings.seed)
+        have = np.isfinite(own).all(axis=1)
+        features = site_from_columns(own[have], tested.site[have], tested.counts[:, have], seed=settings.seed)
     return {"from_risk": site_from_risk(tested, seed=settings.seed), "from_features": features}
+
+
+def _parts(scheme: Scheme, tested: Tested, background: Background | None) -> dict[str, Any] | None:
+    if background is None or background.part_shares is None:
+        return None
+    shares = background.part_shares
+    first = [one.fold for one in scheme.divisions if one.repeat == scheme.divisions[0].repeat]
+    return judge_parts(tested, shares[(shares["scheme"] == scheme.name) & shares["fold"].isin(first)])
 
 
 def _event_quartiles(predictions: Predictions) -> tuple[float, ...]:

@@ -1,12 +1,12 @@
 """The label-permutation control: what models reach that were fitted on shuffled outcomes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pathoml.evaluate.estimates import REFITTED
+from pathoml.evaluate.estimates import REFITTED, mean_over_folds
 from pathoml.evaluate.risk_groups import log_rank_of_groups
 from pathoml.survival.cox_regression import fit_cox_draws
 from pathoml.survival.metrics import concordance
@@ -150,11 +150,46 @@ def permute_linear(
         is_tested[:, fold.tested] = 1.0
         for draw, given in enumerate(order[:, fold.tested]):
             values[place, draw] = concordance(time_days[given], event[given], risk[draw, fold.tested])
-    with np.errstate(invalid="ignore"):
-        defined = np.isfinite(values)
-        means = np.where(defined, values, 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
-    means[~defined.any(axis=0)] = np.nan
-    return Control(means, _log_rank_of_tested(time_days, event, is_high, is_tested, holder))
+    statistics = _log_rank_of_tested(time_days, event, is_high, is_tested, holder)
+    return Control(mean_over_folds(values), statistics)
+
+
+Fit = Callable[[FloatArray, FloatArray, IntArray], FloatArray]
+"""Columns, follow-up and events of the patients that are fitted on -> log hazard ratios."""
+
+
+def permute_fits(
+    fits: Sequence[tuple[LinearFold, Fit]], time_days: FloatArray, event: IntArray, *, order: IntArray
+) -> Control:
+    """Do the same with fits that are made one shuffle after another, such as those that choose their penalty by themselves.
+
+    Parameters
+    ----------
+    fits : sequence of (LinearFold, callable)
+        Of each fold; each patient is tested once at most.
+    time_days : ndarray of float64, shape (patients,)
+        Follow-up.
+    event : ndarray of int64, shape (patients,)
+        1 event, 0 censored.
+    order : ndarray of int64, shape (1 + permutations, patients)
+        As `shuffles` gives it.
+
+    Returns
+    -------
+    Control
+        As of `permute_linear`.
+    """
+    values = np.full((len(fits), len(order)), np.nan)
+    is_tested, is_high = np.zeros(order.shape), np.zeros(order.shape)
+    for place, (fold, fit) in enumerate(fits):
+        is_tested[:, fold.tested] = 1.0
+        for draw, given in enumerate(order):
+            own, tested = given[fold.fitted_on], given[fold.tested]
+            risk = fold.design @ fit(fold.design[fold.fitted_on], time_days[own], event[own])
+            is_high[draw, fold.tested] = risk[fold.tested] > np.median(risk[fold.fitted_on])
+            values[place, draw] = concordance(time_days[tested], event[tested], risk[fold.tested])
+    statistics = _log_rank_of_tested(time_days, event, is_high, is_tested, np.argsort(order, axis=1))
+    return Control(mean_over_folds(values), statistics)
 
 
 def _log_rank_of_tested(

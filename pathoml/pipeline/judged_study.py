@@ -1,63 +1,75 @@
 """What the evaluation of a study needs besides its predictions: covariates, mean features, and models fitted on shuffles."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pathoml.bags import read_bag
+from pathoml.baselines import BaselineContext, PenalisedCox, mean_of_bags, penalised_baselines
 from pathoml.covariates import ReducedCovariate, fit_covariates
 from pathoml.cross_validation import cross_validate
 from pathoml.evaluate import Background
 from pathoml.evaluate.fold_metrics import fold_concordance
-from pathoml.evaluate.permutation import Control, LinearFold, permute_linear, shuffles
+from pathoml.evaluate.permutation import Control, Fit, LinearFold, permute_fits, permute_linear, shuffles
 from pathoml.evaluate.risk_groups import log_rank_of_groups
 from pathoml.evaluate.scheme import build_scheme
 from pathoml.fold_fitting import FitPlan
+from pathoml.mil.patients import load_features
+from pathoml.part_shares import read_part_shares
 from pathoml.pipeline.study import Study
 from pathoml.splits import Fold
 from pathoml.train import TrainingData
 from pathoml.units import FloatArray
 
 
-def background_of(study: Study) -> Background:
-    """Return covariates and mean features of the patients of a study.
+def background_of(study: Study, slide_ids: Set[str]) -> Background:
+    """Return covariates and mean features of the patients of a study, and what parts of its model say of them.
 
     Parameters
     ----------
     study : Study
         With the patients that could be used.
+    slide_ids : set of str
+        The slides that the run has used.
 
     Returns
     -------
     Background
-        With features if the study has slides.
+        With features if the study has slides and their bags are still there, and with the shares of the model's parts.
     """
     cohort = study.cohort
+    means = bag_means_of(study, slide_ids)
     features = None
-    if study.config.slides is not None:
-        folder = study.config.slides.bags
-        features = np.stack(
-            [
-                _mean_features([folder / f"{entry.slide_id}.h5" for entry in cohort.slides[patient]])
-                for patient in cohort.patient_id.tolist()
-            ]
-        )
-    return Background(cohort.patient_id, cohort.covariates, study.config.cohort.covariates, features)
+    if means:
+        none = np.full(len(next(iter(means.values()))), np.nan)
+        features = np.stack([means.get(patient, none) for patient in cohort.patient_id.tolist()])
+    shares = read_part_shares(study.folder.part_shares)
+    return Background(cohort.patient_id, cohort.covariates, study.config.cohort.covariates, features, shares)
 
 
-def _mean_features(bags: Sequence[Path]) -> FloatArray:
-    """Return the mean over the tiles of all of a patient's slides that have a bag."""
-    total, tiles = 0.0, 0
-    for path in bags:
-        if path.is_file():
-            features = read_bag(path).features
-            total = total + features.sum(axis=0, dtype=np.float64)
-            tiles += len(features)
-    return np.asarray(total / max(tiles, 1), dtype=np.float64)
+def bag_means_of(study: Study, slide_ids: Set[str]) -> dict[str, FloatArray]:
+    """Return the mean tile of each patient, over all slides that the run has used and whose bags are still there.
+
+    Parameters
+    ----------
+    study : Study
+        With the patients that could be used.
+    slide_ids : set of str
+        The slides that the run has used.
+
+    Returns
+    -------
+    dict of str to ndarray of float64, each of shape (dim,)
+        Empty without slides, or without bags: what needs them is then left out.
+    """
+    slides = study.config.slides
+    there = [] if slides is None else sorted(one for one in slide_ids if (slides.bags / f"{one}.h5").is_file())
+    if slides is None or not there:
+        return {}
+    return mean_of_bags(load_features(study.cohort, slides.bags, there))
 
 
 def permute_clinical(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
@@ -89,6 +101,45 @@ def permute_clinical(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
     ).to_json()
 
 
+def permute_penalised(study: Study, folds: Sequence[Fold], slide_ids: Set[str]) -> dict[str, Any]:
+    """Fit every penalised baseline of one scheme's folds on shuffled outcomes, penalties chosen anew each time.
+
+    Parameters
+    ----------
+    study : Study
+        With the patients that the folds name.
+    folds : sequence of Fold
+        Of one scheme.
+    slide_ids : set of str
+        The slides that the run has used.
+
+    Returns
+    -------
+    dict
+        Model to what `Control.to_json` gives; empty where the study has neither blocks nor slides.
+    """
+    cohort, config = study.cohort, study.config
+    data = TrainingData(cohort, None, config.cohort.covariates)
+    context = BaselineContext(config.baselines, config.train, np.zeros(0), bag_means_of(study, slide_ids))
+    fits: dict[str, list[tuple[LinearFold, Fit]]] = {}
+    for fold in folds:
+        rows = cohort.rows_of((*fold.train, *fold.validation, *fold.test))
+        fitted = len(fold.train) + len(fold.validation)
+        for name, one in penalised_baselines(data, fold, context).items():
+            design = np.zeros((len(cohort), one.columns.shape[1]))  # of whom the fold does not name, no row is read
+            design[rows] = one.columns
+            fits.setdefault(name, []).append((LinearFold(design, rows[:fitted], rows[fitted:]), _coefficients(one)))
+    order = shuffles(len(cohort), config.evaluate.permute_baselines, seed=config.evaluate.seed)
+    event = (cohort.event == 1).astype(np.int64)
+    return {
+        name: permute_fits(of_folds, cohort.time_days, event, order=order).to_json() for name, of_folds in fits.items()
+    }
+
+
+def _coefficients(model: PenalisedCox) -> Fit:
+    return lambda design, time_days, event: model.fit(design, time_days, event).coefficients
+
+
 def permute_models(
     data: TrainingData, folds: Sequence[Fold], plan: FitPlan, *, permutations: int, seed: int
 ) -> dict[str, Any]:
@@ -115,7 +166,9 @@ def permute_models(
     order = shuffles(len(data.cohort), permutations, seed=seed)
     reached: dict[str, list[tuple[float, float]]] = {}
     for given in order:
-        cohort = replace(data.cohort, time_days=data.cohort.time_days[given], event=data.cohort.event[given])
+        cause = None if data.cohort.cause is None else data.cohort.cause[given]
+        outcome = {"time_days": data.cohort.time_days[given], "event": data.cohort.event[given], "cause": cause}
+        cohort = replace(data.cohort, **outcome)
         with tempfile.TemporaryDirectory(prefix="pathoml-permutation-") as folder:
             shuffled = replace(plan, folder=Path(folder), tracking=None)
             _, predictions = cross_validate(replace(data, cohort=cohort), folds, shuffled)

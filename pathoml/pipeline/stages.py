@@ -12,7 +12,7 @@ import pandas as pd
 
 from pathoml.artefacts import flag_name
 from pathoml.baseline_settings import CLINICAL
-from pathoml.cohort import FlowStep, SlideEntry, flow_step, flow_to_csv, flow_to_json
+from pathoml.cohort import FlowStep, SlideEntry, flow_from_json, flow_step, flow_to_csv, flow_to_json
 from pathoml.cross_validation import MODEL, cross_validate
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
@@ -28,7 +28,7 @@ from pathoml.packages import Member, Package, join_packages, load_package, save_
 from pathoml.part_shares import shares_of_tested, write_part_shares
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
-from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models
+from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models, permute_penalised
 from pathoml.pipeline.map_scale import cohort_map_ends
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
@@ -199,7 +199,7 @@ def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[st
     training = check_training(folder)
     predictions = read_predictions(folder.predictions)
     check_predictions(predictions.table)
-    evaluation = evaluate(predictions, config.evaluate, background_of(study))
+    evaluation = evaluate(predictions, config.evaluate, background_of(study, slides_with_bags(study)))
     for name, scheme in evaluation["schemes"].items():
         scheme["permutation"] = _permutation(study, name, context or StageContext())
     evaluation |= {"config_digest": config.digest, "training": training}
@@ -214,6 +214,8 @@ def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, 
     found = {}
     if settings.permutations:
         found[CLINICAL] = permute_clinical(study, folds)
+    if settings.permute_baselines:
+        found |= permute_penalised(study, folds, slides_with_bags(study))
     if settings.permute_model:
         data, _ = _training_data(study)
         plan = FitPlan(
@@ -286,7 +288,9 @@ def report_stage(study: Study) -> Path:
     if evaluation.get("training") != training:
         raise InputError(f"{folder.root}: the evaluation is not of this training; run 'pathoml evaluate' again")
     heatmaps, of_maps = _drawn_heatmaps(folder, training)
-    facts = [(name, value) for name, value in cohort_facts(study) if name != "Slides"]
+    facts = [
+        (name, value) for name, value in cohort_facts(study) if name != "Slides" and not name.startswith("Left out")
+    ]
     if study.config.slides is not None:
         facts.append(("Slides", f"{len(slides_with_bags(study))} used of {len(study.entries)}"))
     package, folds = load_package(folder.package), read_folds(folder.folds)
@@ -309,6 +313,8 @@ def report_stage(study: Study) -> Path:
         heatmaps=heatmaps,
         provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
         settings=json.dumps(result_settings(study.config), indent=2),
+        flow=flow_from_json(read_json(folder.flow, "run 'pathoml train' again")),
+        leakage=read_json(folder.leakage, "run 'pathoml train' again"),
         tuned=package.summary.get("tuned", {}),
         methods=methods_of(study, evaluation, folds, package),
         answers=answers_of(study, evaluation, folds, package),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pathoml.bags import check_same_features, read_bag_header
+from pathoml.cohort import flow_to_csv, flow_to_json
 from pathoml.config import Config
 from pathoml.covariates import unseen_words
 from pathoml.errors import CohortError, InputError, PackageError, Problem
@@ -17,12 +18,13 @@ from pathoml.evaluate import Background, evaluate
 from pathoml.evaluate.scheme import build_scheme
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract_settings import recipe_from_json
-from pathoml.files import file_digest, write_json
+from pathoml.files import file_digest, write_json, write_text
 from pathoml.infer import predict_package
+from pathoml.leakage import read_seen, require_unseen
 from pathoml.mil.patients import load_features, select_patients
 from pathoml.packages import Package, load_package
 from pathoml.pipeline.checking import cohort_facts
-from pathoml.pipeline.run_folder import read_json, require_writable
+from pathoml.pipeline.run_folder import RunFolder, read_json, require_writable
 from pathoml.pipeline.stages import StageContext
 from pathoml.pipeline.study import Study, keep_patients, open_study
 from pathoml.predictions import Predictions, join_predictions, write_predictions
@@ -89,6 +91,8 @@ def validate(request: ValidateRequest, context: StageContext) -> tuple[dict[str,
         If the package does not fit the cohort.
     CohortError
         If a word of a covariate was not seen in training.
+    LeakError
+        If the run of the package lies beside it and its records know one of the patients.
     """
     if request.output.resolve() == request.package.resolve():
         raise InputError(
@@ -97,6 +101,7 @@ def validate(request: ValidateRequest, context: StageContext) -> tuple[dict[str,
     package, digest = load_package(request.package), file_digest(request.package / "model.json")
     require_writable(request.output)
     study = open_study(request.config)
+    _refuse_seen(request.package, study)
     _check_words(package, study)
     study, features, outcomes = _features(request, package, study, context)
     events = int((study.cohort.event == 1).sum())
@@ -113,6 +118,8 @@ def validate(request: ValidateRequest, context: StageContext) -> tuple[dict[str,
     background = Background(study.cohort.patient_id, study.cohort.covariates, request.config.cohort.covariates)
     evaluation = evaluate(predictions, request.config.evaluate, background) | {"package_sha256": digest}
     write_json(request.output / "evaluation.json", evaluation)
+    write_json(request.output / "flow.json", flow_to_json(study.cohort.flow))
+    write_text(request.output / "flow.csv", flow_to_csv(study.cohort.flow))
     _write_page(request, package, study, evaluation, outcomes)
     return evaluation, outcomes
 
@@ -188,6 +195,14 @@ def _fit(frozen: Predictions, rows: BoolArray, method: Method) -> Recalibration:
     return fit_slope(time_days, event, frozen.survival[rows], frozen.curve_days, reference_day=middle)
 
 
+def _refuse_seen(package: Path, study: Study) -> None:
+    """Refuse patients whom the models have seen, as far as the run that made the package lies about it and its records tell."""
+    for path in sorted(RunFolder(package.parent).members.glob("*.seen.json")):
+        record = read_seen(path)
+        if record is not None:
+            require_unseen(record, study.cohort.patient_id.tolist(), f"validation of {package.name}")
+
+
 def _check_words(package: Package, study: Study) -> None:
     transforms = [member.covariates for member in package.members]
     absent = [
@@ -251,7 +266,7 @@ def _with_outcome(predictions: Predictions, study: Study) -> Predictions:
     rows = cohort.rows_of(predictions.table["patient_id"])
     table = predictions.table.assign(
         model=PACKAGE, scheme=SCHEME, fold="all", site=cohort.site[rows], endpoint=cohort.endpoint,
-        time_days=cohort.time_days[rows], event=cohort.event[rows],
+        time_days=cohort.time_days[rows], event=cohort.causes[rows],
     )  # fmt: skip
     return Predictions(table, predictions.curve_days, predictions.survival)
 
@@ -286,7 +301,11 @@ def _write_page(
     trained_for = str(package.summary.get("endpoint"))
     if trained_for != study.cohort.endpoint:
         warnings.append(f"The package was trained for {trained_for}; these patients have {study.cohort.endpoint}.")
-    facts = [(name, value) for name, value in cohort_facts(study) if name not in {"Clinical model", "Slides"}]
+    facts = [
+        (name, value)
+        for name, value in cohort_facts(study)
+        if name not in {"Clinical model", "Slides"} and not name.startswith("Left out")
+    ]
     facts.append(
         ("Package trained on", f"{package.summary.get('patients')} patients, {package.summary.get('events')} events")
     )
@@ -314,7 +333,7 @@ def _write_page(
             ("Package (SHA-256 of model.json)", evaluation["package_sha256"]),
             *((str(name), str(value)) for name, value in environment("cpu").items()),
         ],
-        settings=json.dumps(result_settings(study.config), indent=2), methods=methods,
+        settings=json.dumps(result_settings(study.config), indent=2), methods=methods, flow=study.cohort.flow,
         answers={
             "objective": "evaluation of an existing model (external validation)", "use": "research use only",
             "division": "no patient of this table decided anything about the model", "updating": change,

@@ -9,7 +9,7 @@ from pathoml.files import write_json, write_text
 from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.report.forest_figures import concordance_figure, difference_figure
 from pathoml.report.page import template
-from pathoml.report.sections import Picture, SchemePart, Section, Table
+from pathoml.report.parts import Picture, SchemePart, Section, Table
 from pathoml.report.words import SCHEMES, estimate_words, measure_words
 
 

@@ -9,7 +9,7 @@ from pathoml.files import write_text
 from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.report.forest_figures import concordance_figure, difference_figure
 from pathoml.report.page import template
-from pathoml.report.sections import Picture, Section, Table
+from pathoml.report.parts import Picture, Section, Table
 from pathoml.report.words import estimate_words
 
 _MODELS = {

@@ -53,6 +53,26 @@ def difference_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         return to_svg(figure, "Differences in concordance: " + _spoken(rows))
 
 
+def contribution_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Draw what part of the differences in risk each part of a model makes.
+
+    Parameters
+    ----------
+    rows : sequence of (str, mapping)
+        Part of the model, and value with low and high.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with rc_context(STYLE):
+        figure, (axis,) = new_figure(6.4, 0.55 + 0.3 * len(rows))
+        _lines(axis, rows, reference=0.0)
+        axis.set_xlabel("part of the variance of the risk (parts add up to 1), 95 % interval")
+        return to_svg(figure, "Contributions of the parts of the model: " + _spoken(rows))
+
+
 def forest_figure(subgroups: Mapping[str, Any]) -> str:
     """Draw concordance and hazard ratio in all patients, hospitals and clinical subgroups.
 

@@ -10,11 +10,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from pathoml.cohort import FlowStep
 from pathoml.files import write_text
 from pathoml.provenance import RESEARCH_USE_ONLY
 from pathoml.report.checklist import checklist_table, fill_checklist
+from pathoml.report.flow import flow_charts, leakage_table
 from pathoml.report.numbers import numbers_table
-from pathoml.report.sections import Table, scheme_part
+from pathoml.report.parts import Table
+from pathoml.report.sections import scheme_part
 
 _GALLERY_WIDTH_PX = 1100
 
@@ -41,8 +44,10 @@ class Page:
         Digests and versions.
     settings : str
         The resolved configuration as text.
-    flow : sequence of (str, str)
-        How many patients or slides were left after each step, where the run has recorded it.
+    flow : sequence of FlowStep
+        Who was left out of patients and slides, and why.
+    leakage : mapping or None
+        leakage.json: which leaks were looked for, and what was found; None where no split was made.
     tuned : mapping of str to mapping
         Fold to the settings found in it.
     methods : sequence of str
@@ -59,7 +64,8 @@ class Page:
     heatmaps: Sequence[tuple[str, Path]]
     provenance: Sequence[tuple[str, str]]
     settings: str
-    flow: Sequence[tuple[str, str]] = ()
+    flow: Sequence[FlowStep] = ()
+    leakage: Mapping[str, Any] | None = None
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     methods: Sequence[str] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +89,8 @@ def write_report(path: Path, page: Page) -> None:
         pictures=[(caption, _data_uri(picture)) for caption, picture in page.heatmaps],
         notice=RESEARCH_USE_ONLY,
         tuned=_tuned(page.tuned),
+        flows=flow_charts(page.flow, page.evaluation),
+        leaks=None if page.leakage is None else leakage_table(page.leakage),
         checklist=Table("TRIPOD+AI", ("item", "what is to be reported", "in this study"), checklist),
     )
     write_text(path, html)
@@ -110,7 +118,26 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
     return environment.get_template(name)
+
+
+def unbroken(cell: str) -> str:
+    """Keep an interval, or a p-value, on one line where a narrow column wraps its cell.
+
+    Parameters
+    ----------
+    cell : str
+        Text of a table.
+
+    Returns
+    -------
+    str
+        The same with spaces that do not break.
+    """
+    for words in (" to ", "p = ", "p < ", "χ² = "):
+        cell = cell.replace(words, words.replace(" ", "\N{NO-BREAK SPACE}"))
+    return cell
 
 
 def _tuned(tuned: Mapping[str, Mapping[str, Any]]) -> Table | None:

@@ -1,5 +1,6 @@
 """Calibration and decision curves."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ def calibration_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
             for style, (label, calibration) in enumerate(models.items()):
                 _calibration(axis, label, calibration["horizons"][place], style)
-            axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="predicted probability of the event", aspect="equal")
+            end = _end([calibration["horizons"][place] for calibration in models.values()])
+            axis.set(xlim=(0, end), ylim=(0, 1.02 * end), xlabel="predicted probability of the event", aspect="equal")
             axis.set_title(f"until {days_words(horizons[place])}")
         axes[0].set_ylabel("observed probability")
         axes[0].legend(frameon=False, loc="upper left")
@@ -43,6 +45,17 @@ def calibration_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
             for one in calibration["horizons"]
         )
         return to_svg(figure, f"Calibration: {spoken}")
+
+
+def _end(horizons: list[Mapping[str, Any]]) -> float:
+    """Return where both axes end: at the next tenth above all marks and intervals, so that rare events fill the figure."""
+    shown = [
+        numbers(one["groups"][key] if key == "predicted" else one["groups"]["observed"][key])
+        for one in horizons
+        for key in ("predicted", "value", "high")
+    ]
+    largest = float(np.nanmax(np.concatenate([*shown, [0.1]])))
+    return min(1.0, math.ceil(largest * 10 + 0.2) / 10)
 
 
 def _calibration(axis: Any, label: str, horizon: Mapping[str, Any], style: int) -> None:
@@ -116,7 +129,9 @@ def decision_figure(decisions: list[Any], labels: Mapping[str, str]) -> str:
         for axis, one in zip(axes, decisions, strict=True):
             everybody = numbers(one["everybody"]["value"])
             axis.axhline(0, color="0.6", linewidth=1)
-            axis.plot(one["thresholds"], everybody, color="0.6", linewidth=1, linestyle=(0, (1, 1)), label="act on all")
+            axis.plot(
+                one["thresholds"], everybody, color="0.25", linewidth=1.2, linestyle=(0, (1, 1)), label="act on all"
+            )
             for line, (model, label) in zip(LINES, labels.items(), strict=False):
                 curve = one["models"][model]
                 axis.plot(one["thresholds"], numbers(curve["value"]), label=label, linewidth=1.3, **line)

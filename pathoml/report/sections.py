@@ -1,9 +1,10 @@
 """One validation scheme as tables, figures and sentences of the page."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from pathoml.report.forest_figures import concordance_figure, forest_figure
+from pathoml.report.forest_figures import concordance_figure, contribution_figure, forest_figure
+from pathoml.report.parts import Picture, SchemePart, Section, Table
 from pathoml.report.probability_figures import calibration_figure, decision_figure, distribution_figure
 from pathoml.report.survival_figures import incidence_figure, kaplan_meier_figure
 from pathoml.report.trial_figures import enrichment_figure
@@ -20,78 +21,13 @@ from pathoml.report.words import (
 
 _SHOWN = 3
 """Models that figures show; tables hold all."""
-
-
-class Table(NamedTuple):
-    """A table of the page.
-
-    Parameters
-    ----------
-    caption : str
-        What it holds.
-    header : tuple of str
-        Names of the columns.
-    rows : sequence of tuple of str
-        The first cell names the row.
-    """
-
-    caption: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
-class Picture(NamedTuple):
-    """A figure of the page.
-
-    Parameters
-    ----------
-    svg : str
-        With its own text for screen readers.
-    caption : str
-        What it shows, of how many patients and events, and what its intervals mean.
-    """
-
-    svg: str
-    caption: str
-
-
-class Section(NamedTuple):
-    """What the page shows under one heading.
-
-    Parameters
-    ----------
-    title : str
-        Heading.
-    text : list of str
-        Sentences, before anything else.
-    figures : list of Picture
-        Side by side where there is room.
-    tables : list of Table
-        Below the figures.
-    """
-
-    title: str
-    text: list[str]
-    figures: list[Picture]
-    tables: list[Table]
-
-
-class SchemePart(NamedTuple):
-    """A scheme of the page.
-
-    Parameters
-    ----------
-    title : str
-        Heading.
-    verdicts : list of str
-        What the numbers allow to be said.
-    sections : list of Section
-        In order.
-    """
-
-    title: str
-    verdicts: list[str]
-    sections: list[Section]
+_COLUMNS = 5
+"""Columns of estimates that a printed page, or a narrow screen, holds."""
+_KINDS = {
+    "Ranking": ("concordance",),
+    "Area under the ROC curve": ("auc_",),
+    "Brier score": ("brier_", "integrated_brier", "scaled_brier"),
+}
 
 
 def scheme_part(name: str, scheme: Mapping[str, Any], endpoint: str) -> SchemePart:
@@ -118,6 +54,7 @@ def scheme_part(name: str, scheme: Mapping[str, Any], endpoint: str) -> SchemePa
         _calibration(scheme, shown),
         _decisions(scheme, shown),
         _hazards(scheme),
+        _contributions(scheme),
         _subgroups(scheme),
         _controls(scheme),
         _trial(scheme),
@@ -132,33 +69,34 @@ def _count(scheme: Mapping[str, Any]) -> str:
 
 
 def _ranking(scheme: Mapping[str, Any]) -> Section:
-    metrics, models = scheme["metrics"], list(scheme["metrics"])
-    rows = [(model_words(model), metrics[model]["concordance"]) for model in models]
-    header = ("measure", *(model_words(model) for model in models))
-    table = Table(
-        "Measures on test patients, computed within folds and averaged",
-        header,
-        [
-            (measure_words(one), *(estimate_words(metrics[model][one]) for model in models))
-            for one in metrics[models[0]]
-        ],
-    )
-    tables = [table]
+    metrics = scheme["metrics"]
+    rows = [(model_words(model), values["concordance"]) for model, values in metrics.items()]
+    tables = _measure_tables("on test patients, computed within folds and averaged", "model", metrics)
     if scheme["differences"]:
-        pairs = scheme["differences"]
-        others = [pair.split(" - ", 1)[1] for pair in pairs]
-        tables.append(
-            Table(
-                f"Differences: {model_words(models[0])} minus each other model, on the same draws of patients",
-                ("measure", *(f"minus {model_words(one)}" for one in others)),
-                [
-                    (measure_words(one), *(estimate_words(pairs[pair][one]) for pair in pairs))
-                    for one in metrics[models[0]]
-                ],
-            )
+        first = model_words(next(iter(metrics)))
+        others = {pair.split(" - ", 1)[1]: values for pair, values in scheme["differences"].items()}
+        tables += _measure_tables(
+            f"differences: {first} minus each other, on the same draws of patients", "minus", others
         )
     figure = Picture(concordance_figure(rows), f"Concordance of each model; {_count(scheme)}. Lines: 95 % intervals.")
     return Section("Who is at higher risk", [], [figure], tables)
+
+
+def _measure_tables(what: str, head: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Return a table for each kind of measure, a row a model, no more columns than a page holds."""
+    names = list(next(iter(metrics.values())))
+    tables = []
+    for title, starts in _KINDS.items():
+        own = [name for name in names if name.startswith(starts)]
+        for start in range(0, len(own), _COLUMNS):
+            part = own[start : start + _COLUMNS]
+            header = (head, *(measure_words(name) for name in part))
+            rows = [
+                (model_words(model), *(estimate_words(values[name]) for name in part))
+                for model, values in metrics.items()
+            ]  # fmt: skip
+            tables.append(Table(f"{title}, {what}", header, rows))
+    return tables
 
 
 def _groups(scheme: Mapping[str, Any], shown: Mapping[str, str], endpoint: str) -> Section:
@@ -203,7 +141,8 @@ def _calibration(scheme: Mapping[str, Any], shown: Mapping[str, str]) -> Section
     figures.append(
         Picture(
             distribution_figure(found),
-            f"D-calibration; {_count(scheme)}. Dotted: right. Small p: the predicted distributions are wrong somewhere.",
+            f"D-calibration; {_count(scheme)}. Dotted: right. Small p: the predicted distributions are wrong somewhere. Where many"
+            " are censored p lies near 1 even so: their events are spread over all bins still to come.",
         )
     )
     rows = [
@@ -354,15 +293,49 @@ def _trial(scheme: Mapping[str, Any]) -> Section:
     return Section("Use in a trial", text, [Picture(svg, caption)] if svg else [], tables)
 
 
+def _contributions(scheme: Mapping[str, Any]) -> Section:
+    """Show what each part of the first model adds, where it has several."""
+    found = scheme.get("parts")
+    if found is None or len(found["parts"]) < 2:
+        return Section("Contributions of the parts", [], [], [])
+    rows = [
+        (
+            one["part"], f"{one['patients']} of {scheme['tested']['patients']}", estimate_words(one["deviation"], 2),
+            estimate_words(one["part_of_variance"], 2),
+        )
+        for one in found["parts"]
+    ]  # fmt: skip
+    text = [
+        "What slides, clinical columns, blocks and gene groups each say of a patient adds up to the risk. A part that says the"
+        " same of everybody tells nobody apart; a part of the differences below 0 works against the others."
+    ]
+    header = (
+        "part",
+        "patients that have it",
+        "standard deviation, in those of the risk",
+        "part of the differences in risk",
+    )
+    figure = Picture(
+        contribution_figure([(one["part"], one["part_of_variance"]) for one in found["parts"]]),
+        f"Part of the differences in risk between patients that each part of the model makes; {_count(scheme)}. Lines: 95 %"
+        " intervals.",
+    )
+    return Section("Contributions of the parts", text, [figure], [Table("Contributions, first model", header, rows)])
+
+
 def _folds(scheme: Mapping[str, Any]) -> Section:
     models = list(scheme["metrics"])
     repeated = scheme["repeats"]["count"] > 1
-    rows = [
-        (
-            f"{fold['fold']} (repetition {fold['repeat'] + 1})" if repeated else fold["fold"],
-            str(fold["patients"]), str(fold["events"]), *(number_words(fold["concordance"][model]) for model in models),
-        )
-        for fold in scheme["folds"]
-    ]  # fmt: skip
-    header = ("fold", "patients", "events", *(f"concordance, {model_words(model)}" for model in models))
-    return Section("Folds", [], [], [Table("Folds one by one", header, rows)])
+    tables = []
+    for start in range(0, len(models), _COLUMNS):
+        part = models[start : start + _COLUMNS]
+        rows = [
+            (
+                f"{fold['fold']} (repetition {fold['repeat'] + 1})" if repeated else fold["fold"],
+                str(fold["patients"]), str(fold["events"]), *(number_words(fold["concordance"][model]) for model in part),
+            )
+            for fold in scheme["folds"]
+        ]  # fmt: skip
+        header = ("fold", "patients", "events", *(model_words(model) for model in part))
+        tables.append(Table("Concordance in each fold", header, rows))
+    return Section("Folds", [], [], tables)

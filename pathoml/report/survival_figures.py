@@ -64,11 +64,11 @@ def _numbers_at_risk(axis: Any, groups: Mapping[str, Any]) -> None:
     for line, (name, curve) in enumerate(groups["curves"].items()):
         colour = LINES[line]["color"]
         axis.text(
-            -0.02, -0.25 - 0.07 * line, f"{name} ", transform=axis.transAxes, ha="right", fontsize=7, color=colour
+            -0.05, -0.25 - 0.07 * line, f"{name} ", transform=axis.transAxes, ha="right", fontsize=7, color=colour
         )
         for year, count in zip(years[shown], curve["at_risk"][shown], strict=True):
             axis.text(year, -0.25 - 0.07 * line, count, transform=below, ha="center", fontsize=7, color=colour)
-    axis.text(-0.045, -0.18, "at risk ", transform=axis.transAxes, ha="right", fontsize=7, color="0.3")
+    axis.text(-0.05, -0.18, "at risk ", transform=axis.transAxes, ha="right", fontsize=7, color="0.3")
     lowest = -0.31 - 0.07 * len(groups["curves"])
     axis.text(0, lowest, " ", transform=axis.transAxes, fontsize=7)  # keeps the last line off the edge
 

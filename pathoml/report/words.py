@@ -192,7 +192,8 @@ def _rank_words(
     if verdict["by_repeats"] is None:
         return (
             f"{text} The interval excludes 0 in favour of {winner}, but patients were divided into folds only once, and how"
-            " much another division would change is not known; repeat the cross-validation before saying so."
+            " much another division, with models fitted anew, would change is not known; repeat the cross-validation before"
+            " saying so."
         )
     return f"{text} The interval excludes 0 in favour of {winner}, but the repetitions do not show it{spread}."
 

@@ -13,12 +13,13 @@ from pathoml.units import AnyArray, FloatArray, IntArray
 
 _CELLS = 500_000
 """Numbers that a block of draws works on at once: as many as a processor's cache holds."""
-_VANISHED = 1e-200
 _ITERATIONS = 40
 _TOLERANCE = 1e-6
 """A step no longer than this ends the climb: the error of Newton's method after it is about its square."""
 _VANISHED = 1e-290
 """A risk set whose hazards add up to less has no inverse that could be counted with."""
+_FLAT = 1e-12
+"""A curvature no larger than this, of a standardised column, says nothing."""
 _LARGEST = 30.0
 """A log hazard ratio per standard deviation beyond this one means that the likelihood has no maximum."""
 
@@ -58,6 +59,12 @@ class _Sorted(NamedTuple):
     """Of each event the last row whose time is at least its own, in its stratum."""
     before: IntArray
     """Of each event the row before its stratum's first; -1 for none."""
+    ends: IntArray
+    """The rows that are the last of some event, ascending."""
+    first_event: IntArray
+    """Of each of these the first event that ends there."""
+    beyond: IntArray
+    """Of each row the first row of the next stratum."""
 
 
 def fit_cox_draws(
@@ -98,7 +105,7 @@ def fit_cox_draws(
     standard = ((own - own.mean(axis=1, keepdims=True)) / scale)[:, rows.order]
     weight = weight[:, rows.order]
     columns = own.shape[2]
-    size = max(1, _CELLS // (len(time_days) * (1 + columns + columns * (columns + 1) // 2)))
+    size = max(1, _CELLS // (len(time_days) * (6 + columns)))
     start_at = np.zeros(columns)
     if len(standard) == 1 and draws > 1:  # draws lie around everybody's fit, so that few steps remain
         everybody = _newton(standard, np.ones((1, len(time_days))), rows, ridge / scale[:, 0] ** 2, start_at)
@@ -129,7 +136,9 @@ def _sort(time_days: FloatArray, event: IntArray, stratum: AnyArray | None) -> _
     is_last = np.append((time_days[1:] != time_days[:-1]) | (group[1:] != group[:-1]), True)
     last = np.minimum.accumulate(np.where(is_last, rows, len(rows))[::-1])[::-1]
     first = np.searchsorted(group, group)
-    return _Sorted(order, events, last[events], first[events] - 1)
+    ends, first_event = np.unique(last[events], return_index=True)
+    beyond = np.searchsorted(group, group, side="right")
+    return _Sorted(order, events, last[events], first[events] - 1, ends, first_event, beyond)
 
 
 def _newton(
@@ -142,7 +151,7 @@ def _newton(
     value, slope, information = _derivatives(design, weight, rows, best, ridge)
     climbing = np.ones(draws, dtype=bool)
     for _ in range(_ITERATIONS if columns else 0):
-        step = (np.linalg.pinv(information, hermitian=True) @ slope[:, :, None])[:, :, 0]
+        step = _solved(information, slope)
         trial = best + np.where(climbing[:, None], step, 0.0)
         for _ in range(10):
             there = _derivatives(design, weight, rows, trial, ridge)
@@ -158,6 +167,15 @@ def _newton(
             break
     lost = np.abs(best).max(axis=1, initial=0.0) > _LARGEST
     return CoxFits(np.where(lost[:, None], np.nan, best), value, null, information)
+
+
+def _solved(information: FloatArray, slope: FloatArray) -> FloatArray:
+    """Return the step to the maximum, 0 along columns that a draw tells nothing about."""
+    if slope.shape[1] == 1:
+        curvature = information[:, :, 0]
+        return np.divide(slope, curvature, out=np.zeros_like(slope), where=curvature > _FLAT)
+    step: FloatArray = (np.linalg.pinv(information, hermitian=True) @ slope[:, :, None])[:, :, 0]
+    return step
 
 
 def _penalised(log_likelihood: FloatArray, beta: FloatArray, ridge: FloatArray) -> FloatArray:
@@ -179,20 +197,47 @@ def _derivatives(
     safe = np.where(counted, total, 1.0)
     value = np.where(counted, drawn * (linear[:, rows.events] - np.log(safe)), 0.0).sum(axis=1)
     value[((drawn > 0) & ~counted).any(axis=1)] = -np.inf  # so far apart that a risk set vanishes: too long a step
-    over, inverse = np.where(counted, drawn / safe, 0.0), np.where(counted, 1 / safe, 0.0)
-    slope = np.empty((len(share), columns))
-    information = np.empty((len(share), columns, columns))
-    weighted = [share * design[:, :, one] for one in range(columns)]
-    means = [_risk_set(one, rows) * inverse for one in weighted]
+    # Sums over events of sums over risk sets are sums over patients of their cumulative hazards: one product in place of a
+    # cumulative sum for each pair of columns.
+    inverse = np.where(counted, 1 / safe, 0.0)
+    spent = share * _cumulative_hazard(np.where(counted, drawn / safe, 0.0), rows, share.shape[1])
+    observed = np.zeros_like(share)
+    observed[:, rows.events] = np.where(counted, drawn, 0.0)
+    means = np.empty((len(share), columns, len(rows.events)))
     for one in range(columns):
-        slope[:, one] = (drawn * (design[:, rows.events, one] - means[one])).sum(axis=1)
-        for other in range(one + 1):
-            second = _risk_set(weighted[one] * design[:, :, other], rows) * over
-            both = (second - drawn * means[one] * means[other]).sum(axis=1)
-            information[:, one, other] = information[:, other, one] = both
-    slope -= ridge * beta
+        means[:, one] = _risk_set(share * design[:, :, one], rows) * inverse
+    slope = _products(observed - spent, design) - ridge * beta
+    information = _second_moments(spent, design) - (means * drawn[:, None]) @ means.transpose(0, 2, 1)
     information += ridge[:, :, None] * np.eye(columns)
     return value, slope, information
+
+
+def _cumulative_hazard(steps: FloatArray, rows: _Sorted, patients: int) -> FloatArray:
+    """Sum over the events at which each row is still at risk."""
+    total = np.zeros((len(steps), patients + 1))
+    if len(rows.ends):
+        total[:, rows.ends] = np.add.reduceat(steps, rows.first_event, axis=1)
+    total = np.cumsum(total[:, ::-1], axis=1)[:, ::-1]
+    hazard: FloatArray = total[:, :-1] - total[:, rows.beyond]
+    return hazard
+
+
+def _products(weight: FloatArray, design: FloatArray) -> FloatArray:
+    """Sum columns with the weights of each draw."""
+    if len(design) == 1:
+        return weight @ design[0]
+    found: FloatArray = (weight[:, None] @ design)[:, 0]
+    return found
+
+
+def _second_moments(weight: FloatArray, design: FloatArray) -> FloatArray:
+    """Sum products of all pairs of columns with the weights of each draw."""
+    columns = design.shape[2]
+    if len(design) > 1:
+        found: FloatArray = (design.transpose(0, 2, 1) * weight[:, None]) @ design
+        return found
+    pairs = (design[0, :, :, None] * design[0, :, None, :]).reshape(design.shape[1], columns**2)
+    return (weight @ pairs).reshape(len(weight), columns, columns)
 
 
 def _risk_set(values: FloatArray, rows: _Sorted) -> FloatArray:

@@ -1,39 +1,20 @@
 """Penalised Cox models whose penalty is chosen by cross-validated partial likelihood on the patients they are fitted on."""
 
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from pathoml.survival.baselines import CoxModel, fit_cox, partial_likelihood
+from pathoml.survival.baselines import CoxModel, fit_cox
+from pathoml.survival.inner_folds import InnerFolds, RidgePath, inner_training, left_out_likelihood, ridge_scores
 from pathoml.units import FloatArray, IntArray
-
-logger = logging.getLogger(__name__)
 
 _STRENGTHS_OF_PATH = 30
 _WEAKEST_OF_PATH = 0.05
 _BARELY_PENALISED = 0.01
-
-
-class InnerFolds(NamedTuple):
-    """Folds of the training patients in which a penalty is chosen.
-
-    Parameters
-    ----------
-    number : int
-        How many, stratified by event; fewer if there are fewer events.
-    seed : int
-        Of the dealing.
-    """
-
-    number: int
-    seed: int
 
 
 def fit_ridge(
@@ -68,14 +49,11 @@ def fit_ridge(
     ----------
     Verweij PJM, van Houwelingen HC. Cross-validation in survival analysis. Stat Med 12 (1993) 2305-2314.
     """
-    scores = np.zeros(len(penalties))
-    for rest in _inner_training(event, folds):
-        beta = np.zeros(design.shape[1])
-        for index, penalty in enumerate(penalties):
-            beta = fit_cox(design[rest], time_days[rest], event[rest], ridge=penalty, start=beta).coefficients
-            scores[index] += _left_out_likelihood(design @ beta, time_days, event, rest)
+    path = RidgePath(design, penalties)
+    scores = ridge_scores(lambda _: path, time_days, event, folds)
+    best = int(scores.argmax()) if len(scores) else 0
     model = CoxModel(np.zeros(design.shape[1]))
-    for penalty in penalties[: int(scores.argmax()) + 1]:
+    for penalty in penalties[: best + 1]:
         model = fit_cox(design, time_days, event, ridge=penalty, start=model.coefficients)
     return model
 
@@ -113,11 +91,11 @@ def fit_elastic_net(
     factor = np.where(free == 1, _BARELY_PENALISED, 1.0)
     strengths, path = _elastic_path(design, time_days, event, lasso_share, factor, None)
     scores = np.zeros(len(strengths))
-    for rest in _inner_training(event, folds):
+    for rest in inner_training(event, folds):
         _, inner = _elastic_path(design[rest], time_days[rest], event[rest], lasso_share, factor, strengths)
         for index in range(len(strengths)):
             coefficients = inner[:, min(index, inner.shape[1] - 1)]
-            scores[index] += _left_out_likelihood(design @ coefficients, time_days, event, rest)
+            scores[index] += left_out_likelihood(design @ coefficients, time_days, event, rest)
     return CoxModel(np.asarray(path[:, int(scores.argmax())], dtype=np.float64))
 
 
@@ -136,20 +114,3 @@ def _elastic_path(
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(design, Surv.from_arrays(event.astype(bool), time_days))
     return np.asarray(model.alphas_, dtype=np.float64), np.asarray(model.coef_, dtype=np.float64)
-
-
-def _left_out_likelihood(log_hazard: FloatArray, time_days: FloatArray, event: IntArray, rest: IntArray) -> float:
-    """Return what the patients left out add to the log partial likelihood of those who were fitted on."""
-    whole = partial_likelihood(log_hazard, time_days, event)
-    return whole - partial_likelihood(log_hazard[rest], time_days[rest], event[rest])
-
-
-def _inner_training(event: IntArray, folds: InnerFolds) -> Iterator[IntArray]:
-    """Yield the training rows of each inner fold; none where there are too few events to choose anything by."""
-    smaller = min(int(event.sum()), int(len(event) - event.sum())) or int(event.sum())
-    count = min(folds.number, smaller)
-    if count < 2:
-        logger.warning("%d event(s) are too few to choose a penalty by: the strongest is taken", int(event.sum()))
-        return
-    for rest, _ in StratifiedKFold(count, shuffle=True, random_state=folds.seed).split(event, event):
-        yield rest

@@ -1,12 +1,14 @@
-"""A model is called better only where patients and dealings both show it."""
+"""A model is called better only where patients and repetitions both show it."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from pathoml.comparison import compare_models, corrected_interval, judge_all
 from pathoml.errors import InputError
+from pathoml.evaluate.fold_metrics import Samples, fold_samples, summarise
+from pathoml.evaluate.scheme import build_scheme
+from pathoml.evaluate.verdicts import corrected_interval
 from pathoml.predictions import Predictions
 from pathoml.survival import concordance
 
@@ -28,7 +30,7 @@ def predictions(
                 pd.DataFrame(
                     {
                         "model": model, "scheme": "kfold", "fold": f"{repeat}-{number}", "repeat": repeat,
-                        "role": np.where(fold == number, "test", "train"),
+                        "role": np.where(fold == number, "test", "train"), "site": "", "risk_group": "low",
                         "patient_id": [f"p{index}" for index in range(patients)],
                         "time_days": time, "event": event, "risk": risk,
                     }
@@ -36,30 +38,37 @@ def predictions(
                 for number in range(folds)
             ]  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
-    return Predictions(table, np.zeros(0), np.zeros((len(table), 0)))
+    return Predictions(table, np.array([1.0, 2.0]), np.full((len(table), 2), 0.5))
 
 
-def test_a_much_better_model_is_called_better_and_the_other_way_round_worse() -> None:
-    known = predictions({"good": 3.0, "poor": 0.0})
-    assert compare_models(known, "good", "poor").finding == "better"
-    assert compare_models(known, "poor", "good").finding == "worse"
+def judged(known: Predictions, *, bootstraps: int = 1000) -> dict:
+    """Return everything that is said of the first model and the others."""
+    scheme = build_scheme(known, bootstraps=bootstraps, seed=0)
+    samples: dict[str, Samples] = {model: fold_samples(scheme, model, ()) for model in scheme.models}
+    return summarise(scheme, samples)
 
 
-def test_one_dealing_is_never_enough() -> None:
-    verdict = compare_models(predictions({"good": 3.0, "poor": 0.0}, repeats=1), "good", "poor")
-    assert verdict.finding == "not shown"
-    assert verdict.patients_interval is not None
-    assert verdict.patients_interval[0] > 0
-    assert verdict.dealings_interval is None
-    assert "set repeats: 5" in verdict.reasons[-1]
+@pytest.mark.parametrize(("quality", "better"), [((3.0, 0.0), 1), ((0.0, 3.0), -1)])
+def test_a_much_better_model_is_called_better_and_the_other_way_round_worse(quality, better: int) -> None:
+    found = judged(predictions({"a": quality[0], "b": quality[1]}))
+    assert found["verdicts"]["a - b"]["better"] == better
+
+
+@pytest.mark.parametrize("scheme", ["kfold", "files", "fixed", "leave_one_site_out", "external"])
+def test_one_dealing_is_never_enough(scheme: str) -> None:
+    known = predictions({"good": 3.0, "poor": 0.0}, repeats=1)
+    verdict = judged(Predictions(known.table.assign(scheme=scheme), known.curve_days, known.survival))["verdicts"]
+    assert verdict["good - poor"] == {
+        "better": 0, "by_interval": 1, "by_repeats": None, "repeats_low": None, "repeats_high": None
+    }  # fmt: skip
 
 
 def test_equal_models_are_not_called_different() -> None:
     found = [
-        compare_models(predictions({"a": 1.0, "b": 1.0}, seed=seed), "a", "b", bootstraps=300).finding
+        judged(predictions({"a": 1.0, "b": 1.0}, seed=seed), bootstraps=300)["verdicts"]["a - b"]["better"]
         for seed in range(20)
     ]
-    assert found.count("not shown") >= 19
+    assert found.count(0) >= 19
 
 
 def test_patients_alone_are_not_enough_where_dealings_disagree() -> None:
@@ -69,13 +78,9 @@ def test_patients_alone_are_not_enough_where_dealings_disagree() -> None:
     table.loc[better, "risk"] = -table.loc[better, "time_days"]
     worse = (table["model"] == "b") & (table["fold"] == "0-0")
     table.loc[worse, "risk"] = table.loc[worse, "time_days"]
-    verdict = compare_models(known, "a", "b")
-    assert verdict.patients_interval is not None
-    assert verdict.patients_interval[0] > 0
-    assert verdict.dealings_interval is not None
-    assert verdict.dealings_interval[0] < 0
-    assert verdict.finding == "not shown"
-    assert "Both intervals have to exclude 0" in verdict.reasons[-1]
+    verdict = judged(known)["verdicts"]["a - b"]
+    assert (verdict["better"], verdict["by_interval"], verdict["by_repeats"]) == (0, 1, 0)
+    assert verdict["repeats_low"] < 0 < verdict["repeats_high"]
 
 
 def test_the_difference_is_that_of_concordances_within_folds() -> None:
@@ -90,7 +95,8 @@ def test_the_difference_is_that_of_concordances_within_folds() -> None:
         )
         for model, rows in table.groupby("model")
     }
-    assert compare_models(known, "a", "b").difference == pytest.approx(means["a"] - means["b"])
+    found = judged(known, bootstraps=0)["differences"]["a - b"]["concordance"]["value"]
+    assert found == pytest.approx(means["a"] - means["b"])
 
 
 def test_more_repeats_of_the_same_dealing_do_not_make_a_difference_significant() -> None:
@@ -107,38 +113,21 @@ def test_without_the_correction_the_interval_is_students() -> None:
     assert corrected_interval(values, 0.0) == pytest.approx(expected)
 
 
-def test_every_other_model_gets_its_verdict_in_plain_values() -> None:
-    verdicts = judge_all(predictions({"model": 2.0, "clinical": 0.5, "forest": 0.0}), "model", bootstraps=200)
-    assert list(verdicts) == ["clinical", "forest"]
-    plain = verdicts["forest"].to_json()
-    assert set(plain) == {"finding", "difference", "patients_interval", "dealings_interval", "reasons"}
-    assert "refitting" in plain["reasons"][1]
+def test_every_other_model_gets_its_verdict() -> None:
+    found = judged(predictions({"model": 2.0, "clinical": 0.5, "forest": 0.0}), bootstraps=200)
+    assert list(found["verdicts"]) == ["model - clinical", "model - forest"]
 
 
 def test_models_tested_on_different_patients_are_not_compared() -> None:
     known = predictions({"a": 1.0, "b": 1.0})
     odd = known.table[(known.table["model"] == "b") & (known.table["role"] == "test")].index[0]
-    table = known.table.drop(index=odd).reset_index(drop=True)
-    with pytest.raises(InputError, match="a and b are tested on different patients"):
-        compare_models(Predictions(table, np.zeros(0), np.zeros((len(table), 0))), "a", "b")
-
-
-def test_a_competing_event_counts_as_censored() -> None:
-    known = predictions({"a": 1.0, "b": 0.3})
-    plain = compare_models(known, "a", "b", bootstraps=50)
-    known.table["event"] = known.table["event"].where(known.table["event"] == 1, 2)
-    assert compare_models(known, "a", "b", bootstraps=50).difference == plain.difference
-
-
-def test_two_schemes_at_once_are_refused() -> None:
-    known = predictions({"a": 1.0, "b": 1.0})
-    known.table.loc[:50, "scheme"] = "fixed"
-    with pytest.raises(InputError, match="compared within one scheme"):
-        compare_models(known, "a", "b")
+    kept = known.table.index != odd
+    with pytest.raises(InputError, match="the models are tested on different patients"):
+        judged(Predictions(known.table[kept].reset_index(drop=True), known.curve_days, known.survival[kept]))
 
 
 def test_folds_in_which_no_order_is_known_show_nothing() -> None:
     known = predictions({"a": 1.0, "b": 1.0})
     known.table["event"] = 0
-    verdict = compare_models(known, "a", "b")
-    assert (verdict.finding, verdict.difference) == ("not shown", None)
+    verdict = judged(known, bootstraps=50)["verdicts"]["a - b"]
+    assert (verdict["better"], verdict["by_interval"]) == (None, None)
