@@ -70,6 +70,22 @@ def start(
 
 
 @app.command()
+def evaluate(
+    kit: KitPath,
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="Folder package/ of a run or of a federation.")],
+    wait: Wait = 60.0,
+) -> None:
+    """Have every site score a package on its own patients; nothing is trained (operator's kit of an evaluation's plan)."""
+    from pathoml.federated.flare.kits import read_kit
+    from pathoml.federated.flare.operating import submit
+
+    job = submit(read_kit(kit), wait_s=wait, package=package)
+    say(
+        f"run {job} submitted; `pathoml federate status {kit}` shows it, federation.json at the coordinator says what came of it"
+    )
+
+
+@app.command()
 def stop(kit: KitPath) -> None:
     """Stop what the kit is for: the coordinator, a site, or (operator) the run."""
     from pathoml.federated.flare.kits import Role, read_kit
@@ -83,6 +99,14 @@ def stop(kit: KitPath) -> None:
     from pathoml.federated.flare.starting import stop as stop_process
 
     say(f"{participant.name}: {'stopped' if stop_process(participant) else 'did not run'}")
+
+
+@app.command()
+def report(kit: KitPath) -> None:
+    """Write the page of the newest run that has ended (coordinator's kit)."""
+    from pathoml.pipeline.federating import write_coordinators_page
+
+    say(f"report: {write_coordinators_page(kit)}; research use only")
 
 
 @app.command()

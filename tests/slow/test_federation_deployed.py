@@ -242,6 +242,7 @@ def test_a_job_that_wants_something_else_of_a_site_gets_nothing(small_network: A
 LOOKS = (
     "cat north local/pathoml-site.json", "ls north", "grep north x log.txt", "tail north log.txt", "sys_info client north",
     "report_env north", "report_resources client north", "restart client north", "shutdown client north", "remove_client north",
+    "process_info north", "show_config_vars north", "show_comm_config north", "msg_stats north",
 )  # fmt: skip
 
 

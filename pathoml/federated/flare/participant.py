@@ -5,15 +5,10 @@ import runpy
 import sys
 from pathlib import Path
 
+from pathoml.federated.flare.deafening import deafen
 from pathoml.federated.flare.kits import Kit, Role, read_kit
 from pathoml.federated.flare.policies import write_policies
 from pathoml.processes import end_with
-
-ANSWERED_AT_A_SITE = frozenset({
-    "ClientStatusProcessor", "AbortAppProcessor", "AbortTaskProcessor", "DeployProcessor", "StartJobProcessor",
-    "CheckResourceProcessor", "CancelResourceProcessor", "NotifyJobStatusProcessor",
-})  # fmt: skip
-"""What a coordinator may ask a site's main process for: to take a job, start it, stop it, and say whether it runs."""
 
 
 def main(arguments: list[str]) -> None:
@@ -33,18 +28,6 @@ def main(arguments: list[str]) -> None:
     else:
         deafen()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-def deafen() -> None:
-    """Take out of FLARE's site what answers everything else: reading files, telling of errors and of the machine, restarting.
-
-    The site's policies refuse it to the operator, but FLARE asks them only where the server says that it should; a server that has
-    been taken over would not.
-    """
-    from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
-
-    every = ClientRequestProcessors.request_processors
-    every[:] = [one for one in every if type(one).__name__ in ANSWERED_AT_A_SITE]
 
 
 def command_of(kit: Kit) -> tuple[str, list[str]]:

@@ -16,6 +16,7 @@ HEARTBEAT_TIMEOUT_S = 30
 
 CONTROLLER = "pathoml.federated.flare.controller.CoordinatorController"
 EXECUTOR = "pathoml.federated.flare.executor.SiteExecutor"
+LAUNCHER = "pathoml.federated.flare.launcher.SiteRunLauncher"
 REJOINING = "pathoml.federated.flare.rejoining.Rejoining"
 OPERATOR_ROLE = "lead"
 STATS_GROUP = "pathoml"
@@ -69,7 +70,7 @@ def _site_resources() -> dict[str, Any]:
                 num_of_gpus=0, mem_per_gpu_in_GiB=0, expiration_period=300,
             ),
             _component("resource_consumer", "nvflare.app_common.resource_consumers.gpu_resource_consumer.GPUResourceConsumer"),
-            _component("process_launcher", f"{_LAUNCHERS}.client_process_launcher.ClientProcessJobLauncher"),
+            _component("process_launcher", LAUNCHER),
         ],
     }  # fmt: skip
 
