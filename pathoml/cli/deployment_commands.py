@@ -23,7 +23,7 @@ def provision(
         typer.Option(help="Folder `authority` of an earlier provisioning: kits handed out before stay valid."),
     ] = None,
 ) -> None:
-    """Make a kit for the coordinator, the operator and every site: certificates, address, plan."""
+    """Make a kit for the coordinator, the operator, an observer and every site: certificates, address, plan."""
     from pathoml.federated.flare.provisioning import provision as make_kits
 
     kits = make_kits(plan, output, authority)
@@ -120,11 +120,11 @@ def resume(kit: KitPath, wait: Wait = 60.0) -> None:
 
 @app.command()
 def status(kit: KitPath) -> None:
-    """Show who is there and how far the run is (operator), or whether the process runs (coordinator, site)."""
+    """Show who is there and how far the run is (operator, observer), or whether the process runs (coordinator, site)."""
     from pathoml.federated.flare.kits import Role, read_kit
 
     participant = read_kit(kit)
-    if participant.role is Role.OPERATOR:
+    if participant.role in (Role.OPERATOR, Role.OBSERVER):
         from pathoml.federated.flare.operating import status_of
 
         known = status_of(participant)

@@ -148,14 +148,14 @@ def status_of(kit: Kit) -> NetworkStatus:
     Parameters
     ----------
     kit : Kit
-        The operator's.
+        The operator's or the observer's.
 
     Returns
     -------
     NetworkStatus
         Sites and the newest run of the plan.
     """
-    plan = _plan_of(kit)
+    plan = _plan_of(kit, Role.OPERATOR, Role.OBSERVER)
     with _session(kit) as session:
         here = _connected(session)
         connected = tuple(site for site in plan.sites if site in here)
@@ -200,12 +200,12 @@ def _session(kit: Kit) -> Iterator[Any]:
         logging.getLogger("nvflare").setLevel(level)
 
 
-def _plan_of(kit: Kit) -> Any:
+def _plan_of(kit: Kit, *roles: Role) -> Any:
     from pathoml.federated.plan import read_plan
 
-    if kit.role is not Role.OPERATOR:
+    if kit.role not in (roles or (Role.OPERATOR,)):
         raise ConfigError(
-            f"{kit.folder}: the kit of the {kit.role}; runs are started and looked at with the operator's"
+            f"{kit.folder}: the kit of the {kit.role}; runs are started with the operator's, and watched with the observer's too"
         )
     plan = read_plan(kit.plan_path)
     if plan.digest != kit.plan:

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 from pathoml.federated.flare.deafening import deafen
-from pathoml.federated.flare.kits import Kit, Role, read_kit
+from pathoml.federated.flare.kits import Kit, Role, read_kit, site_yaml_of
 from pathoml.federated.flare.policies import write_policies
+from pathoml.federated.site_settings import read_site
 from pathoml.processes import end_with
 
 
@@ -27,6 +28,9 @@ def main(arguments: list[str]) -> None:
         write_policies(kit)  # the folder may have been moved
     else:
         deafen()
+        proxy = read_site(site_yaml_of(kit.folder)).proxy
+        if proxy is not None:
+            os.environ["grpc_proxy"] = proxy  # noqa: SIM112 - as gRPC spells it; for the process of a run as well
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

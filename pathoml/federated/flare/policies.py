@@ -18,7 +18,7 @@ CONTROLLER = "pathoml.federated.flare.controller.CoordinatorController"
 EXECUTOR = "pathoml.federated.flare.executor.SiteExecutor"
 LAUNCHER = "pathoml.federated.flare.launcher.SiteRunLauncher"
 REJOINING = "pathoml.federated.flare.rejoining.Rejoining"
-OPERATOR_ROLE = "lead"
+OPERATOR_ROLE, OBSERVER_ROLE = "lead", "member"
 STATS_GROUP = "pathoml"
 """Under which the coordinator tells the operator how far a run is."""
 _LAUNCHERS = "nvflare.app_common.job_launcher"
@@ -46,14 +46,15 @@ def write_policies(kit: Kit) -> None:
 
 
 def _authorization(role: Role) -> dict[str, Any]:
-    """Let the operator start, stop and look at jobs; on a site not even look."""
+    """Let the operator start, stop and look at jobs, and the observer look; on a site neither looks."""
     at_coordinator = _ANYONE if role is Role.COORDINATOR else _NOTHING
     rights = {
         "submit_job": _ANYONE, "manage_job": _ANYONE, "view": at_coordinator, "download_job": _NOTHING,
         "clone_job": _NOTHING, "operate": _NOTHING, "shell_commands": _NOTHING, "byoc": _NOTHING,
         "check_status": _ANYONE, "configure_job_log": _NOTHING, "delete_job": at_coordinator,
     }  # fmt: skip
-    return {"format_version": "1.0", "permissions": {OPERATOR_ROLE: rights}}
+    watching = dict.fromkeys(rights, _NOTHING) | {"view": at_coordinator, "check_status": at_coordinator}
+    return {"format_version": "1.0", "permissions": {OPERATOR_ROLE: rights, OBSERVER_ROLE: watching}}
 
 
 def _site_resources() -> dict[str, Any]:
