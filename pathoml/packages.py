@@ -24,13 +24,20 @@ from pathoml.mil.objective import Objective, objective_from_json
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection
 from pathoml.mil.settings import AggregatorSettings, FusionSettings, LateSettings
+from pathoml.package_files import (
+    DESCRIPTION,
+    PACKAGE_FORMAT,
+    PACKAGE_VERSION,
+    TENSORS,
+    PackageFiles,
+    checked_description,
+    read_package_files,
+)
 from pathoml.provenance import RESEARCH_USE_ONLY, digest_of
 from pathoml.units import AnyArray
 
-PACKAGE_FORMAT = "pathoml-package"
-PACKAGE_VERSION = 2
 _LATE = LateSettings()
-_TENSORS, _JSON, _CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
+_CARD = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ def save_package(folder: Path, package: Package) -> None:
     }
     description["description_sha256"] = digest_of(description)
     text = json.dumps(description, indent=1, allow_nan=False)
-    _replace_folder(folder, {_TENSORS: tensors, _JSON: text.encode(), _CARD: _card(package).encode()})
+    _replace_folder(folder, {TENSORS: tensors, DESCRIPTION: text.encode(), _CARD: _card(package).encode()})
 
 
 def load_package(folder: Path) -> Package:
@@ -159,16 +166,38 @@ def load_package(folder: Path) -> Package:
     PackageError
         If it is not a package of a known version, or a file was altered.
     """
-    description = _read_description(folder)
+    return package_of(read_package_files(folder), str(folder))
+
+
+def package_of(files: PackageFiles, name: str) -> Package:
+    """Verify a package's files and make the package of them.
+
+    Parameters
+    ----------
+    files : PackageFiles
+        From disk, or from a network: they are data, and nothing in them is executed.
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    Package
+        With its members in evaluation mode on the CPU.
+
+    Raises
+    ------
+    PackageError
+        If it is not a package of a known version, or a file was altered.
+    """
+    description = checked_description(files.description, name)
     try:
-        tensors = (folder / _TENSORS).read_bytes()
-        if hashlib.sha256(tensors).hexdigest() != description["tensors_sha256"]:
+        if hashlib.sha256(files.tensors).hexdigest() != description["tensors_sha256"]:
             raise PackageError(
-                f"{folder}: {_TENSORS} does not belong to {_JSON} (its SHA-256 differs); get the package again"
+                f"{name}: {TENSORS} does not belong to {DESCRIPTION} (its SHA-256 differs); get the package again"
             )
-        return _package_from_json(description, load_arrays(tensors))
-    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise PackageError(f"{folder}: cannot be read as a package ({error}); get it again") from error
+        return _package_from_json(description, load_arrays(files.tensors))
+    except (SafetensorError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise PackageError(f"{name}: cannot be read as a package ({error}); get it again") from error
 
 
 def join_packages(packages: list[Package]) -> Package:
@@ -189,27 +218,6 @@ def join_packages(packages: list[Package]) -> Package:
     tuned = {fold: values for package in packages for fold, values in package.summary.get("tuned", {}).items()}
     summary = {**first.summary, "tuned": tuned} if tuned else first.summary
     return Package(members, first.feature_spec, first.recipe, first.curve_days, summary)
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    """Read model.json and refuse it if it is of another version or was altered."""
-    if not (folder / _JSON).is_file():
-        raise PackageError(f"{folder}: not a model package (no {_JSON} in it); give the folder package/ of a run")
-    try:
-        description = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PackageError(f"{folder}: not a model package ({error})") from error
-    if not isinstance(description, dict) or description.get("format") != PACKAGE_FORMAT:
-        raise PackageError(f"{folder}: not a model package ({_JSON} does not say '{PACKAGE_FORMAT}')")
-    version = description.get("format_version")
-    if version != PACKAGE_VERSION:
-        raise PackageError(
-            f"{folder}: package version {version}, this pathoml reads {PACKAGE_FORMAT} version {PACKAGE_VERSION}"
-        )
-    stated = description.pop("description_sha256", None)
-    if digest_of(description) != stated:
-        raise PackageError(f"{folder}: {_JSON} was altered (its SHA-256 differs); get the package again")
-    return description
 
 
 def _package_from_json(description: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Package:
@@ -315,6 +323,15 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def _privacy_words(summary: Mapping[str, Any]) -> str:
+    """Say what bounds what the weights tell of a patient; nothing is called private that is not."""
+    privacy = summary.get("privacy")
+    if privacy is None:
+        return "none: weights are computed from patients, and may tell something of some of them"
+    delta = "1 / (10 x a site's patients)" if privacy["delta"] is None else f"{privacy['delta']:g}"
+    return f"differential, of each patient: epsilon {privacy['epsilon']:g} at delta {delta}"
+
+
 def _card(package: Package) -> str:
     summary = package.summary
     features = "clinical table only"
@@ -341,6 +358,7 @@ def _card(package: Package) -> str:
 | Encoder pretrained on | {summary.get("encoder_pretraining")} |
 | Covariates | {columns} |
 | May be missing | {lacking} |
+| Privacy of the patients trained on | {_privacy_words(summary)} |
 | Settings sought in each fold | {tuned or "none"} |
 | pathoml | {summary.get("pathoml_version")} |
 | Configuration digest | {summary.get("config_digest")} |

@@ -23,7 +23,7 @@ def provision(
         typer.Option(help="Folder `authority` of an earlier provisioning: kits handed out before stay valid."),
     ] = None,
 ) -> None:
-    """Make a kit for the coordinator, the operator and every site: certificates, address, plan."""
+    """Make a kit for the coordinator, the operator, an observer and every site: certificates, address, plan."""
     from pathoml.federated.flare.provisioning import provision as make_kits
 
     kits = make_kits(plan, output, authority)
@@ -70,6 +70,22 @@ def start(
 
 
 @app.command()
+def evaluate(
+    kit: KitPath,
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="Folder package/ of a run or of a federation.")],
+    wait: Wait = 60.0,
+) -> None:
+    """Have every site score a package on its own patients; nothing is trained (operator's kit of an evaluation's plan)."""
+    from pathoml.federated.flare.kits import read_kit
+    from pathoml.federated.flare.operating import submit
+
+    job = submit(read_kit(kit), wait_s=wait, package=package)
+    say(
+        f"run {job} submitted; `pathoml federate status {kit}` shows it, federation.json at the coordinator says what came of it"
+    )
+
+
+@app.command()
 def stop(kit: KitPath) -> None:
     """Stop what the kit is for: the coordinator, a site, or (operator) the run."""
     from pathoml.federated.flare.kits import Role, read_kit
@@ -86,6 +102,14 @@ def stop(kit: KitPath) -> None:
 
 
 @app.command()
+def report(kit: KitPath) -> None:
+    """Write the page of the newest run that has ended (coordinator's kit)."""
+    from pathoml.pipeline.federating import write_coordinators_page
+
+    say(f"report: {write_coordinators_page(kit)}; research use only")
+
+
+@app.command()
 def resume(kit: KitPath, wait: Wait = 60.0) -> None:
     """Go on with the run after the coordinator was killed (operator's kit)."""
     from pathoml.federated.flare.kits import read_kit
@@ -96,11 +120,11 @@ def resume(kit: KitPath, wait: Wait = 60.0) -> None:
 
 @app.command()
 def status(kit: KitPath) -> None:
-    """Show who is there and how far the run is (operator), or whether the process runs (coordinator, site)."""
+    """Show who is there and how far the run is (operator, observer), or whether the process runs (coordinator, site)."""
     from pathoml.federated.flare.kits import Role, read_kit
 
     participant = read_kit(kit)
-    if participant.role is Role.OPERATOR:
+    if participant.role in (Role.OPERATOR, Role.OBSERVER):
         from pathoml.federated.flare.operating import status_of
 
         known = status_of(participant)

@@ -64,13 +64,16 @@ def federate_dry_run(
     site: SitePath,
     plan: PlanPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the rehearsal.")] = Path("dry-run"),
+    package: Annotated[
+        Path | None, typer.Option("--package", help="Folder of the package that an evaluation scores.")
+    ] = None,
 ) -> None:
     """At a site: take one round offline and print exactly what would leave."""
     from pathoml.federated.plan import read_plan
     from pathoml.federated.site_settings import read_site
     from pathoml.pipeline.federating import leaving_rows, rehearse
 
-    heard = rehearse(read_site(site), read_plan(plan), output)
+    heard = rehearse(read_site(site), read_plan(plan), output, package)
     show_table("What would leave, in order", leaving_rows(heard), header=("Asked", "Arrays", "Numbers", "Bytes"))
     say(f"nothing left; every byte is in {output / 'site' / 'audit.jsonl'} by its digest")
 

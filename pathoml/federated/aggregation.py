@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pathoml.federated.plan import (
+from pathoml.federated.method_settings import (
     Adaptive,
     Aggregation,
     FedAdagradSettings,
     FedAdamSettings,
     FedYogiSettings,
     ScaffoldSettings,
-)  # fmt: skip
+)
 from pathoml.units import AnyArray, FloatArray
 
 Arrays = Mapping[str, AnyArray]
@@ -152,23 +152,3 @@ def next_control(
         + sum((np.asarray(change[name], dtype=np.float64) for change in changes), start=np.zeros(changes[0][name].shape)) / sites
         for name in names
     }  # fmt: skip
-
-
-def change_norm(before: Arrays, after: Arrays) -> float:
-    """Return the length of a model's change, over all of its arrays together.
-
-    Parameters
-    ----------
-    before, after : mapping of str to ndarray
-        The same names and shapes.
-
-    Returns
-    -------
-    float
-        Euclidean.
-    """
-    squares = [
-        float(np.square(np.asarray(after[name], dtype=np.float64) - np.asarray(array, dtype=np.float64)).sum())
-        for name, array in before.items()
-    ]
-    return float(np.sqrt(np.sum(squares)))

@@ -20,11 +20,30 @@ def update_norm(arrays: Mapping[str, AnyArray]) -> float:
     Returns
     -------
     float
-        Euclidean norm, summed in float64; infinite or NaN if a value is.
+        Euclidean norm, summed in float64; infinite if a value is, or if squares are too large to add up; NaN if a value is.
     """
     with np.errstate(over="ignore"):
         squares = [float(np.square(one.astype(np.float64)).sum()) for one in arrays.values() if _is_float(one)]
-    return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
+        total = sum(squares)
+    return math.sqrt(math.fsum(squares)) if math.isfinite(total) else total
+
+
+def change_norm(before: Mapping[str, AnyArray], after: Mapping[str, AnyArray]) -> float:
+    """Return the length of a model's change, over all of its arrays together.
+
+    Parameters
+    ----------
+    before, after : mapping of str to ndarray
+        The same names and shapes.
+
+    Returns
+    -------
+    float
+        Of `update_norm`: infinite where it cannot be added up, so that no limit lets it through.
+    """
+    return update_norm(
+        {name: np.asarray(after[name], dtype=np.float64) - one.astype(np.float64) for name, one in before.items()}
+    )
 
 
 def clip_update(arrays: Mapping[str, AnyArray], limit: float) -> dict[str, AnyArray]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from pathoml.errors import PathomlError
 from pathoml.federated.coordinator import FederationResult
-from pathoml.federated.judging import member_of, risks_of
+from pathoml.federated.judging import risks_of
 from pathoml.federated.plan import Plan
-from pathoml.federated.setup import Setup, arrays_of
+from pathoml.federated.scoring import package_at_site
 from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings
@@ -20,7 +20,7 @@ from pathoml.packages import Package
 from pathoml.progress import Progress, silent
 from pathoml.survival.metrics import concordance_sums
 from pathoml.train import follow_up
-from pathoml.units import FloatArray
+from pathoml.units import FloatArray, IntArray
 
 SHARED, POOLED, LOCAL, WITHOUT = "shared", "pooled", "local", "without"
 """Trained by the network; on all patients in one place; by the hospital alone; by the network without the hospital."""
@@ -56,6 +56,9 @@ class Comparison:
         Site -> model, or pair of models as ``shared - local``.
     overall : mapping of str to Compared
         Over within-site pairs of all sites.
+    gives : mapping of str to Compared
+        What the other sites gain by a site's joining: the shared model minus the one trained without that site, over within-site
+        pairs of the others.
     impossible : mapping of str to str
         Models that could not be trained, and why.
     """
@@ -64,6 +67,7 @@ class Comparison:
     events: Mapping[str, int]
     sites: Mapping[str, Mapping[str, Compared]]
     overall: Mapping[str, Compared]
+    gives: Mapping[str, Compared]
     impossible: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +89,7 @@ class Comparison:
                 for site, models in self.sites.items()
             },
             "overall": {name: plain(one) for name, one in self.overall.items()},
+            "gives": {name: plain(one) for name, one in self.gives.items()},
             "impossible": dict(self.impossible), "bootstraps": BOOTSTRAPS,
             "conditional_on": "the fitted models: patients are drawn again, models are not fitted again",
         }  # fmt: skip
@@ -101,6 +106,7 @@ class _Sums:
 @dataclass
 class _Trained:
     risks: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
+    without: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
     impossible: dict[str, str] = field(default_factory=dict)
 
 
@@ -143,7 +149,7 @@ def compare(
     trained.risks[SHARED] = {name: risks_at(result.package, plan, data) for name, data in parts.items()}
     told()
 
-    def attempt(label: str, which: Mapping[str, SiteData], on: Mapping[str, SiteData]) -> None:
+    def attempt(label: str, which: Mapping[str, SiteData], on: Mapping[str, SiteData]) -> dict[str, FloatArray]:
         alone = plan.model_copy(update={"sites": tuple(which), "quorum": min(plan.quorum, len(which))})
         try:
             package = simulate(alone, which, folder / label, limits=_ANYBODY, device=device).package
@@ -151,14 +157,18 @@ def compare(
         except PathomlError as error:
             trained.impossible[label] = str(error)
             found = {}
-        trained.risks.setdefault(label.partition("-")[0], {}).update(found)
         told()
+        return found
 
-    attempt(POOLED, {"pooled": pool(parts)}, parts)
+    trained.risks[POOLED] = attempt(POOLED, {"pooled": pool(parts)}, parts)
     if len(parts) > 1:
+        trained.risks |= {LOCAL: {}, WITHOUT: {}}
         for name, data in parts.items():
-            attempt(f"{LOCAL}-{name}", {name: data}, {name: data})
-            attempt(f"{WITHOUT}-{name}", {one: other for one, other in parts.items() if one != name}, {name: data})
+            others = {one: other for one, other in parts.items() if one != name}
+            trained.risks[LOCAL] |= attempt(f"{LOCAL}-{name}", {name: data}, {name: data})
+            found = attempt(f"{WITHOUT}-{name}", others, parts)
+            trained.risks[WITHOUT] |= {name: found[name]} if found else {}
+            trained.without[name] = found
     return result, _compared(parts, trained, np.random.default_rng(plan.seed))
 
 
@@ -179,11 +189,8 @@ def risks_at(package: Package, plan: Plan, data: SiteData) -> FloatArray:
     ndarray of float64, shape (test patients,)
         Higher is worse.
     """
-    member = package.members[0]
-    setup = Setup(member.covariates, member.projection, getattr(member.objective, "edges", np.zeros(0)))
     tiles = select_patients(data.cohort, data.features, data.train).features
-    setup = setup.at_site(plan, tiles)
-    return risks_of(member_of(plan, setup, arrays_of(member.model)), data, data.test)
+    return risks_of(package_at_site(package, plan, tiles).members[0], data, data.test)
 
 
 def _compared(parts: Mapping[str, SiteData], trained: _Trained, dealer: np.random.Generator) -> Comparison:
@@ -192,19 +199,34 @@ def _compared(parts: Mapping[str, SiteData], trained: _Trained, dealer: np.rando
     for name, data in parts.items():
         time_days, event = follow_up(data.cohort, data.test)
         patients[name], events[name] = len(event), int(event.sum())
-        count = len(event)
-        drawn = dealer.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAPS).astype(np.float64)
-        sums[name] = {}
-        for model, risks in trained.risks.items():
-            if name in risks:
-                above, below = concordance_sums(time_days, event, risks[name], np.ones((1, count)))
-                samples = concordance_sums(time_days, event, risks[name], drawn)
-                sums[name][model] = _Sums((float(above[0]), float(below[0])), samples)
-    sites = {name: _ratios(models) for name, models in sums.items()}
+        drawn = dealer.multinomial(len(event), np.full(len(event), 1 / len(event)), size=BOOTSTRAPS).astype(np.float64)
+        told = {model: risks[name] for model, risks in trained.risks.items() if name in risks}
+        told |= {_without(left): risks[name] for left, risks in trained.without.items() if name in risks}
+        sums[name] = {model: _sums(time_days, event, risk, drawn) for model, risk in told.items()}
+    single = {
+        name: {model: one for model, one in models.items() if model in trained.risks} for name, models in sums.items()
+    }
     everywhere = [model for model in trained.risks if all(model in models for models in sums.values())]
+    gives = {name: _gain_of_others(sums, name) for name, found in trained.without.items() if found}
     return Comparison(
-        patients, events, sites, _ratios({model: _added(sums, model) for model in everywhere}), trained.impossible
-    )
+        patients, events, {name: _ratios(models) for name, models in single.items()},
+        _ratios({model: _added(sums, model) for model in everywhere}), gives, trained.impossible,
+    )  # fmt: skip
+
+
+def _without(site: str) -> str:
+    return f"{WITHOUT}-{site}"
+
+
+def _sums(time_days: FloatArray, event: IntArray, risk: FloatArray, drawn: FloatArray) -> _Sums:
+    above, below = concordance_sums(time_days, event, risk, np.ones((1, len(event))))
+    return _Sums((float(above[0]), float(below[0])), concordance_sums(time_days, event, risk, drawn))
+
+
+def _gain_of_others(sums: Mapping[str, Mapping[str, _Sums]], site: str) -> Compared:
+    """Return what the network without a site gains by its joining, judged on the network's own patients."""
+    others = {name: {SHARED: one[SHARED], WITHOUT: one[_without(site)]} for name, one in sums.items() if name != site}
+    return _ratios({model: _added(others, model) for model in (SHARED, WITHOUT)})[f"{SHARED} - {WITHOUT}"]
 
 
 def _added(sums: Mapping[str, Mapping[str, _Sums]], model: str) -> _Sums:

@@ -1,6 +1,6 @@
 """The coordinator: it has no data. It asks, checks what comes back, adds up, and can be killed at any moment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,21 @@ from pathoml.federated.aggregation import aggregate, next_control, weighted_mean
 from pathoml.federated.checkpoint import Progress, arrays_below, read_checkpoint, write_checkpoint
 from pathoml.federated.guard import models_of
 from pathoml.federated.messages import Message
+from pathoml.federated.method_settings import EvaluationSettings, NewtonSettings, RoundsSettings, ScaffoldSettings
 from pathoml.federated.network import Network, named
-from pathoml.federated.plan import NewtonSettings, Plan, RoundsSettings, ScaffoldSettings
-from pathoml.federated.scores import SiteScore, scores_to_json
+from pathoml.federated.plan import Plan
+from pathoml.federated.scores import SiteScore, score_of, scores_to_json
+from pathoml.federated.scoring import arrays_of_files, problems_with
 from pathoml.federated.setup import Setup, arrays_of, build_model
 from pathoml.federated.transport import Transport
-from pathoml.files import make_folder, write_json
-from pathoml.packages import Package, save_package
+from pathoml.files import make_folder, write_json, write_text
+from pathoml.package_files import PackageFiles
+from pathoml.packages import Package, package_of, save_package
 from pathoml.provenance import pathoml_version
 from pathoml.units import AnyArray
 
+PLAN_COPY = "plan.json"
+"""The plan beside what came of it."""
 Answers = Mapping[str, Message]
 OnRound = Callable[[int, int, Mapping[str, float]], None]
 """Told after each round: its number, how many there are, and what sites said, weighted."""
@@ -73,9 +78,12 @@ def run_federation(
     Raises
     ------
     FederationError
-        If fewer sites than the quorum answer, or Newton's steps do not converge.
+        If fewer sites than the quorum answer, Newton's steps do not converge, or the plan trains nothing.
     """
+    if isinstance(plan.method, EvaluationSettings):
+        raise FederationError(f"plan {plan.name} trains nothing; `pathoml federate evaluate` has its package scored")
     make_folder(output)
+    write_text(output / PLAN_COPY, plan.model_dump_json(indent=1))
     network = Network(plan, transport, output)
     checkpoint = output / "checkpoint.safetensors"
     setup, progress = read_checkpoint(checkpoint, plan)
@@ -101,15 +109,15 @@ def run_federation(
     return result
 
 
-def score_package(plan: Plan, package: Package, transport: Transport, output: Path) -> Mapping[str, SiteScore]:
-    """Have every site score a package of this plan on its own test patients; nothing is trained.
+def run_evaluation(plan: Plan, files: PackageFiles, transport: Transport, output: Path) -> Mapping[str, SiteScore]:
+    """Have every site score a package on its own patients; nothing is trained.
 
     Parameters
     ----------
     plan : Plan
-        What the sites agreed on.
-    package : Package
-        As `run_federation` wrote it.
+        An evaluation that the sites agreed on.
+    files : PackageFiles
+        Of the package that it names.
     transport : Transport
         The network.
     output : Path
@@ -118,25 +126,69 @@ def score_package(plan: Plan, package: Package, transport: Transport, output: Pa
     Returns
     -------
     mapping of str to SiteScore
-        By site.
+        By site; also written to the folder.
 
     Raises
     ------
     FederationError
-        If the package is not of the plan, or fewer sites than the quorum answer.
+        If the package is not the plan's or does not fit it, or fewer sites than the quorum answer.
     """
-    if package.summary.get("plan") != plan.digest or len(package.members) != 1:
-        raise FederationError(
-            f"the package was not made by plan {plan.name} ({plan.digest[:12]}); its sites agreed to another"
-        )
-    member = package.members[0]
-    edges = getattr(member.objective, "edges", np.zeros(0))
+    require_package(plan, files)
     make_folder(output)
+    write_text(output / PLAN_COPY, plan.model_dump_json(indent=1))
     network = Network(plan, transport, output)
-    network.use(Setup(member.covariates, member.projection, edges))
-    scores = network.judge("evaluate", arrays_of(member.model))
-    write_json(output / "scores.json", scores_to_json(scores))
+    answers = network.need(network.message("score", arrays_of_files(files)))
+    scores = {name: score_of(one) for name, one in answers.items()}
+    write_json(output / "federation.json", evaluation_to_json(plan, scores))
     return scores
+
+
+def require_package(plan: Plan, files: PackageFiles) -> None:
+    """Refuse a package that a plan does not have its sites score, before anything is sent.
+
+    Parameters
+    ----------
+    plan : Plan
+        An evaluation.
+    files : PackageFiles
+        Of a package.
+
+    Raises
+    ------
+    FederationError
+        If the plan evaluates nothing, or something else, or the package does not fit what it has sites read.
+    PackageError
+        If it is no package.
+    """
+    if not isinstance(plan.method, EvaluationSettings):
+        raise FederationError(
+            f"plan {plan.name} trains a model; a package is scored by method: {{kind: evaluation, package: ...}}"
+        )
+    if files.digest != plan.method.package:
+        raise FederationError(
+            f"the package's digest is {files.digest}, and plan {plan.name} has {plan.method.package} scored; a plan with the other"
+            " digest has a hash of its own, which the sites have to approve"
+        )
+    if problems := problems_with(plan, package_of(files, "the package")):
+        raise FederationError(f"the package does not fit plan {plan.name}: {'; '.join(problems)}")
+
+
+def evaluation_to_json(plan: Plan, scores: Mapping[str, SiteScore]) -> dict[str, Any]:
+    """Return what an evaluation found as plain JSON values.
+
+    Parameters
+    ----------
+    plan : Plan
+        An evaluation.
+    scores : mapping of str to SiteScore
+        By site.
+
+    Returns
+    -------
+    dict
+        For federation.json, of the same keys as that of a training.
+    """
+    return _to_json(plan, None, scores, {}, [])
 
 
 def result_to_json(plan: Plan, result: FederationResult) -> dict[str, Any]:
@@ -154,10 +206,16 @@ def result_to_json(plan: Plan, result: FederationResult) -> dict[str, Any]:
     dict
         For federation.json.
     """
+    return _to_json(plan, _privacy_to_json(plan, result), result.scores, result.personal, result.history)
+
+
+def _to_json(
+    plan: Plan, privacy: dict[str, Any] | None, shared: Mapping[str, SiteScore], personal: Mapping[str, SiteScore],
+    history: list[dict[str, float]],
+) -> dict[str, Any]:  # fmt: skip
     return {
-        "plan": plan.digest, "name": plan.name, "pathoml_version": pathoml_version(),
-        "privacy": _privacy_to_json(plan, result), "shared": scores_to_json(result.scores),
-        "personal": scores_to_json(result.personal), "history": result.history,
+        "plan": plan.digest, "name": plan.name, "pathoml_version": pathoml_version(), "privacy": privacy,
+        "shared": scores_to_json(shared), "personal": scores_to_json(personal), "history": history,
     }  # fmt: skip
 
 
@@ -176,7 +234,7 @@ def _first_model(network: Network, plan: Plan, setup: Setup) -> dict[str, AnyArr
     method = plan.method
     if isinstance(method, NewtonSettings):
         tolerance, steps = method.tolerance, method.steps
-    elif method.start == "newton" and width:
+    elif isinstance(method, RoundsSettings) and method.start == "newton" and width:
         tolerance, steps = 1e-6, 50
     else:
         return model
@@ -197,7 +255,7 @@ def _take_rounds(
         request = network.message("train", named(progress.model) | _controls(progress, plan, setup), number)
         answers = network.need(request, network.trainers())
         weights = [one.numbers[method.weight] for one in answers.values()]
-        row = {"round": float(number), "sites": float(len(answers)), **_weighted(answers)}
+        row = {"round": float(number), "sites": float(len(answers)), **_weighted(answers, method.judges)}
         spent = [one.numbers["epsilon"] for one in answers.values() if "epsilon" in one.numbers]
         row |= {"epsilon": max(spent)} if spent else {}
         if method.keep == "best_validation":
@@ -213,7 +271,7 @@ def _take_rounds(
             on_round(number, method.rounds, row)
     if method.keep == "best_validation":
         answers = network.ask(network.message("validate", named(progress.model), method.rounds), network.ready())
-        _keep_if_better(progress, _weighted(answers))
+        _keep_if_better(progress, _weighted(answers, method.judges))
 
 
 def _keep_if_better(progress: Progress, row: Mapping[str, float]) -> None:
@@ -222,11 +280,14 @@ def _keep_if_better(progress: Progress, row: Mapping[str, float]) -> None:
         progress.best, progress.best_loss = dict(progress.model), row["validation_loss"]
 
 
-def _weighted(answers: Answers) -> dict[str, float]:
-    """Return the sites' losses, each weighted by the patients that it is a mean over."""
+def _weighted(answers: Answers, judges: Sequence[str]) -> dict[str, float]:
+    """Return the sites' losses, each weighted by the patients that it is a mean over; that of validation of the judges alone."""
     row = {}
-    for loss, count in (("train_loss", "patients"), ("validation_loss", "validation_patients")):
-        told = [one.numbers for one in answers.values() if loss in one.numbers and one.numbers.get(count)]
+    heard = {name: one for name, one in answers.items() if not judges or name in judges}
+    for loss, count, of in (
+        ("train_loss", "patients", answers), ("validation_loss", "validation_patients", heard),
+    ):  # fmt: skip
+        told = [one.numbers for one in of.values() if loss in one.numbers and one.numbers.get(count)]
         if told:
             row[loss] = sum(one[loss] * one[count] for one in told) / sum(one[count] for one in told)
     return row

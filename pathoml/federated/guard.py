@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pathoml.errors import FederationError, RefusalCode, RefusedError
-from pathoml.federated.aggregation import change_norm
+from pathoml.federated.clipping import change_norm
 from pathoml.federated.messages import Message
-from pathoml.federated.plan import METRICS, Plan, RoundsSettings, ScaffoldSettings
-from pathoml.federated.preprocessing import number_columns
+from pathoml.federated.method_settings import RoundsSettings, ScaffoldSettings
+from pathoml.federated.plan import METRICS, Plan
+from pathoml.federated.site_sums import counted_words, number_columns
 from pathoml.units import AnyArray
 
 Shape = tuple[int, ...]
@@ -164,7 +165,7 @@ def allowed_answer(
     arrays = _ARRAYS[request.kind](request, plan) if request.kind in _ARRAYS else {}
     numbers = {
         "join": COUNTS, "newton": frozenset({"loss"}), "train": metrics | COUNTS, "validate": metrics,
-        "evaluate": metrics | COUNTS, "personal": metrics | COUNTS,
+        "evaluate": metrics | COUNTS, "personal": metrics | COUNTS, "score": metrics | COUNTS,
         "calibrate": frozenset({"patients", "risk_sum", "risk_squares"}),
     }.get(request.kind, frozenset())  # fmt: skip
     limit = plan.update_norm if norm is None else norm
@@ -195,10 +196,9 @@ _REAL, _WHOLE = "float64", "int64"
 
 def _of_values(request: Message, plan: Plan) -> Arrays:
     numbers = (len(number_columns(plan)),)
-    words = [one for one in plan.covariates if one.kind == "categorical"]
     return {
         "numbers.count": (_WHOLE, numbers), "numbers.sum": (_REAL, numbers), "patients": (_WHOLE, (1,)),
-        **{f"words.{index}": (_WHOLE, (len(one.words) + 1,)) for index, one in enumerate(words)},
+        **{f"words.{index}": (_WHOLE, (len(one.words) + 1,)) for index, one in enumerate(counted_words(plan))},
     }  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def _of_calibrate(request: Message, plan: Plan) -> Arrays:
 
 _ARRAYS: dict[str, Callable[[Message, Plan], Arrays]] = {
     "values": _of_values, "squares": _of_squares, "products": _of_products, "tiles": _of_tiles, "times": _of_times,
-    "newton": _of_newton, "train": _of_train, "evaluate": _of_evaluate, "personal": _of_evaluate,
+    "newton": _of_newton, "train": _of_train, "evaluate": _of_evaluate, "personal": _of_evaluate, "score": _of_evaluate,
     "calibrate": _of_calibrate,
 }  # fmt: skip
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from pathoml.federated.guard import REPLICATES
 from pathoml.federated.plan import Plan
-from pathoml.federated.preprocessing import merged_counts
 from pathoml.federated.setup import Setup, build_model, load_arrays_into
 from pathoml.federated.site_data import SiteData
+from pathoml.federated.site_sums import merged_counts, merged_exposure
 from pathoml.infer import predict_logits, predict_shares
 from pathoml.mil.objective import CoxObjective
 from pathoml.mil.patients import select_patients
@@ -137,14 +137,13 @@ def calibration_sums(
     time_days, event = follow_up(data.cohort, fitted_on)
     slides = np.zeros_like(shares.logits) if patients.features is None else shares.values[:, -1]
     grid = np.asarray(plan.grid)
-    relative = np.exp(np.clip(risk, -50, 50)) if isinstance(member.objective, CoxObjective) else np.ones(len(risk))
-    lengths = np.diff(np.concatenate([[0.0], grid]))
-    in_cell = np.clip(time_days[:, None] - (grid - lengths)[None, :], 0, lengths[None, :])
-    arrays = {
-        "slides": slides.sum(axis=0),
-        "hazard.events": merged_counts(time_days[event == 1], grid, smallest),
-        "hazard.exposure": (relative[:, None] * in_cell).sum(axis=0),
-    }
+    events = merged_counts(time_days[event == 1], grid, smallest)
+    exposure = np.zeros(len(grid))
+    if isinstance(member.objective, CoxObjective):  # others have their own baseline
+        lengths = np.diff(np.concatenate([[0.0], grid]))
+        in_cell = np.clip(time_days[:, None] - (grid - lengths)[None, :], 0, lengths[None, :])
+        exposure = merged_exposure(events, (np.exp(np.clip(risk, -50, 50))[:, None] * in_cell).sum(axis=0))
+    arrays = {"slides": slides.sum(axis=0), "hazard.events": events, "hazard.exposure": exposure}
     numbers = {"patients": float(len(risk)), "risk_sum": float(risk.sum()), "risk_squares": float((risk**2).sum())}
     return arrays, numbers
 
@@ -175,9 +174,12 @@ def calibrated(
     spread = float(np.sqrt(max(total["risk_squares"] / total["patients"] - centre**2, 0.0)))
     objective = member.objective
     if isinstance(objective, CoxObjective):
-        events = np.sum([spread_events(one["hazard.events"], one["hazard.exposure"]) for one in arrays], axis=0)
-        exposure = np.sum([one["hazard.exposure"] for one in arrays], axis=0)
         lengths = np.diff(np.concatenate([[0.0], plan.grid]))
+        told = [one["hazard.events"] for one in arrays]
+        events = np.sum([spread_out(one, one, lengths) for one in told], axis=0)
+        exposure = np.sum(
+            [spread_out(one, part["hazard.exposure"], lengths) for one, part in zip(told, arrays, strict=True)], axis=0
+        )
         steps = np.divide(events * lengths, exposure, out=np.zeros(len(lengths)), where=exposure > 0)
         objective = replace(objective, hazard=StepFunction(np.asarray(plan.grid), np.cumsum(steps), 0.0))
     slides = np.sum([one["slides"] for one in arrays], axis=0) / total["patients"]
@@ -205,26 +207,26 @@ def centred_by_plan(member: Member) -> Member:
     return replace(member, risk_centre=centre, risk_scale=1.0, risk_cutoff=centre)
 
 
-def spread_events(told: IntArray, exposure: FloatArray) -> FloatArray:
-    """Give the events that were told together back to the cells that they came from, in proportion to time at risk.
+def spread_out(told: IntArray, joined: AnyArray, lengths: FloatArray) -> FloatArray:
+    """Give what was joined over cells back to them, in proportion to their lengths.
 
     Parameters
     ----------
     told : ndarray of int, shape (cells,)
-        As `merged_counts` gives them.
-    exposure : ndarray of float64, shape (cells,)
-        Time at risk.
+        As `merged_counts` gives them: where it is not 0, cells before it were joined with it.
+    joined : ndarray, shape (cells,)
+        Events or time at risk, joined alike.
+    lengths : ndarray of float64, shape (cells,)
+        Days.
 
     Returns
     -------
     ndarray of float64, shape (cells,)
-        With the same sum.
+        With the same sum; cells after the last that was told belong to it.
     """
-    events = np.zeros(len(told))
-    start = 0
-    for cell in np.flatnonzero(told).tolist():
-        share = exposure[start : cell + 1]
-        total = float(share.sum())
-        events[start : cell + 1] += told[cell] * (share / total if total > 0 else 1 / len(share))
-        start = cell + 1
-    return events
+    spread = np.zeros(len(told))
+    cells = np.flatnonzero(told)
+    if len(cells):
+        place = np.minimum(np.searchsorted(cells, np.arange(len(told))), len(cells) - 1)
+        spread = joined[cells[place]] * lengths / np.bincount(place, weights=lengths)[place]
+    return spread

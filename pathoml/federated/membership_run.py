@@ -9,8 +9,9 @@ import torch
 
 from pathoml.federated.accountant import Release
 from pathoml.federated.membership import ReferenceModels, membership_report, most_exposed, train_references
+from pathoml.federated.method_settings import RoundsSettings
 from pathoml.federated.patient_fit import patient_fit
-from pathoml.federated.plan import Plan, RoundsSettings
+from pathoml.federated.plan import Plan
 from pathoml.federated.private_update import PrivateTraining, private_update
 from pathoml.federated.setup import Setup, build_model, load_arrays_into
 from pathoml.federated.site_data import SiteData

@@ -18,7 +18,8 @@ from pathoml.units import AnyArray
 _HEADER = "pathoml"
 _HEADER_BYTES = 8  # safetensors begins with the length of its JSON header
 VERSION = 1
-DTYPES = ("float32", "float64", "int64")
+DTYPES = ("float32", "float64", "int64", "uint8")
+"""Types of arrays that a message can have. Bytes are files of a package on their way to a site; on no list of what leaves one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Message:
     round_number : int
         Counted from 0.
     arrays : mapping of str to ndarray
-        Tensors by name, of float32, float64 or int64.
+        Tensors by name, of one of DTYPES.
     numbers : mapping of str to float
         Typed aggregates: counts, losses, metrics. Never a word.
     code : str

@@ -25,7 +25,7 @@ from pathoml.federated.preprocessing import (
     spread_of,
     transform_of,
 )
-from pathoml.federated.scores import SiteScore
+from pathoml.federated.scores import SiteScore, score_of
 from pathoml.federated.setup import Setup
 from pathoml.federated.transport import Transport
 from pathoml.files import append_line
@@ -305,10 +305,7 @@ class Network:
             By site.
         """
         answers = self.ask(self.message(kind, named(model)), self.ready())
-        return {
-            name: SiteScore(one.numbers, one.arrays["replicates.concordant"], one.arrays["replicates.comparable"])
-            for name, one in answers.items()
-        }
+        return {name: score_of(one) for name, one in answers.items()}
 
     def package(self, setup: Setup, model: Mapping[str, AnyArray]) -> Package:
         """Calibrate a model by sums of the sites, and make a package of it.

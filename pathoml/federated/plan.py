@@ -7,6 +7,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pathoml.covariates import CategoricalCovariate, NumericCovariate
+from pathoml.federated.method_settings import (
+    EvaluationSettings,
+    Method,
+    NewtonSettings,
+    RoundsSettings,
+    ScaffoldSettings,
+)
 from pathoml.federated.privacy_rules import against_privacy
 from pathoml.federated.privacy_settings import PatientPrivacySettings
 from pathoml.mil.settings import ModelSettings
@@ -20,7 +27,7 @@ MOST_BLOCK_COLUMNS = 2048
 
 METRICS = (
     "train_loss", "validation_loss", "validation_patients", "concordance", "concordance_low", "concordance_high",
-    "comparable", "concordant",
+    "comparable", "concordant", "expected_events",
 )  # fmt: skip
 """Numbers that a site can be asked for, and can refuse, beside the protocol's own sums and counts."""
 
@@ -28,8 +35,9 @@ METRICS = (
 class PlanNumber(NumericCovariate):
     """A number per patient, standardised by the network's mean and deviation, or by those that the plan gives."""
 
-    mean: float | None = Field(None, description="What counts as 0, and as a missing value; null: the network's mean.")
+    mean: float | None = Field(None, description="What counts as 0; null: the network's mean.")
     scale: float | None = Field(None, gt=0, description="What counts as 1; null: the network's standard deviation.")
+    fill: float | None = Field(None, description="What a missing value counts as; null: the mean.")
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -43,6 +51,11 @@ class PlanCategories(CategoricalCovariate):
 
     words: tuple[str, ...] = Field(
         min_length=2, description="Every word that counts, spelt as in the tables; others count as missing."
+    )
+    levels: Literal["network", "plan"] = Field(
+        "network",
+        description="Whether the model knows the words that some site has enough patients of, and fills with the commonest, or all"
+        " of the plan's, missing among them.",
     )
 
     @field_validator("words")
@@ -105,86 +118,6 @@ class NetworkBins(Settings):
 
 
 Bins = Annotated[FixedBins | NetworkBins, Field(discriminator="kind")]
-
-
-class FedAvgSettings(Settings):
-    """Weighted mean of the sites' models (McMahan 2017)."""
-
-    kind: Literal["fedavg"] = "fedavg"
-
-
-class FedProxSettings(Settings):
-    """FedAvg whose sites are held near the shared model (Li 2020)."""
-
-    kind: Literal["fedprox"] = "fedprox"
-    proximal: float = Field(0.1, gt=0, description="Weight of half the squared distance from the shared model.")
-
-
-class ScaffoldSettings(Settings):
-    """FedAvg whose sites correct the drift of their own gradients (Karimireddy 2020); needs train.optimizer: sgd."""
-
-    kind: Literal["scaffold"] = "scaffold"
-
-
-class _AdaptiveSettings(Settings):
-    server_rate: float = Field(0.1, gt=0, le=10, description="Step size of the coordinator.")
-    first_decay: float = Field(0.9, ge=0, lt=1, description="Decay of the mean update.")
-    second_decay: float = Field(0.99, ge=0, lt=1, description="Decay of the squared update; adagrad has none.")
-    adaptivity: float = Field(1e-3, gt=0, description="Added to the root of the squared update.")
-
-
-class FedAdamSettings(_AdaptiveSettings):
-    """Adam at the coordinator (Reddi 2021)."""
-
-    kind: Literal["fedadam"] = "fedadam"
-
-
-class FedYogiSettings(_AdaptiveSettings):
-    """Yogi at the coordinator (Reddi 2021)."""
-
-    kind: Literal["fedyogi"] = "fedyogi"
-
-
-class FedAdagradSettings(_AdaptiveSettings):
-    """Adagrad at the coordinator (Reddi 2021)."""
-
-    kind: Literal["fedadagrad"] = "fedadagrad"
-
-
-Adaptive = FedAdamSettings | FedYogiSettings | FedAdagradSettings
-Aggregation = Annotated[FedAvgSettings | FedProxSettings | ScaffoldSettings | Adaptive, Field(discriminator="kind")]
-
-
-class RoundsSettings(Settings):
-    """A network trained by rounds: each site trains the shared model, the coordinator joins what comes back."""
-
-    kind: Literal["rounds"] = "rounds"
-    rounds: int = Field(20, ge=1, le=10_000, description="How often models are exchanged.")
-    local_epochs: int = Field(1, ge=1, description="Passes over its patients that a site takes in a round.")
-    aggregation: Aggregation = Field(FedAdamSettings(), description="How the coordinator joins the sites' models.")
-    weight: Literal["patients", "events"] = Field("events", description="What a site counts by.")
-    keep: Literal["last", "best_validation"] = Field(
-        "last",
-        description="Which round's model is kept: the last, or that of the lowest loss on the sites' validation patients.",
-    )
-    start: Literal["newton", "zero"] = Field(
-        "newton",
-        description="Whether covariates start at the network's own linear model, found by Newton steps, or at zero.",
-    )
-    personal_epochs: int = Field(
-        0, ge=0, description="Epochs in which each site fits the final model to its own patients; it stays there."
-    )
-
-
-class NewtonSettings(Settings):
-    """A penalised linear model of the covariates, by Newton steps; the same as that of all patients in one place."""
-
-    kind: Literal["newton"] = "newton"
-    tolerance: float = Field(1e-9, gt=0, description="Longest step at which it has converged.")
-    steps: int = Field(50, ge=1, description="Steps at most.")
-
-
-Method = Annotated[RoundsSettings | NewtonSettings, Field(discriminator="kind")]
 
 
 class TestShare(Settings):
@@ -292,6 +225,8 @@ def _impossible(plan: Plan) -> list[str]:
     train, method = plan.train, plan.method
     cox = isinstance(train.loss, CoxLossSettings)
     by_newton = isinstance(method, NewtonSettings)
+    by_evaluation = isinstance(method, EvaluationSettings)
+    judges = method.judges if isinstance(method, RoundsSettings) else ()
     by_scaffold = isinstance(method, RoundsSettings) and isinstance(method.aggregation, ScaffoldSettings)
     found = (
         (
@@ -341,6 +276,18 @@ def _impossible(plan: Plan) -> list[str]:
         (
             by_newton and (plan.features is not None or not plan.covariates),
             "method: Newton steps are for covariates alone; leave out features, or take kind: rounds",
+        ),
+        (
+            by_evaluation and plan.membership,
+            "membership: an evaluation trains nobody; leave it out",
+        ),
+        (
+            bool(set(judges) - set(plan.sites)),
+            f"method.judges: {', '.join(sorted(set(judges) - set(plan.sites)))} is no site of the plan",
+        ),
+        (
+            isinstance(method, RoundsSettings) and (method.longest_update or 0.0) > plan.update_norm,
+            "method.longest_update: longer than update_norm, which no update may be",
         ),
         (
             by_scaffold and train.optimizer != "sgd",

@@ -1,130 +1,17 @@
-"""Transforms that the whole network shares, fitted on sums of sites; what a site adds up, and what the coordinator makes of it."""
+"""Transforms that the whole network shares: what the coordinator makes of the sums of sites."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, FittedNumeric
 from pathoml.errors import FederationError
 from pathoml.federated.plan import Plan, PlanBlock, PlanCategories, PlanNumber
+from pathoml.federated.site_sums import block_columns
 from pathoml.units import AnyArray, FloatArray, IntArray
 
-SMALL_CELL = 5
-"""A word that fewer patients of a site have is counted as nobody's there."""
-
 Arrays = Mapping[str, AnyArray]
-
-
-def number_columns(plan: Plan) -> list[str]:
-    """Return the numeric columns of a plan, blocks included, in the order of its sums.
-
-    Parameters
-    ----------
-    plan : Plan
-        With its covariates.
-
-    Returns
-    -------
-    list of str
-        Names in the clinical table.
-    """
-    single = [one.column for one in plan.covariates if isinstance(one, PlanNumber)]
-    return single + [name for one in plan.covariates if isinstance(one, PlanBlock) for name in one.columns]
-
-
-def word_covariates(plan: Plan) -> list[PlanCategories]:
-    """Return the covariates of a plan that are words.
-
-    Parameters
-    ----------
-    plan : Plan
-        With its covariates.
-
-    Returns
-    -------
-    list of PlanCategories
-        In its order.
-    """
-    return [one for one in plan.covariates if isinstance(one, PlanCategories)]
-
-
-def sum_values(plan: Plan, raw: pd.DataFrame, *, small_cell: int = SMALL_CELL) -> dict[str, AnyArray]:
-    """Add up a site's covariates: the first of two passes.
-
-    Parameters
-    ----------
-    plan : Plan
-        Which.
-    raw : DataFrame
-        Training patients of the site.
-    small_cell : int, optional
-        Words that fewer patients have are counted as nobody's.
-
-    Returns
-    -------
-    dict of str to ndarray
-        ``numbers.count`` and ``numbers.sum`` of shape (columns,); ``words.K`` of shape (words + 1,), the last for missing.
-    """
-    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
-    sums: dict[str, AnyArray] = {
-        "numbers.count": (~np.isnan(values)).sum(axis=0).astype(np.int64),
-        "numbers.sum": np.nansum(values, axis=0),
-        "patients": np.array([len(raw)], dtype=np.int64),
-    }
-    for number, one in enumerate(word_covariates(plan)):
-        words = raw[one.column].astype(str).to_numpy()
-        counts = np.array([(words == word).sum() for word in one.words], dtype=np.int64)
-        counts = np.append(counts, len(words) - counts.sum())
-        sums[f"words.{number}"] = np.where(counts < small_cell, 0, counts)
-    return sums
-
-
-def sum_squares(plan: Plan, raw: pd.DataFrame, mean: FloatArray) -> dict[str, AnyArray]:
-    """Add up squares around the network's means: the second pass.
-
-    Parameters
-    ----------
-    plan : Plan
-        Which.
-    raw : DataFrame
-        Training patients of the site.
-    mean : ndarray of float64, shape (columns,)
-        The network's.
-
-    Returns
-    -------
-    dict of str to ndarray
-        ``numbers.square`` of shape (columns,).
-    """
-    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
-    return {"numbers.square": np.nansum((values - mean) ** 2, axis=0)}
-
-
-def sum_products(plan: Plan, raw: pd.DataFrame, mean: FloatArray, scale: FloatArray) -> dict[str, AnyArray]:
-    """Add up products of each block's standardised columns; a missing value is the mean.
-
-    Parameters
-    ----------
-    plan : Plan
-        Which.
-    raw : DataFrame
-        Training patients of the site.
-    mean, scale : ndarray of float64, shape (columns,)
-        The network's.
-
-    Returns
-    -------
-    dict of str to ndarray
-        ``products.K`` of shape (columns of block K, the same).
-    """
-    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
-    standard = np.where(np.isnan(values), 0.0, (values - mean) / scale)
-    return {
-        f"products.{number}": standard[:, columns].T @ standard[:, columns]
-        for number, columns in enumerate(_block_columns(plan))
-    }
 
 
 def add_sums(parts: Sequence[Arrays]) -> dict[str, AnyArray]:
@@ -218,13 +105,15 @@ def transform_of(plan: Plan, sums: Arrays, spread: Spread, products: Arrays) -> 
     """
     numbers, words, blocks = iter(range(len(spread.mean))), 0, 0
     parts: list[FittedNumeric | FittedCategorical | FittedBlock] = []
-    spans = _block_columns(plan)
+    spans = block_columns(plan)
     for one in plan.covariates:
         if isinstance(one, PlanNumber):
             at = next(numbers)
             given = _given_number(one)
             mean, scale = given if given is not None else (float(spread.mean[at]), float(spread.scale[at]))
-            parts.append(FittedNumeric(one.column, mean, mean, scale))
+            parts.append(FittedNumeric(one.column, mean if one.fill is None else one.fill, mean, scale))
+        elif isinstance(one, PlanCategories) and one.levels == "plan":
+            parts.append(_given_words(one))
         elif isinstance(one, PlanCategories):
             parts.append(_fitted_words(one, np.asarray(sums[f"words.{words}"], dtype=np.int64)))
             words += 1
@@ -256,12 +145,12 @@ def given_transform(plan: Plan) -> CovariateTransform:
     parts: list[FittedNumeric | FittedCategorical | FittedBlock] = []
     for one in plan.covariates:
         if isinstance(one, PlanCategories):
-            parts.append(FittedCategorical(one.column, tuple(sorted((*one.words, ""))), ""))
+            parts.append(_given_words(one))
             continue
         given = _given_number(one) if isinstance(one, PlanNumber) else None
-        if given is None or isinstance(one, PlanBlock):
+        if given is None or not isinstance(one, PlanNumber):
             raise FederationError("covariates: mean and scale of numbers have to be given, and blocks left out")
-        parts.append(FittedNumeric(one.column, given[0], *given))
+        parts.append(FittedNumeric(one.column, given[0] if one.fill is None else one.fill, *given))
     return CovariateTransform(tuple(parts))
 
 
@@ -269,34 +158,8 @@ def _given_number(one: PlanNumber) -> tuple[float, float] | None:
     return None if one.mean is None or one.scale is None else (one.mean, one.scale)
 
 
-def merged_counts(times: FloatArray, grid: FloatArray, smallest: int) -> IntArray:
-    """Count times in the cells of a grid, each cell joined with those after it until it holds enough.
-
-    Parameters
-    ----------
-    times : ndarray of float64, shape (n,)
-        Times of events.
-    grid : ndarray of float64, shape (cells,)
-        Ends of the cells.
-    smallest : int
-        Fewest that are told together; a rest at the end goes to the last cell that is told.
-
-    Returns
-    -------
-    ndarray of int64, shape (cells,)
-        0 in cells whose count stands further on.
-    """
-    cells = np.minimum(np.searchsorted(grid, times), len(grid) - 1)
-    counts = np.bincount(cells, minlength=len(grid)).astype(np.int64)
-    told = np.zeros(len(grid), dtype=np.int64)
-    waiting, last = 0, -1
-    for cell, count in enumerate(counts.tolist()):
-        waiting += count
-        if waiting >= max(1, smallest):
-            told[cell], waiting, last = waiting, 0, cell
-    if waiting and last >= 0:
-        told[last] += waiting
-    return told
+def _given_words(one: PlanCategories) -> FittedCategorical:
+    return FittedCategorical(one.column, tuple(sorted((*one.words, ""))), "")
 
 
 def edges_from_counts(counts: IntArray, grid: FloatArray, bins: int) -> FloatArray:
@@ -330,16 +193,6 @@ def edges_from_counts(counts: IntArray, grid: FloatArray, bins: int) -> FloatArr
     wanted = np.arange(1, bins) / bins
     inner = grid[np.minimum(np.searchsorted(reached, wanted - 1e-12), len(grid) - 1)]
     return np.unique(np.concatenate([[0.0], inner[inner < grid[-1]], [grid[-1]]]))
-
-
-def _block_columns(plan: Plan) -> list[slice]:
-    start = sum(isinstance(one, PlanNumber) for one in plan.covariates)
-    spans = []
-    for one in plan.covariates:
-        if isinstance(one, PlanBlock):
-            spans.append(slice(start, start + len(one.columns)))
-            start += len(one.columns)
-    return spans
 
 
 def _fitted_words(one: PlanCategories, counts: IntArray) -> FittedCategorical:

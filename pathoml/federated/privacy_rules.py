@@ -31,6 +31,8 @@ def _of_method(plan: "Plan") -> list[str]:
     method, privacy = plan.method, plan.privacy
     if method.kind == "newton":
         return ["method: Newton steps are sums over patients without noise; take kind: rounds"]
+    if method.kind == "evaluation":
+        return ["method: a concordance compares pairs of patients, and no noise fits it; leave privacy out"]
     found = (
         (
             method.start != "zero" and bool(plan.covariates),

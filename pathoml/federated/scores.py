@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pathoml.federated.messages import Message
 from pathoml.units import FloatArray
 
 
@@ -26,6 +27,22 @@ class SiteScore:
     comparable: FloatArray
 
 
+def score_of(answer: Message) -> SiteScore:
+    """Return what a site has told of a model.
+
+    Parameters
+    ----------
+    answer : Message
+        To ``evaluate``, ``personal`` or ``score``.
+
+    Returns
+    -------
+    SiteScore
+        Of its patients.
+    """
+    return SiteScore(answer.numbers, answer.arrays["replicates.concordant"], answer.arrays["replicates.comparable"])
+
+
 def scores_to_json(scores: Mapping[str, SiteScore]) -> dict[str, Any]:
     """Return scores by site, and over all sites by their pairs, as plain JSON values.
 
@@ -40,7 +57,7 @@ def scores_to_json(scores: Mapping[str, SiteScore]) -> dict[str, Any]:
         ``sites`` with the numbers of each; ``overall`` with concordance and 95 % interval over within-site pairs, and the mean
         over sites.
     """
-    told = [one for one in scores.values() if one.numbers.get("comparable")]
+    told = [one for one in scores.values() if one.numbers.get("comparable") and "concordant" in one.numbers]
     overall: dict[str, float] = {}
     if told:
         above = np.sum([one.concordant for one in told], axis=0)

@@ -1,81 +1,34 @@
 """One site's answers to the requests of one plan."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from safetensors.numpy import load_file as load_arrays_file
-from safetensors.numpy import save as save_arrays
-from torch import as_tensor
 
 from pathoml.errors import RefusalCode, RefusedError
-from pathoml.federated.guard import (
-    COUNTS,
-    PRIVATE_REQUESTS,
-    REPLICATES,
-    Allowed,
-    allowed_answer,
-    metrics_allowed,
-    models_of,
-)
-from pathoml.federated.judging import calibration_sums, member_of, pair_sums, risks_of
+from pathoml.federated.clipping import clip_update
+from pathoml.federated.guard import PRIVATE_REQUESTS, Allowed, allowed_answer, models_of
 from pathoml.federated.linear import linear_terms
 from pathoml.federated.membership_run import Asked, examine_membership
 from pathoml.federated.messages import Message
+from pathoml.federated.method_settings import RoundsSettings
 from pathoml.federated.patient_fit import patient_losses
-from pathoml.federated.plan import Plan, RoundsSettings
-from pathoml.federated.preprocessing import (
-    SMALL_CELL,
-    merged_counts,
-    sum_products,
-    sum_squares,
-    sum_values,
-)  # fmt: skip
+from pathoml.federated.plan import Plan
 from pathoml.federated.privacy_ledger import PrivacyLedger
-from pathoml.federated.setup import Setup, arrays_of, build_model, load_arrays_into, setup_from_arrays
+from pathoml.federated.setup import build_model, load_arrays_into
+from pathoml.federated.site_answers import Answer, calibrate, evaluate, personal, score
 from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_privacy import SitePrivacy, budget_of
-from pathoml.federated.site_settings import LimitsSettings
-from pathoml.federated.training import SiteTraining, settings_of
-from pathoml.files import make_folder, write_bytes, write_json
-from pathoml.mil.batches import TrainingPatients
-from pathoml.mil.objective import Outcome
+from pathoml.federated.site_sums import SMALL_CELL, merged_counts, sum_products, sum_squares, sum_values
+from pathoml.federated.training import SiteTraining
+from pathoml.federated.workbench import SessionContext, Workbench
+from pathoml.files import write_json
 from pathoml.mil.patients import select_patients
 from pathoml.mil.projection import projection_of, sum_tiles
-from pathoml.train import follow_up, local_update, validate
-from pathoml.train_state import start_state
+from pathoml.train import follow_up, validate
 from pathoml.units import AnyArray
 
-Answer = tuple[dict[str, AnyArray], dict[str, float]]
-_ABOUT_OTHERS = ("setup", "validate", "evaluate", "personal")
+_ABOUT_OTHERS = ("setup", "validate", "evaluate", "personal", "score")
 """Requests whose answers say nothing of training patients; those that they speak of are counted where they are answered."""
-
-
-@dataclass(frozen=True)
-class SessionContext:
-    """What a session is given besides plan and data.
-
-    Parameters
-    ----------
-    limits : LimitsSettings
-        Of the site.
-    folder : Path or None
-        Where the state of the training is kept; None keeps it in memory.
-    device : str
-        ``cpu`` or ``cuda``.
-    ledger : Path or None
-        The site's privacy ledger, one for all plans; plans with privacy need it.
-    spent : float
-        Epsilon that the site's audit log says the plan has spent.
-    """
-
-    limits: LimitsSettings
-    folder: Path | None
-    device: str = "cpu"
-    ledger: Path | None = None
-    spent: float = 0.0
 
 
 class Session:
@@ -93,13 +46,9 @@ class Session:
 
     def __init__(self, plan: Plan, data: SiteData, context: SessionContext) -> None:
         self._plan, self._data, self._context = plan, data, context
-        self._setup: Setup | None = None
+        self._bench = Workbench(plan, data, context)
         self._training: SiteTraining | None = None
-        self._patients: dict[tuple[str, ...], TrainingPatients] = {}
         self.privacy = self._with_privacy()
-        self._dealer = (
-            np.random.default_rng()
-        )  # of the system's own randomness: what it draws cannot be repeated elsewhere
         self._answers: dict[str, Callable[[Message], Answer]] = {
             "join": self._join,
             "values": self._values,
@@ -111,9 +60,10 @@ class Session:
             "newton": self._newton,
             "train": self._train,
             "validate": self._validate,
-            "evaluate": self._evaluate,
-            "personal": self._personal,
-            "calibrate": self._calibrate,
+            "evaluate": lambda request: evaluate(self._bench, request),
+            "personal": lambda request: personal(self._bench, request),
+            "calibrate": lambda request: calibrate(self._bench, request),
+            "score": lambda request: score(self._bench, request),
             "membership": self._membership,
         }
 
@@ -144,10 +94,11 @@ class Session:
                 f"the plan has privacy of patients, and an answer to {request.kind} would leave without noise",
                 RefusalCode.MAY_NOT_LEAVE,
             )
-        if request.kind not in _ABOUT_OTHERS and not self._enough(self._data.train):
+        bench, train = self._bench, self._data.train
+        if request.kind not in _ABOUT_OTHERS and not bench.enough(train):
             raise RefusedError(
-                f"{len(self._data.train)} training patients with {self._events(self._data.train):.0f} events; nothing is said of "
-                f"fewer than {self._context.limits.patients_for(self._plan)} with {self._context.limits.events_for(self._plan)}",
+                f"{len(train)} training patients with {bench.events(train):.0f} events; nothing is said of fewer than "
+                f"{bench.fewest} with {bench.fewest_events}",
                 RefusalCode.TOO_FEW_PATIENTS,
             )
         refused, norm = self._context.limits.refused_metrics, self._context.limits.norm_for(self._plan)
@@ -171,15 +122,14 @@ class Session:
 
     def _values(self, request: Message) -> Answer:
         small = 1 if self._context.limits.public_benchmark else SMALL_CELL
-        return sum_values(self._plan, self._raw(), small_cell=small), {}
+        return sum_values(self._plan, self._bench.raw, self._bench.fewest, small_cell=small), {}
 
     def _squares(self, request: Message) -> Answer:
-        return sum_squares(self._plan, self._raw(), request.arrays["numbers.mean"]), {}
+        return sum_squares(self._plan, self._bench.raw, request.arrays["numbers.mean"], self._bench.fewest), {}
 
     def _products(self, request: Message) -> Answer:
-        return sum_products(
-            self._plan, self._raw(), request.arrays["numbers.mean"], request.arrays["numbers.scale"]
-        ), {}
+        mean, scale = request.arrays["numbers.mean"], request.arrays["numbers.scale"]
+        return sum_products(self._plan, self._bench.raw, mean, scale, self._bench.fewest), {}
 
     def _tiles(self, request: Message) -> Answer:
         tiles = select_patients(self._data.cohort, self._data.features, self._data.train).features
@@ -196,130 +146,87 @@ class Session:
 
     def _times(self, request: Message) -> Answer:
         time_days, event = follow_up(self._data.cohort, self._data.train)
-        smallest = self._context.limits.events_for(self._plan)
-        return {"times.events": merged_counts(time_days[event == 1], np.asarray(self._plan.grid), smallest)}, {}
+        counts = merged_counts(time_days[event == 1], np.asarray(self._plan.grid), self._bench.fewest_events)
+        return {"times.events": counts}, {}
 
     def _take_setup(self, request: Message) -> Answer:
-        setup = setup_from_arrays(self._plan, request.arrays)
-        self._use(setup)
-        if self._context.folder is not None:
-            make_folder(self._context.folder)
-            write_bytes(self._setup_file(), save_arrays({name: np.array(one) for name, one in request.arrays.items()}))
+        self._bench.take(request.arrays)
+        self._training = None
         return {}, {}
 
     # Training.
 
     def _newton(self, request: Message) -> Answer:
-        setup = self._ready()
-        objective = setup.objective(self._plan)
-        time_days, event = follow_up(self._data.cohort, self._data.train)
-        stratum = np.unique(self._data.cohort.site[self._data.cohort.rows_of(self._data.train)], return_inverse=True)[1]
-        outcome = Outcome(as_tensor(event == 1), as_tensor(time_days), as_tensor(stratum.astype(np.int64)))
-        point = request.arrays["parameters"]
-        levels = objective.out if objective.has_level else 0
-        if point.shape != (len(setup.transform.names) + levels,):
+        in_use, point = self._bench.ready(), request.arrays["parameters"]
+        levels = in_use.objective.out if in_use.objective.has_level else 0
+        if point.shape != (in_use.design.shape[1] + levels,):
             raise RefusedError(f"parameters of shape {point.shape}", RefusalCode.BAD_REQUEST)
-        terms = linear_terms(objective, point, setup.transform.apply(self._raw()), outcome)
+        terms = linear_terms(in_use.objective, point, in_use.design, in_use.outcome)
+        self._bench.remember_whom_it_trains_on()
         return {"gradient": terms.gradient, "hessian": terms.hessian}, {"loss": terms.loss}
 
     def _train(self, request: Message) -> Answer:
-        setup = self._ready()
-        sent = models_of(request.arrays)
-        self._fit(sent, setup)
+        setup, sent, train = self._bench.ready().setup, models_of(request.arrays), self._data.train
+        self._bench.require_fit(sent)
         control = {
             name.removeprefix("control."): one for name, one in request.arrays.items() if name.startswith("control.")
         }
-        numbers = {"patients": float(len(self._data.train)), "events": self._events(self._data.train)}
-        numbers |= self._judged(sent)
+        numbers = {"patients": float(len(train)), "events": self._bench.events(train), **self._judged(sent)}
         if self._training is None:
             folder = None if self._context.folder is None else self._context.folder / "rounds"
             private = None if self.privacy is None else self.privacy.training
             self._training = SiteTraining(self._plan, setup, folder, self._context.device, private)
+        self._bench.remember_whom_it_trains_on()
         model, change, loss = self._training.take_round(
-            request.round_number, sent, control, self._training_patients(self._data.train)
+            request.round_number, sent, control, self._bench.patients(train)
         )
-        arrays = {f"model.{name}": one for name, one in model.items()} | {
+        arrays = {f"model.{name}": one for name, one in self._shortened(sent, model).items()} | {
             f"control.{n}": one for n, one in change.items()
         }
         spent = {} if self.privacy is None else {"epsilon": self.privacy.spent["epsilon"]}
-        return arrays, self._asked({**numbers, "train_loss": loss}) | spent
+        return arrays, self._bench.asked({**numbers, "train_loss": loss}) | spent
+
+    def _shortened(self, sent: Mapping[str, AnyArray], model: dict[str, AnyArray]) -> dict[str, AnyArray]:
+        """Return the model with an update that is no longer than the plan wants it."""
+        method = self._plan.method
+        if not isinstance(method, RoundsSettings) or method.longest_update is None:
+            return model
+        update = {name: one.astype(np.float64) - sent[name] for name, one in model.items()}
+        clipped = clip_update(update, method.longest_update)
+        if clipped.keys() == update.keys() and all(clipped[name] is one for name, one in update.items()):
+            return model
+        return {name: (sent[name] + clipped[name]).astype(one.dtype) for name, one in model.items()}
 
     def _validate(self, request: Message) -> Answer:
         sent = models_of(request.arrays)
-        self._fit(sent, self._ready())
-        return {}, self._asked(self._judged(sent))
+        self._bench.require_fit(sent)
+        return {}, self._bench.asked(self._judged(sent))
 
     def _judged(self, sent: Mapping[str, AnyArray]) -> dict[str, float]:
         """Return the loss of the shared model on the validation patients, if there are enough of them."""
         names = self._data.validation
-        if not self._enough(names) or (self.privacy is not None and not self.privacy.tells_losses):
+        if not self._bench.enough(names) or (self.privacy is not None and not self.privacy.tells_losses):
             return {}
-        setup = self._ready()
-        model = build_model(self._plan, setup)
+        in_use = self._bench.ready()
+        model = build_model(self._plan, in_use.setup)
         load_arrays_into(model, sent)
-        settings = self._plan.train
-        patients = self._training_patients(names)
+        model, settings, patients = model.to(self._context.device), self._plan.train, self._bench.patients(names)
         if self.privacy is not None:
-            losses = patient_losses(model.to(self._context.device), patients, setup.objective(self._plan), settings)
-            return {"validation_loss": self.privacy.mean_loss(losses), "validation_patients": float(len(names))}
-        loss, _ = validate(model.to(self._context.device), patients, setup.objective(self._plan), settings)
+            loss = self.privacy.mean_loss(patient_losses(model, patients, in_use.objective, settings))
+        else:
+            loss, _ = validate(model, patients, in_use.objective, settings)
         return {"validation_loss": loss, "validation_patients": float(len(names))}
-
-    # Judging.
-
-    def _evaluate(self, request: Message) -> Answer:
-        setup, sent = self._ready(), models_of(request.arrays)
-        self._fit(sent, setup)
-        return self._pairs(sent, setup)
-
-    def _personal(self, request: Message) -> Answer:
-        """Fit the model to the site's own patients, keep it there, and say how it does beside the shared one."""
-        setup, sent, method = self._ready(), models_of(request.arrays), self._plan.method
-        self._fit(sent, setup)
-        if not isinstance(method, RoundsSettings) or not method.personal_epochs:
-            raise RefusedError("the plan has no personal epochs", RefusalCode.BAD_REQUEST)
-        model = build_model(self._plan, setup)
-        load_arrays_into(model, sent)
-        settings = settings_of(self._plan).model_copy(update={"schedule": "constant", "warmup_epochs": 0})
-        state = start_state(model.to(self._context.device), settings)
-        for _ in range(method.personal_epochs):
-            local_update(state, self._training_patients(self._data.train), setup.objective(self._plan), settings)
-        own = arrays_of(state.model)
-        if self._context.folder is not None:
-            make_folder(self._context.folder)
-            write_bytes(self._context.folder / "personal.safetensors", save_arrays(own))
-        return self._pairs(own, setup)
-
-    def _pairs(self, model: Mapping[str, AnyArray], setup: Setup) -> Answer:
-        names = self._data.test
-        if not self._enough(names) or self.privacy is not None:
-            zeros = np.zeros(REPLICATES)
-            return {"replicates.concordant": zeros, "replicates.comparable": zeros}, {}
-        risk = risks_of(member_of(self._plan, setup, dict(model)), self._data, names)
-        arrays, numbers = pair_sums(*follow_up(self._data.cohort, names), risk, self._dealer)
-        asked = self._asked(numbers)
-        if not {"concordant", "comparable"} <= asked.keys():
-            arrays = {name: np.zeros(REPLICATES) for name in arrays}
-        return arrays, asked
-
-    def _calibrate(self, request: Message) -> Answer:
-        setup, sent = self._ready(), models_of(request.arrays)
-        self._fit(sent, setup)
-        smallest = self._context.limits.events_for(self._plan)
-        return calibration_sums(member_of(self._plan, setup, sent), self._data, self._plan, smallest)
 
     def _membership(self, request: Message) -> Answer:
         """Look, for the site alone, at what the model tells of who was trained on; the answer says nothing of it."""
-        setup, sent, context = self._ready(), models_of(request.arrays), self._context
-        self._fit(sent, setup)
+        setup, sent, context = self._bench.ready().setup, models_of(request.arrays), self._context
+        self._bench.require_fit(sent)
         private = None if self.privacy is None else self.privacy.training
         effort = Asked(context.limits.reference_models, private, context.device)
         found = examine_membership(self._plan, setup, self._data, sent, effort)
         if context.folder is not None:
             write_json(context.folder / "membership.json", found)
         return {}, {}
-
-    # Small things.
 
     def _with_privacy(self) -> SitePrivacy | None:
         if self._plan.privacy is None or self._context.limits.against(self._plan):
@@ -331,49 +238,3 @@ class Session:
         budget = budget_of(self._plan, count, context.limits.epsilon)
         ledger = PrivacyLedger(context.ledger, budget, known=context.spent)
         return SitePrivacy(self._plan, count, ledger, context.folder)
-
-    def _raw(self) -> pd.DataFrame:
-        return self._data.cohort.covariates.iloc[self._data.cohort.rows_of(self._data.train)]
-
-    def _events(self, names: tuple[str, ...]) -> float:
-        return float(follow_up(self._data.cohort, names)[1].sum())
-
-    def _enough(self, names: tuple[str, ...]) -> bool:
-        limits = self._context.limits
-        enough = len(names) >= limits.patients_for(self._plan) and len(names) > 0
-        return enough and self._events(names) >= limits.events_for(self._plan)
-
-    def _asked(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        allowed = COUNTS | metrics_allowed(self._plan, self._context.limits.refused_metrics)
-        return {name: value for name, value in numbers.items() if name in allowed}
-
-    def _setup_file(self) -> Path:
-        assert self._context.folder is not None
-        return self._context.folder / "setup.safetensors"
-
-    def _use(self, setup: Setup) -> None:
-        tiles = select_patients(self._data.cohort, self._data.features, self._data.train).features
-        self._setup, self._training, self._patients = setup.at_site(self._plan, tiles), None, {}
-
-    def _ready(self) -> Setup:
-        if self._setup is None and self._context.folder is not None and self._setup_file().is_file():
-            self._use(setup_from_arrays(self._plan, load_arrays_file(self._setup_file())))
-        if self._setup is None:
-            raise RefusedError("the network's transforms have not come yet", RefusalCode.NOT_SET_UP)
-        return self._setup
-
-    def _fit(self, sent: Mapping[str, AnyArray], setup: Setup) -> None:
-        """Refuse a model that is not the plan's."""
-        expected = {name: one.shape for name, one in arrays_of(build_model(self._plan, setup)).items()}
-        found = {name: one.shape for name, one in sent.items()}
-        if found != expected or not all(np.isfinite(one).all() for one in sent.values()):
-            raise RefusedError("the model that came is not the plan's, or not finite", RefusalCode.BAD_REQUEST)
-
-    def _training_patients(self, names: tuple[str, ...]) -> TrainingPatients:
-        setup = self._ready()
-        if names not in self._patients:
-            chosen = select_patients(self._data.cohort, self._data.features, names)
-            self._patients[names] = TrainingPatients(
-                chosen, self._data.cohort, setup.projection, setup.transform, self._plan.train, self._context.device
-            )
-        return self._patients[names]

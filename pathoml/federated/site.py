@@ -10,9 +10,10 @@ from pathoml.federated.audit import AuditLog
 from pathoml.federated.guard import release
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.plan import Plan
-from pathoml.federated.session import Session, SessionContext
+from pathoml.federated.session import Session
 from pathoml.federated.site_data import SiteData, load_site
 from pathoml.federated.site_settings import LimitsSettings, SiteSettings, read_site
+from pathoml.federated.workbench import SessionContext
 
 logger = logging.getLogger(__name__)
 

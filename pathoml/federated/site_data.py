@@ -8,8 +8,8 @@ from pathoml.cohort import Cohort, examine_cohort
 from pathoml.covariates import CategoricalCovariate, Covariate, NumericCovariate
 from pathoml.errors import BagError, FederationError, Problem, RefusalCode, RefusedError
 from pathoml.federated.plan import FeaturesSettings, Plan, PlanBlock, TestColumn, TestShare
-from pathoml.federated.preprocessing import word_covariates
 from pathoml.federated.site_settings import SiteSettings
+from pathoml.federated.site_sums import word_covariates
 from pathoml.manifest import examine_manifest, join_slides, unknown_patients
 from pathoml.mil.patients import PatientFeatures, load_features
 from pathoml.tables import read_text_table

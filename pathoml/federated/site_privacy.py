@@ -9,7 +9,8 @@ import numpy as np
 from pathoml.errors import FederationError
 from pathoml.federated.accountant import Release
 from pathoml.federated.messages import Message, from_bytes, to_bytes
-from pathoml.federated.plan import Plan, RoundsSettings
+from pathoml.federated.method_settings import RoundsSettings
+from pathoml.federated.plan import Plan
 from pathoml.federated.privacy_ledger import Budget, PrivacyLedger
 from pathoml.federated.privacy_plan import delta_of, noise_of_plan
 from pathoml.federated.privacy_settings import PatientPrivacySettings

@@ -130,6 +130,10 @@ class SiteSettings(Settings):
     folder: ConfigPath = Field(
         Path("federation"), description="Folder for approvals, audit log and the state of trainings; stays here."
     )
+    proxy: str | None = Field(
+        None, pattern=r"^http://[^\s/@]+:\d+$", description="Proxy through which the site dials out, http://HOST:PORT; it has to "
+        "allow CONNECT, and sees nothing of what it passes on. null: that of the environment, if any.",
+    )  # fmt: skip
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model trains.")
     limits: LimitsSettings = Field(DEFAULT_LIMITS, description="What the site enforces, whatever the plan says.")
 

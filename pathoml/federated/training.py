@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pathoml.errors import FederationError
-from pathoml.federated.plan import FedProxSettings, Plan, RoundsSettings, ScaffoldSettings
+from pathoml.federated.method_settings import FedProxSettings, RoundsSettings, ScaffoldSettings
+from pathoml.federated.plan import Plan
 from pathoml.federated.private_update import PrivateTraining, private_update
 from pathoml.federated.setup import Setup, arrays_of, build_model, load_arrays_into
 from pathoml.files import make_folder, write_bytes

@@ -1,8 +1,10 @@
 """What the federation's commands do: check and rehearse at a site, approve, simulate, score."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +13,11 @@ from pathoml.errors import CohortError, FederationError, InputError, Problem
 from pathoml.federated.approvals import Approvals
 from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison, compare
-from pathoml.federated.coordinator import FederationResult, result_to_json, run_federation
+from pathoml.federated.coordinator import PLAN_COPY, FederationResult, result_to_json, run_evaluation, run_federation
 from pathoml.federated.membership import guaranteed_rate
 from pathoml.federated.messages import Message, from_bytes, to_bytes
-from pathoml.federated.plan import Plan, RoundsSettings
+from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
+from pathoml.federated.plan import Plan
 from pathoml.federated.privacy_plan import delta_of
 from pathoml.federated.simulate import simulate, site_name, split_cohort
 from pathoml.federated.site import Site, site_of
@@ -22,8 +25,8 @@ from pathoml.federated.site_data import SiteData, SiteReading, examine_patients,
 from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, SiteSettings, read_site
 from pathoml.federated.transport import Answering, InProcess, Transport
 from pathoml.files import write_json
+from pathoml.package_files import read_package_files
 from pathoml.pipeline.stages import StageContext
-from pathoml.provenance import pathoml_version
 from pathoml.report.federation_page import FederationPage, write_federation_page
 from pathoml.train import follow_up
 
@@ -109,7 +112,7 @@ class Leaving:
     bytes_sent: int
 
 
-def rehearse(settings: SiteSettings, plan: Plan, folder: Path) -> list[Leaving]:
+def rehearse(settings: SiteSettings, plan: Plan, folder: Path, package: Path | None = None) -> list[Leaving]:
     """Take one round at a site without any network, and keep everything that would have left.
 
     Parameters
@@ -120,6 +123,8 @@ def rehearse(settings: SiteSettings, plan: Plan, folder: Path) -> list[Leaving]:
         It need not be approved: nothing leaves.
     folder : Path
         For what the rehearsal writes.
+    package : Path, optional
+        Folder of the package that an evaluation scores.
 
     Returns
     -------
@@ -132,8 +137,12 @@ def rehearse(settings: SiteSettings, plan: Plan, folder: Path) -> list[Leaving]:
         If the site's data do not fit the plan.
     FederationError
         If the site would refuse to take part.
+    InputError
+        If an evaluation is rehearsed without its package.
     """
     data = load_site(settings, plan)
+    if isinstance(plan.method, EvaluationSettings) and package is None:
+        raise InputError(f"plan {plan.name} has a package scored; give its folder with --package")
     alone = {"sites": (settings.name,), "quorum": 1}
     if isinstance(plan.method, RoundsSettings):
         plan = plan.model_copy(update={**alone, "method": plan.method.model_copy(update={"rounds": 1})})
@@ -141,7 +150,10 @@ def rehearse(settings: SiteSettings, plan: Plan, folder: Path) -> list[Leaving]:
         plan = plan.model_copy(update=alone)
     site = Site(folder / "site", lambda _: plan, lambda _: data, settings.limits)
     listener = _Listener(settings.name, site)
-    run_federation(plan, listener, folder / "coordinator")
+    if package is None:
+        run_federation(plan, listener, folder / "coordinator")
+    else:
+        run_evaluation(plan, read_package_files(package), listener, folder / "coordinator")
     return listener.heard
 
 
@@ -336,16 +348,42 @@ def write_page(plan: Plan, output: Path, result: FederationResult, comparison: C
     Path
         The HTML file.
     """
+    compared = None if comparison is None else comparison.to_json()
+    return _write_page(plan, output, result_to_json(plan, result), compared, _left(logs))
+
+
+def write_coordinators_page(kit: Path) -> Path:
+    """Write the page of the newest run of a coordinator's kit, from what the sites told it.
+
+    Parameters
+    ----------
+    kit : Path
+        The coordinator's.
+
+    Returns
+    -------
+    Path
+        The HTML file, beside federation.json.
+
+    Raises
+    ------
+    InputError
+        If no run has ended there, or that of another plan than the kit's copy.
+    """
+    ended = sorted((kit / "federation").glob("*/federation.json"), key=lambda path: path.stat().st_mtime)
+    if not ended:
+        raise InputError(f"{kit}: no run has ended here; it is the coordinator's kit that keeps what comes out")
+    scores = json.loads(ended[-1].read_text(encoding="utf-8"))
+    plan = Plan.model_validate_json((ended[-1].parent / PLAN_COPY).read_text(encoding="utf-8"))
+    return _write_page(plan, ended[-1].parent, scores, None, [])
+
+
+def _write_page(
+    plan: Plan, output: Path, scores: Mapping[str, Any], comparison: Mapping[str, Any] | None, left: Sequence[tuple[str, ...]]
+) -> Path:  # fmt: skip
     path = output / "federation.html"
-    page = FederationPage(
-        title=plan.name,
-        facts=plan_facts(plan),
-        scores=result_to_json(plan, result),
-        comparison=None if comparison is None else comparison.to_json(),
-        left=_left(logs),
-        provenance=[("Plan", plan.digest), ("pathoml", pathoml_version())],
-    )
-    write_federation_page(path, page)
+    provenance = [("Plan", plan.digest), ("pathoml", str(scores["pathoml_version"]))]
+    write_federation_page(path, FederationPage(plan.name, plan_facts(plan), scores, comparison, left, provenance))
     return path
 
 
@@ -363,22 +401,25 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
         Rows of a table.
     """
     method = plan.method
-    how = "Newton steps of a linear model"
+    how, model = "Newton steps of a linear model", "linear in the covariates"
+    if plan.features is not None:
+        model = f"{plan.model.aggregator.kind} on tile features"
     if isinstance(method, RoundsSettings):
         how = f"{method.rounds} rounds of {method.local_epochs} epoch(s), {method.aggregation.kind}, weighted by {method.weight}"
+    elif isinstance(method, EvaluationSettings):
+        whom = "all patients" if method.patients == "all" else "the patients kept out of training"
+        how, model = f"nothing is trained; {whom} are scored", f"the package {method.package}"
     return [
         ("Name", plan.name),
         ("Sites", ", ".join(plan.sites)),
         ("Quorum", str(plan.quorum)),
         ("Endpoint", plan.endpoint),
-        (
-            "Model",
-            "linear in the covariates" if plan.features is None else f"{plan.model.aggregator.kind} on tile features",
-        ),
+        ("Model", model),
         ("Loss", plan.train.loss.kind),
         ("Method", how),
         ("Nothing is said of fewer than", f"{plan.minimum_patients} patients or {plan.minimum_events} events"),
         ("Longest update that leaves", f"{plan.update_norm:g}"),
+        ("Privacy of patients", "none" if plan.privacy is None else f"epsilon {plan.privacy.epsilon:g}"),
     ]
 
 

@@ -65,9 +65,46 @@ def write_federation_page(path: Path, page: FederationPage) -> None:
         verdicts = _verdicts(page.comparison)
     left = Table("Everything that left a site", ("answer to", "messages", "bytes"), page.left)
     html = template("federation.html.j2").render(
-        page=page, sections=sections, verdicts=verdicts, left=left, notice=RESEARCH_USE_ONLY
+        page=page,
+        sections=sections,
+        verdicts=verdicts,
+        left=left,
+        privacy=privacy_sentences(page),
+        notice=RESEARCH_USE_ONLY,
     )
     write_text(path, html)
+
+
+def privacy_sentences(page: FederationPage) -> list[str]:
+    """Say what of the page is private, and what is not; nothing is called private that is not.
+
+    Parameters
+    ----------
+    page : FederationPage
+        With the entry ``privacy`` of federation.json.
+
+    Returns
+    -------
+    list of str
+        Sentences.
+    """
+    privacy = page.scores["privacy"]
+    if privacy is None:
+        return [
+            "Privacy of patients: none. Updates, sums and figures left the hospitals without noise; nothing on this page is "
+            "private."
+        ]
+    delta = "1 / (10 x its patients)" if privacy["delta"] is None else f"{privacy['delta']:g}"
+    found = [
+        f"Privacy of patients: differential, epsilon {privacy['epsilon']:g} for each patient at delta {delta}; the hospital that "
+        f"spent most has spent {privacy['epsilon_spent']:.3g}."
+    ]
+    if page.comparison is not None:
+        found.append(
+            "Every model that is compared was trained with noise for the same epsilon. The comparison itself is not private: its "
+            "concordances are of patients as they are, without noise, as only a simulation on one machine can have them."
+        )
+    return found
 
 
 def _verdicts(comparison: Mapping[str, Any]) -> list[str]:
@@ -87,6 +124,9 @@ def _verdicts(comparison: Mapping[str, Any]) -> list[str]:
             found.append(
                 f"{site} ({one['patients']} test patients, {one['events']} events), joining: {_difference(gain)}{also}"
             )
+        others = comparison["gives"].get(site)
+        if others is not None and others["value"] is not None:
+            found.append(f"The other hospitals' patients, by {site}'s joining: {_difference(others)}")
     return found
 
 

@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pathoml.federated.aggregation import ServerState, aggregate, change_norm, next_control, weighted_mean
-from pathoml.federated.plan import (
+from pathoml.federated.aggregation import ServerState, aggregate, next_control, weighted_mean
+from pathoml.federated.clipping import change_norm
+from pathoml.federated.method_settings import (
     FedAdagradSettings,
     FedAdamSettings,
     FedAvgSettings,
     FedYogiSettings,
     ScaffoldSettings,
-)  # fmt: skip
+)
 
 
 def drawn(seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pathoml.errors import FederationError
-from pathoml.federated.clipping import clip_update, update_norm
+from pathoml.federated.clipping import change_norm, clip_update, update_norm
 
 UPDATE = {
     "a": np.array([[3.0, 0.0], [0.0, 0.0]], dtype=np.float32),
@@ -51,3 +51,9 @@ def test_an_update_that_is_not_finite_cannot_be_shortened(bad: float) -> None:
 def test_values_too_large_to_square_in_float32_are_no_trouble() -> None:
     assert update_norm({"a": np.full(4, 1e30, dtype=np.float32)}) == pytest.approx(2e30, rel=1e-6)
     assert not np.isfinite(update_norm({"a": np.full(4, 1e200)}))
+
+
+def test_a_change_that_cannot_be_added_up_is_longer_than_any_limit() -> None:
+    before = {"a": np.zeros(4), "b": np.zeros(2)}
+    assert change_norm(before, {"a": np.full(4, 1e200), "b": np.ones(2)}) == np.inf
+    assert change_norm({"a": np.zeros(1), "b": np.zeros(1)}, {"a": np.full(1, 1e154), "b": np.full(1, 1e154)}) > 1e154

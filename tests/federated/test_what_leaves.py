@@ -17,10 +17,11 @@ from pathoml.federated.coordinator import run_federation
 from pathoml.federated.guard import Allowed, allowed_answer, release
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.plan import Plan, read_plan
-from pathoml.federated.preprocessing import edges_from_counts, merged_counts
+from pathoml.federated.preprocessing import edges_from_counts
 from pathoml.federated.site import Site, open_site
 from pathoml.federated.site_data import SiteData, examine_site
 from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, SiteSettings
+from pathoml.federated.site_sums import merged_counts
 from tests.federated.networks import CANARY, FEATURES, Recorder, cohort_of, parts_of, plan_of
 
 PUBLIC = LimitsSettings(public_benchmark=True)

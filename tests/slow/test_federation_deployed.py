@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,18 +16,23 @@ from safetensors.numpy import load_file
 
 from pathoml.errors import ConfigError, FederationError
 from pathoml.federated.audit import read_log, verify_log
-from pathoml.federated.coordinator import run_federation
+from pathoml.federated.coordinator import run_evaluation, run_federation
 from pathoml.federated.flare.jobs import write_job
-from pathoml.federated.flare.kits import Kit
+from pathoml.federated.flare.kits import Kit, Role, read_kit
 from pathoml.federated.flare.operating import resume, status_of, submit
+from pathoml.federated.flare.provisioning import provision
 from pathoml.federated.flare.starting import run_in_background, running_process, stop
 from pathoml.federated.messages import Message, to_bytes
 from pathoml.federated.plan import Plan
 from pathoml.federated.site import Site, site_of
 from pathoml.federated.site_settings import read_site
+from pathoml.federated.transport import InProcess
+from pathoml.package_files import read_package_files
+from pathoml.pipeline.federating import approve, write_coordinators_page
 from pathoml.testing.loopback import LoopbackNetwork, wait_until
 from tests.federated.hospitals import write_hospitals
 from tests.federated.networks import CANARY, plan_of
+from tests.federated.test_evaluation import evaluation_of, package_in
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("nvflare")
@@ -171,11 +178,52 @@ def _assert_no_canary(network: LoopbackNetwork) -> None:
             assert word.encode() not in content, f"{word} in {path}"
 
 
+class Proxy:
+    """A hospital's proxy: it lets through what asks to CONNECT, and counts."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.asked: list[bytes] = []
+        self.passed_on = bytearray()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            threading.Thread(target=self._connect, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _connect(self, inside: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += inside.recv(1)
+        self.asked.append(head.split(b"\r\n")[0])
+        host, _, port = head.split()[1].decode().rpartition(":")
+        outside = socket.create_connection((host, int(port)))
+        inside.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        threading.Thread(target=self._pass_on, args=(inside, outside), daemon=True).start()
+        self._pass_on(outside, inside)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(65536):
+                self.passed_on += content
+                target.sendall(content)
+            target.shutdown(socket.SHUT_WR)
+
+
 @pytest.fixture(scope="module")
-def small_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LoopbackNetwork, dict[str, Path], Path]]:
+def proxy() -> Proxy:
+    return Proxy()
+
+
+@pytest.fixture(scope="module")
+def small_network(
+    tmp_path_factory: pytest.TempPathFactory, proxy: Proxy
+) -> Iterator[tuple[LoopbackNetwork, dict[str, Path], Path]]:
     folder = tmp_path_factory.mktemp("small")
     plan = long_plan(rounds=3)
     files = write_hospitals(plan, folder / CANARY)
+    files["south"].write_text(f"{files['south'].read_text()}proxy: {proxy.address}\n")
     with LoopbackNetwork(plan, files, folder / "network") as network:
         network.start()
         yield network, files, folder
@@ -189,6 +237,68 @@ def test_an_undisturbed_run_ends_in_the_weights_of_the_simulation(small_network:
     assert network.wait_for_end(300).run == "FINISHED:COMPLETED"
     (network.output / "coordinator.jsonl").touch()
     _assert_same_weights(network.output / "package", replayed(network, files, folder / "replay"))
+    _assert_no_canary(network)
+
+
+def test_a_site_behind_a_proxy_dials_out_through_it_and_the_proxy_reads_nothing(
+    small_network: Any, proxy: Proxy
+) -> None:
+    network, _, _ = small_network
+    assert len(proxy.asked) >= 2, "the site's own process, and that of the run"
+    port = network.plan.network.port
+    assert {line for line in proxy.asked if not line.startswith(f"CONNECT localhost:{port} ".encode())} == set()
+    assert len(proxy.passed_on) > 10_000
+    for word in (b"covariate_weight", b"numbers.sum", network.plan.digest.encode()):
+        assert word not in bytes(proxy.passed_on)
+
+
+def test_an_observer_sees_how_far_the_run_is_and_can_do_nothing(small_network: Any) -> None:
+    from nvflare.fuel.flare_api.api_spec import AuthorizationError
+    from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+    network, _, folder = small_network
+    kit = read_kit(network.folder / "kits" / "observer")
+    assert status_of(kit) == status_of(network.operator)
+    with pytest.raises(ConfigError, match="the kit of the observer"):
+        submit(kit)
+    with pytest.raises(ConfigError, match="the observer's kit watches the run"):
+        run_in_background(kit)
+    session = new_secure_session(kit.name, str(kit.folder))
+    try:
+        with pytest.raises(AuthorizationError):
+            session.submit_job(str(write_job(network.plan, folder / "observers")))
+    finally:
+        session.close()
+
+
+def test_hospitals_score_a_package_over_the_wire_as_they_do_in_one_process(small_network: Any) -> None:
+    network, files, folder = small_network
+    path = package_in(folder / "elsewhere")
+    plan = evaluation_of(path).model_copy(update={"network": network.plan.network, "quorum": 3})
+    (folder / "evaluation.yaml").write_text(plan.model_dump_json())  # JSON is YAML
+    kits = provision(folder / "evaluation.yaml", folder / "more-kits", network.folder / "kits" / "authority")
+    operator = next(kit for kit in kits if kit.role is Role.OPERATOR)
+    for site in files.values():
+        approve(read_site(site), plan, plan.digest)
+    with pytest.raises(ConfigError, match="federate evaluate KIT PACKAGE"):
+        submit(operator)
+    submit(operator, wait_s=60, package=path)
+    wait_until(lambda: not status_of(operator).is_running, "the evaluation is over", 120, 2.0)
+    assert status_of(operator).run == "FINISHED:COMPLETED"
+    output = network.coordinator.output_of(plan.digest)
+    told = json.loads((output / "federation.json").read_text())["shared"]["sites"]
+    members = {
+        name: site_of(read_site(site).model_copy(update={"folder": folder / "scored" / name}), lambda _: plan)
+        for name, site in files.items()
+    }
+    expected = run_evaluation(plan, read_package_files(path), InProcess(members), folder / "scored")
+    assert set(told) == set(files)
+    for name, score in expected.items():
+        for number in ("patients", "events", "concordance", "comparable", "expected_events"):
+            assert told[name][number] == pytest.approx(score.numbers[number], abs=1e-6), (name, number)
+    page = write_coordinators_page(network.coordinator.folder).read_text()
+    assert "nothing is trained" in page
+    assert "Privacy of patients: none" in page
     _assert_no_canary(network)
 
 
@@ -242,6 +352,7 @@ def test_a_job_that_wants_something_else_of_a_site_gets_nothing(small_network: A
 LOOKS = (
     "cat north local/pathoml-site.json", "ls north", "grep north x log.txt", "tail north log.txt", "sys_info client north",
     "report_env north", "report_resources client north", "restart client north", "shutdown client north", "remove_client north",
+    "process_info north", "show_config_vars north", "show_comm_config north", "msg_stats north",
 )  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from pathoml.errors import FederationError
 from pathoml.federated.flare.envelopes import content_of, enclose
-from pathoml.federated.flare.jobs import TASK
+from pathoml.federated.flare.jobs import PACKAGE, TASK
 from pathoml.federated.flare.kits import read_kit
 from pathoml.federated.flare.policies import STATS_GROUP
 from pathoml.federated.messages import Message, to_bytes
 from pathoml.files import make_folder
+from pathoml.package_files import read_package_files
 from pathoml.processes import end_with
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class CoordinatorController(Controller):  # type: ignore[misc] # nvflare has no 
         FederationError
             If the plan is not the one submitted, or the run cannot go on; FLARE then says that the job failed.
         """
-        from pathoml.federated.coordinator import run_federation
+        from pathoml.federated.coordinator import run_evaluation, run_federation
+        from pathoml.federated.method_settings import EvaluationSettings
         from pathoml.federated.plan import Plan
 
         plan = Plan.model_validate_json(self._text)
@@ -91,7 +93,11 @@ class CoordinatorController(Controller):  # type: ignore[misc] # nvflare has no 
         self._exchange = FlareTransport(self, plan, fl_ctx, abort_signal)
         with _sole_writer(output):
             try:
-                run_federation(plan, self._exchange, output)
+                if isinstance(plan.method, EvaluationSettings):
+                    files = read_package_files(Path(fl_ctx.get_prop(FLContextKey.APP_ROOT)) / PACKAGE)
+                    run_evaluation(plan, files, self._exchange, output)
+                else:
+                    run_federation(plan, self._exchange, output)
             except _StoppedError:
                 _log.warning("stopped by the operator; `pathoml federate resume` goes on after the last whole round")
 

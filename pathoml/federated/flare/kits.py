@@ -23,6 +23,7 @@ class Role(StrEnum):
     COORDINATOR = "coordinator"
     SITE = "site"
     OPERATOR = "operator"
+    OBSERVER = "observer"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Kit:
     role : Role
         What the participant does.
     name : str
-        The site's name, the coordinator's host name, or the operator's account.
+        The site's name, the coordinator's host name, or the operator's or observer's account.
     organisation : str
         Whose certificate it is.
     plan : str
@@ -48,6 +49,11 @@ class Kit:
     name: str
     organisation: str
     plan: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether the participant is a process that goes on, rather than somebody who asks now and then."""
+        return self.role in (Role.COORDINATOR, Role.SITE)
 
     @property
     def plan_path(self) -> Path:

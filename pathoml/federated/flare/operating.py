@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pathoml.errors import ConfigError, FederationError
@@ -13,6 +14,7 @@ from pathoml.federated.flare.jobs import job_name, write_job
 from pathoml.federated.flare.kits import Kit, Role, require_flare
 from pathoml.federated.flare.policies import STATS_GROUP
 from pathoml.files import make_folder
+from pathoml.package_files import PackageFiles, read_package_files
 
 _LOGIN_S = 15.0
 _LOOKS_EVERY_S = 1.0
@@ -54,7 +56,7 @@ class NetworkStatus:
         return bool(self.run) and not _is_over(self.run)
 
 
-def submit(kit: Kit, *, wait_s: float = 0.0) -> str:
+def submit(kit: Kit, *, wait_s: float = 0.0, package: Path | None = None) -> str:
     """Start the run of a kit's plan; a run that was cut off goes on after its last whole round.
 
     Parameters
@@ -63,6 +65,8 @@ def submit(kit: Kit, *, wait_s: float = 0.0) -> str:
         The operator's.
     wait_s : float, optional
         How long to wait until a quorum of sites is there.
+    package : Path, optional
+        Folder of the package that the sites of an evaluation score.
 
     Returns
     -------
@@ -72,14 +76,15 @@ def submit(kit: Kit, *, wait_s: float = 0.0) -> str:
     Raises
     ------
     ConfigError
-        If a run of the plan is under way.
+        If a run of the plan is under way, or a package is missing or given to a plan that trains.
     FederationError
         If too few sites are there.
     """
     plan = _plan_of(kit)
+    files = _package_for(plan, package)
     jobs = kit.folder / "jobs"
     make_folder(jobs)
-    job = write_job(plan, jobs)
+    job = write_job(plan, jobs, files)
     with _session(kit) as session:
         _wait_for_quorum(session, plan.sites, plan.quorum, wait_s)
         newest = _newest(session, plan.digest)
@@ -143,14 +148,14 @@ def status_of(kit: Kit) -> NetworkStatus:
     Parameters
     ----------
     kit : Kit
-        The operator's.
+        The operator's or the observer's.
 
     Returns
     -------
     NetworkStatus
         Sites and the newest run of the plan.
     """
-    plan = _plan_of(kit)
+    plan = _plan_of(kit, Role.OPERATOR, Role.OBSERVER)
     with _session(kit) as session:
         here = _connected(session)
         connected = tuple(site for site in plan.sites if site in here)
@@ -195,12 +200,12 @@ def _session(kit: Kit) -> Iterator[Any]:
         logging.getLogger("nvflare").setLevel(level)
 
 
-def _plan_of(kit: Kit) -> Any:
+def _plan_of(kit: Kit, *roles: Role) -> Any:
     from pathoml.federated.plan import read_plan
 
-    if kit.role is not Role.OPERATOR:
+    if kit.role not in (roles or (Role.OPERATOR,)):
         raise ConfigError(
-            f"{kit.folder}: the kit of the {kit.role}; runs are started and looked at with the operator's"
+            f"{kit.folder}: the kit of the {kit.role}; runs are started with the operator's, and watched with the observer's too"
         )
     plan = read_plan(kit.plan_path)
     if plan.digest != kit.plan:
@@ -209,6 +214,21 @@ def _plan_of(kit: Kit) -> Any:
             "approval and kits of its own: `pathoml federate provision --authority`"
         )
     return plan
+
+
+def _package_for(plan: Any, folder: Path | None) -> PackageFiles | None:
+    """Read the package of an evaluation, and hold it against the plan before anything is sent."""
+    from pathoml.federated.coordinator import require_package
+
+    if folder is None:
+        if plan.method.kind == "evaluation":
+            raise ConfigError(
+                f"plan {plan.name} trains nothing: `pathoml federate evaluate KIT PACKAGE` has its package scored"
+            )
+        return None
+    files = read_package_files(folder)
+    require_package(plan, files)
+    return files
 
 
 def _connected(session: Any) -> set[str]:

@@ -5,15 +5,11 @@ import runpy
 import sys
 from pathlib import Path
 
-from pathoml.federated.flare.kits import Kit, Role, read_kit
+from pathoml.federated.flare.deafening import deafen
+from pathoml.federated.flare.kits import Kit, Role, read_kit, site_yaml_of
 from pathoml.federated.flare.policies import write_policies
+from pathoml.federated.site_settings import read_site
 from pathoml.processes import end_with
-
-ANSWERED_AT_A_SITE = frozenset({
-    "ClientStatusProcessor", "AbortAppProcessor", "AbortTaskProcessor", "DeployProcessor", "StartJobProcessor",
-    "CheckResourceProcessor", "CancelResourceProcessor", "NotifyJobStatusProcessor",
-})  # fmt: skip
-"""What a coordinator may ask a site's main process for: to take a job, start it, stop it, and say whether it runs."""
 
 
 def main(arguments: list[str]) -> None:
@@ -32,19 +28,10 @@ def main(arguments: list[str]) -> None:
         write_policies(kit)  # the folder may have been moved
     else:
         deafen()
+        proxy = read_site(site_yaml_of(kit.folder)).proxy
+        if proxy is not None:
+            os.environ["grpc_proxy"] = proxy  # noqa: SIM112 - as gRPC spells it; for the process of a run as well
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-def deafen() -> None:
-    """Take out of FLARE's site what answers everything else: reading files, telling of errors and of the machine, restarting.
-
-    The site's policies refuse it to the operator, but FLARE asks them only where the server says that it should; a server that has
-    been taken over would not.
-    """
-    from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
-
-    every = ClientRequestProcessors.request_processors
-    every[:] = [one for one in every if type(one).__name__ in ANSWERED_AT_A_SITE]
 
 
 def command_of(kit: Kit) -> tuple[str, list[str]]:

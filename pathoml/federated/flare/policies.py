@@ -16,8 +16,9 @@ HEARTBEAT_TIMEOUT_S = 30
 
 CONTROLLER = "pathoml.federated.flare.controller.CoordinatorController"
 EXECUTOR = "pathoml.federated.flare.executor.SiteExecutor"
+LAUNCHER = "pathoml.federated.flare.launcher.SiteRunLauncher"
 REJOINING = "pathoml.federated.flare.rejoining.Rejoining"
-OPERATOR_ROLE = "lead"
+OPERATOR_ROLE, OBSERVER_ROLE = "lead", "member"
 STATS_GROUP = "pathoml"
 """Under which the coordinator tells the operator how far a run is."""
 _LAUNCHERS = "nvflare.app_common.job_launcher"
@@ -45,14 +46,15 @@ def write_policies(kit: Kit) -> None:
 
 
 def _authorization(role: Role) -> dict[str, Any]:
-    """Let the operator start, stop and look at jobs; on a site not even look."""
+    """Let the operator start, stop and look at jobs, and the observer look; on a site neither looks."""
     at_coordinator = _ANYONE if role is Role.COORDINATOR else _NOTHING
     rights = {
         "submit_job": _ANYONE, "manage_job": _ANYONE, "view": at_coordinator, "download_job": _NOTHING,
         "clone_job": _NOTHING, "operate": _NOTHING, "shell_commands": _NOTHING, "byoc": _NOTHING,
         "check_status": _ANYONE, "configure_job_log": _NOTHING, "delete_job": at_coordinator,
     }  # fmt: skip
-    return {"format_version": "1.0", "permissions": {OPERATOR_ROLE: rights}}
+    watching = dict.fromkeys(rights, _NOTHING) | {"view": at_coordinator, "check_status": at_coordinator}
+    return {"format_version": "1.0", "permissions": {OPERATOR_ROLE: rights, OBSERVER_ROLE: watching}}
 
 
 def _site_resources() -> dict[str, Any]:
@@ -69,7 +71,7 @@ def _site_resources() -> dict[str, Any]:
                 num_of_gpus=0, mem_per_gpu_in_GiB=0, expiration_period=300,
             ),
             _component("resource_consumer", "nvflare.app_common.resource_consumers.gpu_resource_consumer.GPUResourceConsumer"),
-            _component("process_launcher", f"{_LAUNCHERS}.client_process_launcher.ClientProcessJobLauncher"),
+            _component("process_launcher", LAUNCHER),
         ],
     }  # fmt: skip
 

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 
 from pathoml.errors import ConfigError, FederationError
 from pathoml.federated.flare.kits import PLAN_FILE, PROJECT, Kit, Role, require_flare, write_kit
-from pathoml.federated.flare.policies import OPERATOR_ROLE, write_policies
+from pathoml.federated.flare.policies import OBSERVER_ROLE, OPERATOR_ROLE, write_policies
 from pathoml.files import make_folder
 
 if TYPE_CHECKING:
     from pathoml.federated.plan import Plan
 
-OPERATOR = "operator@network.invalid"
+OPERATOR, OBSERVER = "operator@network.invalid", "observer@network.invalid"
 _AUTHORITY_DAYS = 3650
 _SERVER = "server"
 _SCRIPTS = ("*.sh", "*.ipynb", "readme.txt")
 
 
 def provision(plan_path: Path, output: Path, authority: Path | None = None) -> list[Kit]:
-    """Make a kit for the coordinator, for the operator, and for every site of a plan.
+    """Make a kit for the coordinator, for the operator, for an observer, and for every site of a plan.
 
     Parameters
     ----------
     plan_path : Path
         The plan; its copy goes into every kit.
     output : Path
-        A new folder: `coordinator`, `operator`, `sites/NAME`, and `authority`, which holds the key that certificates are
-        signed with and never leaves whoever provisions.
+        A new folder: `coordinator`, `operator`, `observer`, `sites/NAME`, and `authority`, which holds the key that certificates
+        are signed with and never leaves whoever provisions.
     authority : Path, optional
         Folder `authority` of an earlier provisioning, so that kits handed out before stay valid.
 
@@ -53,6 +53,7 @@ def provision(plan_path: Path, output: Path, authority: Path | None = None) -> l
     kits = [
         Kit(output / "coordinator", Role.COORDINATOR, plan.network.host, "coordinator", plan.digest),
         Kit(output / "operator", Role.OPERATOR, OPERATOR, "coordinator", plan.digest),
+        Kit(output / "observer", Role.OBSERVER, OBSERVER, "coordinator", plan.digest),
         *(Kit(output / "sites" / site, Role.SITE, site, _organisation(site), plan.digest) for site in plan.sites),
     ]
     for kit in kits:
@@ -109,6 +110,7 @@ def _build(plan: "Plan", keys: Path) -> Path:
     participants = [
         {"name": plan.network.host, "type": "server", "org": "coordinator", "fed_learn_port": plan.network.port},
         {"name": OPERATOR, "type": "admin", "org": "coordinator", "role": OPERATOR_ROLE},
+        {"name": OBSERVER, "type": "admin", "org": "coordinator", "role": OBSERVER_ROLE},
         *(
             {"name": site, "type": "client", "org": _organisation(site), "allow_log_streaming": False}
             for site in plan.sites
@@ -136,7 +138,7 @@ def _finish(kit: Kit, plan_path: Path) -> None:
             script.unlink()
     shutil.copyfile(plan_path, kit.folder / PLAN_FILE)
     write_kit(kit)
-    if kit.role is not Role.OPERATOR:
+    if kit.runs:
         write_policies(kit)
     for key in kit.folder.rglob("*.key"):
         key.chmod(0o600)

@@ -37,12 +37,11 @@ def run(kit: Kit) -> None:
     Raises
     ------
     ConfigError
-        If it runs already, or the kit is the operator's.
+        If it runs already, or the kit is the operator's or the observer's.
     FederationError
         If it cannot be kept going.
     """
-    if kit.role is Role.OPERATOR:
-        raise ConfigError(f"{kit.folder}: the operator's kit starts the run, not a process")
+    _require_process(kit)
     require_flare()
     with _process_file(kit), _stopped_by_signal():
         ends: list[float] = []
@@ -71,6 +70,7 @@ def run_in_background(kit: Kit) -> int:
     int
         Number of its process; `stop` ends it.
     """
+    _require_process(kit)
     _refuse_second(kit)
     output = kit.folder / OUTPUT_FILE
     process = _spawn([sys.executable, "-m", "pathoml", "federate", "start", str(kit.folder)], output)
@@ -139,6 +139,12 @@ def stop(kit: Kit) -> bool:
             raise FederationError(f"{kit.name}: process {process} does not end; end it with `kill -9 {process}`")
         time.sleep(_LOOKS_EVERY_S)
     return True
+
+
+def _require_process(kit: Kit) -> None:
+    if not kit.runs:
+        does = "starts the run" if kit.role is Role.OPERATOR else "watches the run (`pathoml federate status`)"
+        raise ConfigError(f"{kit.folder}: the {kit.role}'s kit {does}, not a process")
 
 
 def _refuse_second(kit: Kit) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from pathoml.federated.flare.kits import Role
-from pathoml.federated.flare.policies import CONTROLLER, EXECUTOR, HEARTBEAT_TIMEOUT_S, OPERATOR_ROLE, write_policies
+from pathoml.federated.flare.policies import (
+    CONTROLLER,
+    EXECUTOR,
+    HEARTBEAT_TIMEOUT_S,
+    OBSERVER_ROLE,
+    OPERATOR_ROLE,
+    write_policies,
+)
 from tests.federated.flare.kits import kit_at
 
 pytest.importorskip("nvflare")
@@ -51,6 +58,18 @@ def test_the_operator_has_no_shell_at_the_coordinator(tmp_path: Path, right: str
 @pytest.mark.parametrize("right", ["submit_job", "abort_job", "check_status"])
 def test_the_operator_starts_and_stops_runs(tmp_path: Path, role: Role, right: str):
     assert may(tmp_path, role, right)
+
+
+@pytest.mark.parametrize("right", ["submit_job", "abort_job", "delete_job", "restart", "cat", "byoc", "download_job"])
+def test_an_observer_does_nothing_anywhere(tmp_path: Path, right: str):
+    for role in (Role.SITE, Role.COORDINATOR):
+        assert not may(tmp_path / role, role, right, OBSERVER_ROLE)
+
+
+@pytest.mark.parametrize("right", ["list_jobs", "check_status", "show_stats"])
+def test_an_observer_looks_at_the_coordinator_and_at_no_site(tmp_path: Path, right: str):
+    assert may(tmp_path / "coordinator", Role.COORDINATOR, right, OBSERVER_ROLE)
+    assert not may(tmp_path / "site", Role.SITE, right, OBSERVER_ROLE)
 
 
 @pytest.mark.parametrize(("role", "allowed"), [(Role.SITE, EXECUTOR), (Role.COORDINATOR, CONTROLLER)])

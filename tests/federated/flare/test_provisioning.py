@@ -13,7 +13,7 @@ pytest.importorskip("nvflare")
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from pathoml.federated.flare.provisioning import OPERATOR, provision
+from pathoml.federated.flare.provisioning import OBSERVER, OPERATOR, provision
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,7 @@ def test_everybody_gets_a_kit_that_says_whose_it_is(network: Path):
     digest = small_plan().digest
     assert kits == [
         Kit(network / "coordinator", Role.COORDINATOR, "localhost", "coordinator", digest),
+        Kit(network / "observer", Role.OBSERVER, OBSERVER, "coordinator", digest),
         Kit(network / "operator", Role.OPERATOR, OPERATOR, "coordinator", digest),
         *(Kit(network / "sites" / site, Role.SITE, site, site, digest) for site in ("north", "south", "west")),
     ]
@@ -50,7 +51,7 @@ def test_everybody_gets_a_kit_that_says_whose_it_is(network: Path):
 def test_certificates_are_of_the_networks_own_authority_and_of_no_other(network: Path, tmp_path: Path):
     provision(plan_file(tmp_path), tmp_path / "kits")
     stranger = tmp_path / "kits"
-    for kit in ("coordinator", "operator", "sites/north"):
+    for kit in ("coordinator", "operator", "observer", "sites/north"):
         assert is_signed_by(network / kit, network / "coordinator")
         assert not is_signed_by(stranger / kit, network / "coordinator")
 
