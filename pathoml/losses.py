@@ -241,7 +241,8 @@ def deep_hit_loss(
     cause : Tensor of int64, shape (n,)
         0 censored, 1 to ``causes`` what happened first.
     time_bin : Tensor of int64, shape (n,)
-        Bin in which follow-up ends. A patient censored in a bin is taken as free of any event through the bins before it.
+        Bin in which follow-up ends. A patient censored in a bin is taken as free of any event through the bins before it, and
+        may have the number of bins, if free through them all.
     likelihood_share : float, optional
         Weight of the likelihood; the ranking has the rest.
     scale : float, optional
@@ -260,7 +261,7 @@ def deep_hit_loss(
     count, causes, bins = logits.shape
     log_pmf = _log_pmf(logits.reshape(count, causes * bins))
     inside, beyond = log_pmf[:, :-1].reshape(count, causes, bins), log_pmf[:, -1:]
-    at_event = inside[torch.arange(count), (cause - 1).clamp(min=0), time_bin]
+    at_event = inside[torch.arange(count), (cause - 1).clamp(min=0), time_bin.clamp(max=bins - 1)]
     later = torch.arange(bins, device=logits.device)[None, None, :] >= time_bin[:, None, None]
     free = torch.cat([inside.masked_fill(~later, -torch.inf).flatten(1), beyond], dim=1).logsumexp(dim=1)
     likelihood = -torch.where(cause > 0, at_event, free).mean()
@@ -283,9 +284,7 @@ def _incidence_ranking(incidence: Tensor, cause: Tensor, number: int, time_bin: 
     for rows in with_event.split(max(1, _PAIRS_AT_ONCE // max(count, 1))):  # type: ignore[no-untyped-call]
         own = incidence[rows, time_bin[rows]]
         others = incidence[:, time_bin[rows]].T
-        longer = (time_bin[None, :] > time_bin[rows, None]) | (
-            (time_bin[None, :] == time_bin[rows, None]) & (cause[None, :] == 0)
-        )
+        longer = time_bin[None, :] > time_bin[rows, None]  # who is censored in the same bin may have been so before
         total = total + torch.where(longer, torch.exp((others - own[:, None]) / scale), 0.0).sum()
     return total / count**2
 

@@ -142,7 +142,7 @@ def test_slides_where_the_model_has_none_and_none_where_it_needs_them_are_refuse
         ("precision_asked", "'bfloat16'", "'float32'"),
     ],
 )
-def test_a_bag_made_otherwise_is_refused_with_both_values(field: str, value: str, known: str) -> None:
+def test_row_26_a_bag_made_otherwise_is_refused_with_both_values(field: str, value: str, known: str) -> None:
     changed = bag(np.ones((3, 5), np.float16), **{field: eval(value)})
     with pytest.raises(
         BagMismatchError, match=f"bag of slide slide: {field} is {value}, the model has {known}.*extract it"

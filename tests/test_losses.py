@@ -347,11 +347,46 @@ def naive_deep_hit(logits: Tensor, cause: Tensor, time_bin: Tensor, share: float
     ranking = torch.zeros(()).double()
     for i in range(count):
         for j in range(count):
-            later = time_bin[i] < time_bin[j] or (time_bin[i] == time_bin[j] and cause[j] == 0)
-            if cause[i] and later:
+            if cause[i] and time_bin[i] < time_bin[j]:
                 own, other = (incidence[one, cause[i] - 1, time_bin[i]] for one in (i, j))
                 ranking = ranking + torch.exp(-(own - other) / scale)
     return share * likelihood / count + (1 - share) * ranking / count**2
+
+
+def as_pycox_has_it(time_bin: Tensor, event: Tensor) -> Tensor:
+    """Its index of a censored patient is the last bin survived, ours the first one that is not known to be."""
+    return torch.where(event, time_bin, time_bin + 1)
+
+
+def test_losses_over_bins_are_those_of_pycox() -> None:
+    """Kvamme and Borgan 2021, equations 4, 8 and 9, in pycox's indices; each as its documentation states it, in plain numbers."""
+    logits, event, index = discrete_sample()
+    ours = as_pycox_has_it(index, event)
+    bins = torch.arange(5)
+
+    hazard = torch.sigmoid(logits)
+    cross_entropy = -torch.where((bins == index[:, None]) & event[:, None], hazard.log(), (1 - hazard).log())
+    expected = (cross_entropy * (bins <= index[:, None])).sum(dim=1).mean()
+    torch.testing.assert_close(discrete_hazard_loss(logits, event, ours), expected, rtol=1e-6, atol=0)
+
+    def negative_log_pmf(scores: Tensor) -> Tensor:
+        chance = torch.exp(scores) / (1 + torch.exp(scores).sum(dim=1, keepdim=True))
+        rows = torch.arange(len(scores))
+        return -torch.where(event, chance[rows, index], 1 - chance.cumsum(dim=1)[rows, index]).log().mean()
+
+    torch.testing.assert_close(pmf_loss(logits, event, ours), negative_log_pmf(logits), rtol=1e-6, atol=0)
+    summed = torch.stack([logits[:, one:].sum(dim=1) for one in range(5)], dim=1)
+    torch.testing.assert_close(mtlr_loss(logits, event, ours), negative_log_pmf(summed), rtol=1e-6, atol=0)
+
+    chance = torch.exp(logits) / (1 + torch.exp(logits).sum(dim=1, keepdim=True))
+    incidence = chance.cumsum(dim=1)
+    ranking = 0.0
+    for i in range(40):
+        for j in range(40):
+            if event[i] and (index[i] < index[j] or (index[i] == index[j] and not event[j])):
+                ranking += np.exp(-(incidence[i, index[i]] - incidence[j, index[i]]).item() / 0.1) / 40**2
+    found = deep_hit_loss(logits[:, None, :], event.long(), ours)
+    torch.testing.assert_close(found, 0.2 * negative_log_pmf(logits) + 0.8 * ranking, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kinds", [1, 2])
@@ -443,6 +478,40 @@ def test_every_loss_of_patients_without_events_is_finite_and_connected(name: str
     assert torch.isfinite(logits.grad).all()
     if name in {"breslow", "efron", "strata", "cause-specific", "ranking"}:
         assert loss.item() == 0
+
+
+@pytest.mark.parametrize("name", every_loss())
+@pytest.mark.parametrize("size", [1.0, 200.0])
+@pytest.mark.parametrize("times", ["tied", "all tied", "different"])
+def test_every_loss_in_float32_is_that_in_float64(name: str, size: float, times: str) -> None:
+    _, event, time = sample(40, ties=times == "tied")
+    time = torch.ones_like(time) if times == "all tied" else time
+    logits = (torch.rand(40, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2 - 1) * size
+    exact, single = logits.clone().requires_grad_(), logits.float().requires_grad_()
+    expected, found = (every_loss()[name](one, event, time) for one in (exact, single))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-7)
+    expected.backward()
+    found.backward()
+    scale = exact.grad.abs().max().clamp(min=1e-6)
+    assert ((single.grad.double() - exact.grad).abs().max() / scale) < 1e-4
+
+
+@pytest.mark.parametrize("name", every_loss())
+@pytest.mark.parametrize("with_events", [True, False])
+def test_gradients_of_every_loss_are_its_own(name: str, with_events: bool) -> None:
+    _, event, time = sample(9, seed=2)
+    event = event if with_events else torch.zeros_like(event)
+    logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: every_loss()[name](x, event, time), (logits,))
+
+
+@pytest.mark.parametrize("name", ["efron", "strata", "cause-specific", "ranking"])
+@pytest.mark.parametrize("shift", [-7.0, 500.0])
+def test_no_loss_of_log_hazards_changes_when_all_shift(name: str, shift: float) -> None:
+    _, event, time = sample()
+    logits = torch.randn(60, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    loss = every_loss()[name]
+    torch.testing.assert_close(loss(logits + shift, event, time), loss(logits, event, time), rtol=0, atol=1e-10)
 
 
 def test_mtlr_scores_sum_each_bin_with_the_later_ones() -> None:

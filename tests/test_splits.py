@@ -118,7 +118,7 @@ def test_a_fixed_table_without_its_column_says_which_there_are(tmp_path: Path) -
         make_folds(cohort(), SplitsSettings(schemes=(FixedSettings(table=tmp_path / "folds.csv"),)))
 
 
-def test_a_fold_without_events_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_row_25_a_fold_without_events_is_refused_with_its_name(tmp_path: Path) -> None:
     everyone = cohort()
     censored = everyone.patient_id[everyone.event == 0][:5]
     rows = "".join(f"{name},{'quiet' if name in censored else 'loud'}\n" for name in everyone.patient_id)

@@ -39,7 +39,7 @@ from pathoml.train_settings import (
     PmfLossSettings,
     TrainSettings,
 )
-from pathoml.train_state import ResumeFile, start_state
+from pathoml.train_state import ResumeFile, TrainState, start_state, take_tensors, tensors_of
 from tests.mil.test_aggregators import AggregatorContract
 from tests.planted import data, one_fold, saved
 from tests.trained import as_if_trained
@@ -62,12 +62,20 @@ def with_places(everything: TrainingData) -> TrainingData:
     return replace(everything, features=replace(features, places=places))
 
 
-def training_patients(settings: TrainSettings, count: int = 40) -> TrainingPatients:
+ANY_DEVICE = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+    ),
+]
+
+
+def training_patients(settings: TrainSettings, count: int = 40, device: str = "cpu") -> TrainingPatients:
     everything = with_places(data())
     names = everything.cohort.patient_id[:count].tolist()
     chosen = select_patients(everything.cohort, everything.features, names)
     transform = fit_covariates(everything.covariates, chosen.covariates)
-    return TrainingPatients(chosen, everything.cohort, fit_projection(chosen.features, 4), transform, settings, "cpu")
+    return TrainingPatients(chosen, everything.cohort, fit_projection(chosen.features, 4), transform, settings, device)
 
 
 def objective_for(loss: Loss) -> Objective:
@@ -142,6 +150,45 @@ def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout(
     step_gradient(model, parts, objective, settings)
     for name, value in expected.items():
         torch.testing.assert_close(gradients(model)[name], value, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("aggregator", AggregatorContract.__subclasses__(), ids=lambda one: one.__name__)
+@pytest.mark.parametrize("kept_mb", [0, 100])
+def test_two_passes_draw_the_same_random_numbers_on_a_gpu(aggregator: type, kept_mb: int) -> None:
+    settings = TrainSettings(tiles_at_once=100, tile_dropout=0.2, feature_noise=0.1, kept_mb=kept_mb)
+    parts = list(training_patients(settings, count=12, device="cuda").parts())
+    model, objective = model_of(aggregator.settings, 1).float().to("cuda"), objective_for(CoxLossSettings())
+    torch.manual_seed(7)
+    _, expected = with_all_graphs_kept(model, parts, objective, settings)
+    model.zero_grad()
+    torch.manual_seed(7)
+    step_gradient(model, parts, objective, settings)
+    for name, value in expected.items():
+        torch.testing.assert_close(gradients(model)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("device", ANY_DEVICE)
+def test_a_state_that_was_taken_down_goes_on_with_the_same_random_numbers(device: str) -> None:
+    settings = TrainSettings(batch_patients=8, tile_dropout=0.2)
+    patients = training_patients(settings, count=24, device=device)
+    objective = objective_for(CoxLossSettings())
+
+    def fresh() -> TrainState:
+        torch.manual_seed(2)
+        return start_state(model_of(AbmilSettings(hidden_dim=8), 1).float().to(device), settings)
+
+    undisturbed, stopped, again = fresh(), fresh(), fresh()
+    for _ in range(2):
+        local_update(undisturbed, patients, objective, settings)
+    local_update(stopped, patients, objective, settings)
+    take_tensors(again, {name: value.clone() for name, value in tensors_of(stopped).items()}, stopped.epoch)
+    torch.manual_seed(999)  # the GPU's generator too
+    local_update(again, patients, objective, settings)
+    near = {"rtol": 0.0, "atol": 0.0} if device == "cpu" else {"rtol": 1e-4, "atol": 1e-6}
+    for name, value in undisturbed.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, **near, msg=name)
 
 
 @pytest.mark.parametrize("aggregator", AggregatorContract.__subclasses__(), ids=lambda one: one.__name__)

@@ -291,14 +291,15 @@ class DiscreteObjective(Objective):
         """Return the negative log likelihood per patient."""
         inner = torch.as_tensor(self.edges[1:-1], device=logits.device, dtype=outcome.time_days.dtype)
         time_bin = torch.searchsorted(inner, outcome.time_days)
+        # Who reaches the last edge without the event has survived every bin, the last one too.
+        survived = ~outcome.event & (outcome.time_days >= float(self.edges[-1]))
+        time_bin = torch.where(survived, self.out, time_bin)
         if isinstance(self.settings, DeepHitLossSettings):
             return deep_hit_loss(
                 logits[:, None, :], outcome.event.long(), time_bin,
                 likelihood_share=self.settings.likelihood_share, scale=self.settings.scale,
             )  # fmt: skip
-        # Who reaches the last edge without the event has survived every bin, the last one too.
-        survived = ~outcome.event & (outcome.time_days >= float(self.edges[-1]))
-        return _BINNED_LOSSES[self.form](logits, outcome.event, torch.where(survived, self.out, time_bin))
+        return _BINNED_LOSSES[self.form](logits, outcome.event, time_bin)
 
     def denominator(self, outcome: Outcome) -> int:
         """Return the patients."""

@@ -1,28 +1,26 @@
 """Memory and time of training: large bags, exact Cox over many bags, an epoch over its bare computation, drawn tiles.
 
 Each figure is measured in a process of its own, on one thread but for the epoch; memory is what the process holds above its
-bags. On a machine with a GPU the epoch is also run there, beside the usual loop; without one that is recorded as not run.
+bags. On a machine with a GPU the epoch is also run there, beside the usual loop, with the share of the peak of arithmetic and of
+memory bandwidth that it reaches, both measured there. Without one that is recorded as not run.
 
-Usage: python scripts/bench/train.py [--only bag,cox,epoch,rows,gpu]
+Usage: python scripts/bench/train.py [--only rows,bag,cox,epoch,gpu]
 """
 
 import argparse
 import json
-import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
 import torch
+from alone import Figures, alone, judge, peak_above
 from torch import Tensor, nn
 
 from pathoml.cohort import Cohort
@@ -42,7 +40,6 @@ from pathoml.train import local_update
 from pathoml.train_settings import TrainSettings
 from pathoml.train_state import start_state
 
-Figures = dict[str, dict[str, Any]]
 LARGE = AbmilSettings(hidden_dim=512, attention_dim=256, dropout=0.25)
 
 
@@ -61,51 +58,6 @@ class Textbook(nn.Module):
         hidden = self.embed(bag)
         attention = torch.softmax(self.score(self.tanh(hidden) * self.gate(hidden)), dim=0)
         return self.head(attention.T @ hidden)
-
-
-def resident_mb() -> float:
-    text = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    return int(text[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def peak_above(work: Callable[[], object]) -> float:
-    """Return how much memory work took at its height."""
-    before, peak, stop = resident_mb(), 0.0, threading.Event()
-
-    def sample() -> None:
-        nonlocal peak
-        while not stop.wait(0.002):
-            peak = max(peak, resident_mb())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    work()
-    stop.set()
-    sampler.join()
-    return peak - before
-
-
-def alone(work: Callable[..., Any], *arguments: object) -> Any:
-    """Run in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, work, arguments))
-    process.start()
-    value = receiver.recv()
-    process.join()
-    return value
-
-
-def _send(sender: Any, work: Callable[..., Any], arguments: tuple[object, ...]) -> None:
-    torch.set_num_threads(1)
-    nn.Linear(1024, 512)(torch.randn(64, 1024)).sum().backward()  # what libraries set up once is not the model's
-    sender.send(work(*arguments))
-
-
-def judge(figures: Figures, name: str, value: float, target: float, *, at_least: bool = False) -> None:
-    ok = value >= target if at_least else value <= target
-    figures[name] = {"value": float(f"{value:.4g}"), "target": target, "ok": ok}
-    print(f"{name:<78} {value:>9.3f} (target {target}) {'ok' if ok else 'SHORT'}", flush=True)
 
 
 def one_bag(kind: str) -> tuple[float, float]:
@@ -283,9 +235,43 @@ def epoch(figures: Figures, device: str = "cpu") -> None:
         judge(figures, "epoch of 200 x 2,000 x 512 over its bare computation", ours / bare_s, 1.15)
         print(f"the usual loop takes {usual / ours:.2f} times as long")
         return
-    flops = 3 * 2 * patients * tiles * (dim * 512 + 2 * 512 * 256)
-    print(f"{flops / ours / 1e12:.1f} TFLOP/s of float32 arithmetic")
+    # Forward, and back to weights; to what went in only where that is no tile.
+    products = patients * tiles * (2 * dim * 512 + 3 * 2 * 512 * 256)
+    flops, peak_flops = 2 * products / ours, gpu_flops()
+    moved, peak_bytes = patients * tiles * 4 * (3 * dim + 10 * 512 + 12 * 256) / ours, gpu_bytes()
+    print(
+        f"{flops / 1e12:.1f} TFLOP/s, {flops / peak_flops:.0%} of float32 products of 8,192 x 8,192 ({peak_flops / 1e12:.1f})"
+    )
+    print(f"about {moved / 1e9:.0f} GB/s, {moved / peak_bytes:.0%} of a copy ({peak_bytes / 1e9:.0f})")
+    figures["GPU: share of the arithmetic peak"] = {"value": round(flops / peak_flops, 3), "target": None, "ok": None}
+    figures["GPU: share of the memory bandwidth"] = {"value": round(moved / peak_bytes, 3), "target": None, "ok": None}
     judge(figures, "GPU: usual loop over an epoch of the resident cohort", usual / ours, 20, at_least=True)
+
+
+def gpu_seconds(work: Callable[[], object]) -> float:
+    """Return the least seconds of five calls, after a first."""
+    times = []
+    for _ in range(6):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def gpu_flops() -> float:
+    """Return what this GPU does of float32 products, as training asks for them."""
+    side = 8192
+    left, right = (torch.randn(side, side, device="cuda") for _ in range(2))
+    return 2 * side**3 / gpu_seconds(lambda: left @ right)
+
+
+def gpu_bytes() -> float:
+    """Return bytes a second of a copy, read and written."""
+    source = torch.empty(2**28, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * 4 * 2**28 / gpu_seconds(lambda: target.copy_(source))
 
 
 def loader(figures: Figures) -> None:

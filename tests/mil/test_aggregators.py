@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 
 from pathoml.mil import pieces
@@ -59,6 +60,8 @@ class AggregatorContract:
     is_additive = True
     repeating_matters = False
     auxiliary: tuple[str, ...] = ()
+    kept_a_tile = 20
+    """Numbers of a large bag's tile that its graph may keep."""
 
     def build(self, out: int) -> Aggregator:
         return build_aggregator(self.settings, DIM, out)
@@ -177,6 +180,56 @@ class AggregatorContract:
     def test_evaluation_is_deterministic(self, model: Aggregator) -> None:
         tiles = packed(bag(50, 1), bag(30, 2))
         assert torch.equal(model(tiles).logits, model(tiles).logits)
+
+    def test_of_a_large_bag_the_graph_keeps_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No copy of the bag, and nothing wide: at most so many numbers a tile, and far fewer than when all is kept."""
+        wide, tiles = 400, 600
+        model = as_if_trained(build_aggregator(self.settings, wide, 1)).train()
+        rows = torch.randn(tiles, wide, generator=torch.Generator().manual_seed(0)).half()
+        places = packed(bag(tiles)).places
+        own = Packed(rows, torch.tensor([0, tiles]), places)
+
+        def numbers_a_tile() -> float:
+            held: dict[int, int] = {}
+
+            def hold(saved: Tensor) -> Tensor:
+                held[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+                return saved
+
+            with saved_tensors_hooks(hold, lambda saved: saved):
+                output = model(own)
+            assert output.logits.requires_grad
+            free = {one.untyped_storage().data_ptr() for one in (*model.parameters(), rows, places)}
+            return sum(size for place, size in held.items() if place not in free) / 4 / tiles
+
+        whole = numbers_a_tile()
+        monkeypatch.setattr(pieces, "WHOLE_UP_TO", 64)
+        monkeypatch.setattr(pieces, "PIECE_TILES", 64)
+        cut = numbers_a_tile()
+        assert cut <= self.kept_a_tile
+        assert cut < whole / 3
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    def test_the_gpu_gives_the_output_and_gradients_of_the_cpu(self, model: Aggregator) -> None:
+        tiles = packed(bag(300, 1), bag(0), bag(1, 2), bag(40, 3))
+
+        def results(device: str) -> dict[str, Tensor]:
+            own = model.to(device)
+            own.zero_grad()
+            output = own(tiles.to(device))
+            output.logits.square().sum().backward()
+            found = {"logits": output.logits.detach()}
+            for name in ("attention", "contributions"):
+                if getattr(output, name) is not None:
+                    found[name] = getattr(output, name).values.detach()
+            grown = {name: one.grad for name, one in own.named_parameters() if one.grad is not None}
+            return {name: value.cpu().clone() for name, value in (found | grown).items()}
+
+        cpu, gpu = results("cpu"), results("cuda")
+        assert cpu.keys() == gpu.keys()
+        for name, value in cpu.items():
+            torch.testing.assert_close(gpu[name], value, rtol=2e-3, atol=2e-4, msg=name)
 
     def test_large_bags_in_pieces_give_the_same_output_and_gradients(
         self, model: Aggregator, monkeypatch: pytest.MonkeyPatch
@@ -309,6 +362,7 @@ class TestClamSb(AggregatorContract):
 
 class TestDsmil(AggregatorContract):
     settings = DsmilSettings(query_dim=8, dropout=0.25)
+    kept_a_tile = 30
     attention_columns = 0
     auxiliary = ("streams",)
 
@@ -324,6 +378,7 @@ class TestDsmil(AggregatorContract):
 
 class TestAcmil(AggregatorContract):
     settings = AcmilSettings(hidden_dim=8, attention_dim=5, dropout=0.0, branches=3, most_attended=4)
+    kept_a_tile = 48
     auxiliary = ("branches", "likeness")
 
     def test_some_favourites_are_hidden_in_training_only(self) -> None:
@@ -343,22 +398,26 @@ class TestAcmil(AggregatorContract):
 
 class TestDtfd(AggregatorContract):
     settings = DtfdSettings(hidden_dim=8, attention_dim=5, dropout=0.25, pseudo_bags=3)
+    kept_a_tile = 40
     auxiliary = ("pseudo_bags",)
 
 
 class TestIlra(AggregatorContract):
     settings = IlraSettings(hidden_dim=8, heads=2, latents=3, dropout=0.0)
+    kept_a_tile = 72
     is_additive = False
 
 
 class TestTransMil(AggregatorContract):
     settings = TransMilSettings(hidden_dim=8, heads=2, dropout=0.0)
+    kept_a_tile = 110
     is_additive = False
     repeating_matters = True
 
 
 class TestPlacedTransformer(AggregatorContract):
     settings = TransformerSettings(hidden_dim=8, heads=3 - 1, dropout=0.0)
+    kept_a_tile = 165
     is_additive = False
     repeating_matters = True
 
@@ -376,6 +435,7 @@ class TestPlacedTransformer(AggregatorContract):
 
 class TestPatchGcn(AggregatorContract):
     settings = PatchGcnSettings(hidden_dim=8, attention_dim=5, layers=2, dropout=0.0)
+    kept_a_tile = 95
     repeating_matters = True
 
     def test_neighbours_are_the_eight_around_in_the_same_bag_and_slide(self) -> None:

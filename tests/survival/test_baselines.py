@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
-from pathoml.survival.baselines import fit_cox
+from pathoml.losses import cox_loss
+from pathoml.survival.baselines import fit_cox, partial_likelihood
 
 
 def untied(everyone):
@@ -45,6 +47,18 @@ def test_coefficients_are_a_minimum_of_the_penalised_breslow_likelihood(everyone
     expected = (at_risk * hazard) @ design / (at_risk @ hazard)[:, None]
     gradient = ((design - expected) * event[:, None]).sum(axis=0) - 2.0 * coefficients
     np.testing.assert_allclose(gradient, 0, atol=1e-2 * np.sqrt(event.sum()))
+
+
+def test_the_fit_is_where_the_loss_of_training_is_least(everyone) -> None:
+    """One partial likelihood: the value that the fit reports, and the loss that models are trained with."""
+    design, time, event = (np.array(one) for one in (everyone.design, everyone.time, everyone.event))
+    fitted = fit_cox(design, time, event, ridge=2.0).coefficients
+    coefficients = torch.from_numpy(fitted).requires_grad_()
+    log_hazard = torch.from_numpy(design) @ coefficients
+    loss = cox_loss(log_hazard, torch.from_numpy(event == 1), torch.from_numpy(time)) * int(event.sum())
+    assert loss.item() == pytest.approx(-partial_likelihood(design @ fitted, time, event), rel=1e-9)
+    (loss + coefficients.square().sum()).backward()
+    np.testing.assert_allclose(coefficients.grad.numpy(), 0, atol=1e-2 * np.sqrt(event.sum()))
 
 
 def test_the_sign_says_who_is_worse() -> None:
