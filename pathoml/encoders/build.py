@@ -185,7 +185,8 @@ def _build_registered(settings: RegisteredSettings) -> Encoder:
     return Encoder(
         name=f"{record.name}-{digest[:8]}", module=_frozen(module), dim=record.dim, mpp=record.mpp, tile_px=record.tile_px,
         mean=record.mean, std=record.std, weights_digest=digest, licence=record.licence, pretraining=record.pretraining,
-        resize_px=record.resize_px, input_px=record.input_px, other_tiles=settings.other_tiles,
+        resize_px=record.resize_px, input_px=record.input_px, interpolation=record.interpolation,
+        other_tiles=settings.other_tiles,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What an encoder is, once built."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -39,6 +40,8 @@ class Encoder:
         Side that tiles are resized to; None is ``tile_px``.
     input_px : int, optional
         Side of the network's input, the centre of the resized tile; None is ``resize_px``.
+    interpolation : {"bilinear", "bicubic"}, optional
+        How tiles are resized, with antialiasing.
     other_tiles : bool, optional
         Take tiles of any resolution and size, resized like its own.
     """
@@ -55,6 +58,7 @@ class Encoder:
     pretraining: str
     resize_px: int | None = None
     input_px: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     other_tiles: bool = False
 
     def check_tiles(self, *, target_mpp: float, tile_px: int) -> None:
@@ -111,6 +115,8 @@ class Encoder:
         resize_px = self.resize_px or self.tile_px
         input_px = self.input_px or resize_px
         if images.shape[-1] != resize_px:
-            images = functional.interpolate(images, size=(resize_px, resize_px), mode="bilinear", antialias=True)
+            images = functional.interpolate(
+                images, size=(resize_px, resize_px), mode=self.interpolation, antialias=True
+            ).clamp(0, 255)  # bicubic goes beyond black and white
         edge = (resize_px - input_px) // 2
         return images[:, :, edge : edge + input_px, edge : edge + input_px]

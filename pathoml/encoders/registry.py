@@ -49,6 +49,8 @@ class EncoderRecord:
         Side that tiles are resized to.
     input_px : int, optional
         Side of the network's input: the centre of the resized tile.
+    interpolation : {"bilinear", "bicubic"}, optional
+        How they are resized, with antialiasing.
     mean, std : tuple of float, optional
         Mean and standard deviation of each colour (0-1).
     precision : {"float32", "float16", "bfloat16"}
@@ -86,6 +88,7 @@ class EncoderRecord:
     tile_px: int = 224
     resize_px: int = 224
     input_px: int = 224
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = _IMAGENET_MEAN
     std: tuple[float, float, float] = _IMAGENET_STD
     precision: Literal["float32", "float16", "bfloat16"]

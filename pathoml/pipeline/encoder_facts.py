@@ -24,7 +24,10 @@ def record_facts(name: str) -> list[tuple[str, str]]:
     facts = [
         ("Encodes", level),
         ("Features", f"{record.dim} columns" + (f"; pooling: {record.pooling}" if record.pooling else "")),
-        ("Tiles", f"{record.tile_px} px at {record.mpp:g} microns per pixel, {record.input_text}"),
+        (
+            "Tiles",
+            f"{record.tile_px} px at {record.mpp:g} microns per pixel, {record.input_text}; resizing is {record.interpolation}",
+        ),
         ("Colours", f"mean {record.mean}, standard deviation {record.std}"),
         ("Precision", f"published as {record.precision} (extract.precision: {record.precision})"),
         ("Licence", record.licence + ("; gated, terms are accepted on its page" if record.gated else "")),

@@ -196,7 +196,7 @@ def test_a_file_that_holds_no_weights_is_refused_in_a_sentence(
 ) -> None:
     path = tmp_path / f"w.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(EncoderError, match=rf"w\.{suffix}: .*{said}$") as refused:
+    with pytest.raises(EncoderError, match=rf"w\.{suffix}: .*{said}") as refused:
         build_encoder(local(path))
     assert "Traceback" not in str(refused.value)
     assert "weights_only" not in str(refused.value)
