@@ -145,8 +145,8 @@ def fit_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> l
     return parts + _forest(prepared.blocks, clinical, outcome, where)
 
 
-def penalised_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> dict[str, PenalisedCox]:
-    """Prepare the penalised Cox models of a fold, to be fitted on other outcomes than its own, such as shuffled ones.
+def ridge_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> dict[str, PenalisedCox]:
+    """Prepare the ridge Cox models of a fold, to be fitted on other outcomes than its own, such as shuffled ones.
 
     Parameters
     ----------
@@ -162,7 +162,8 @@ def penalised_baselines(data: TrainingData, fold: Fold, context: BaselineContext
     dict of str to PenalisedCox
         By name in the predictions table; empty where there are neither blocks nor slides.
     """
-    return _penalised(_prepare(data, fold, context), context)
+    found = _penalised(_prepare(data, fold, context), context)
+    return {name: one for name, one in found.items() if name.endswith("_ridge")}
 
 
 class _Prepared(NamedTuple):

@@ -45,7 +45,8 @@ class EvaluateSettings(Settings):
         0,
         ge=0,
         le=10_000,
-        description="The same for the penalised Cox models, each shuffle with penalties chosen anew: seconds a shuffle. 0: never.",
+        description="The same for the ridge Cox models on blocks and slides, penalties chosen anew each time, which takes seconds a"
+        " shuffle. 0: never.",
     )
     permute_model: int = Field(
         0,

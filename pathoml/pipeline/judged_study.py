@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pathoml.baselines import BaselineContext, PenalisedCox, mean_of_bags, penalised_baselines
+from pathoml.baselines import BaselineContext, PenalisedCox, mean_of_bags, ridge_baselines
 from pathoml.covariates import ReducedCovariate, fit_covariates
 from pathoml.cross_validation import cross_validate
 from pathoml.evaluate import Background
@@ -101,8 +101,8 @@ def permute_clinical(study: Study, folds: Sequence[Fold]) -> dict[str, Any]:
     ).to_json()
 
 
-def permute_penalised(study: Study, folds: Sequence[Fold], slide_ids: Set[str]) -> dict[str, Any]:
-    """Fit every penalised baseline of one scheme's folds on shuffled outcomes, penalties chosen anew each time.
+def permute_ridge(study: Study, folds: Sequence[Fold], slide_ids: Set[str]) -> dict[str, Any]:
+    """Fit every ridge baseline of one scheme's folds on shuffled outcomes, penalties chosen anew each time.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def permute_penalised(study: Study, folds: Sequence[Fold], slide_ids: Set[str]) 
     for fold in folds:
         rows = cohort.rows_of((*fold.train, *fold.validation, *fold.test))
         fitted = len(fold.train) + len(fold.validation)
-        for name, one in penalised_baselines(data, fold, context).items():
+        for name, one in ridge_baselines(data, fold, context).items():
             design = np.zeros((len(cohort), one.columns.shape[1]))  # of whom the fold does not name, no row is read
             design[rows] = one.columns
             fits.setdefault(name, []).append((LinearFold(design, rows[:fitted], rows[fitted:]), _coefficients(one)))

@@ -7,11 +7,13 @@ from pathoml.config import Config
 from pathoml.covariates import covariate_name
 from pathoml.packages import Package
 from pathoml.pipeline.study import Study
-from pathoml.report.words import SCHEMES, days_words
+from pathoml.report.words import SCHEMES, days_words, model_words
 from pathoml.splits import Fold
 
 
-def methods_of(study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold], package: Package) -> list[str]:
+def methods_of(
+    study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold], package: Package, balance: Mapping[str, Any]
+) -> list[str]:
     """Say how a study was done.
 
     Parameters
@@ -24,6 +26,8 @@ def methods_of(study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold
         Who trained and who was tested.
     package : Package
         The models.
+    balance : mapping
+        How even the folds are that a solver dealt: what `folds.balance.json` holds.
 
     Returns
     -------
@@ -36,10 +40,9 @@ def methods_of(study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold
         f" {int((study.cohort.event == 1).sum())}"
         f" had the event. {_inputs(study, package)}",
         f"{_model(study.config)} {_tuning(study.config)}",
-        f"{_division(folds)} Whatever is fitted, from the filling of missing values to the cut-off between risk"
-        " groups, was fitted on a"
-        " fold's training and validation patients; validation patients decide when training stops. Beside the model stand, on the"
-        " same folds, models on the clinical table.",
+        f"{_division(folds, balance)} Whatever is fitted, from the filling of missing values to the cut-off between risk"
+        f" groups, was fitted on a fold's training and validation patients{_stopping(study.config)}."
+        f" {_beside(study.config, evaluation)}",
         "Measures of ranking were computed within folds and averaged, since risks of different folds are not"
         " comparable; probabilities"
         f" were judged at {horizons}. Censoring weights: {evaluation['censoring_weights']}. Intervals:"
@@ -77,16 +80,16 @@ def answers_of(study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold
         "source": f"table {config.cohort.table.name}" + _manifest(config),
         "follow_up": f"follow-up of up to {days_words(float(cohort.time_days.max()))}; dates of accrual: for the authors",
         "centres": f"{len(sites)} hospitals" if sites else "hospitals are not named in the table",
-        "eligibility": f"patients of the table that could be used: {len(cohort)}; criteria before that: for the authors",
+        "eligibility": _eligibility(study),
         "preparation": _preparation(config),
         "outcome": f"{cohort.endpoint}; judged at {horizons}",
         "predictors": f"covariates: {covariates}" + ("; slides" if config.slides is not None else ""),
         "predictor_definitions": f"covariates: {covariates}; how and when they were measured: for the authors",
         "size": f"{len(cohort)} patients, {events} events; whether that suffices: for the authors",
-        "missing": "numbers filled with the training median; missing words a level of their own where training"
-        " patients lack them,"
-        " else the most frequent word; patients without a usable slide left out and counted",
-        "division": _division(folds),
+        "missing": "numbers filled with the training patients' median or, where configured, mean; missing words a level of their"
+        " own where training patients lack them, else the most frequent word; ordered words with the median level; patients without"
+        " a usable slide " + _without_slides(config),
+        "division": _division(folds, {}),
         "handling": "numbers standardised, words as 0/1 columns, blocks as principal components; all fitted on"
         " training patients only",
         "model": f"{_model(config)} {_tuning(config)}",
@@ -104,7 +107,8 @@ def answers_of(study: Study, evaluation: Mapping[str, Any], folds: Sequence[Fold
         "output": "a risk without unit, survival probabilities, and a group above or below the median risk of training patients",
         "differences": "training and test patients are of one table; see the folds",
         "code": f"pathoml {package.summary.get('pathoml_version')}, configuration {config.digest[:12]}",
-        "flow": "table of patients left out, where the run has recorded one; warnings at the head of the report",
+        "flow": "; ".join(f"{one.dropped} {one.unit} left out: {one.reason}" for one in cohort.flow if one.dropped)
+        or "nobody was left out",
         "characteristics": "number of patients, events and hospitals in the report; a table of characteristics: for the authors",
         "events": "beside every figure and for every fold",
         "specification": "package/: model.safetensors, model.json, MODEL_CARD.md",
@@ -174,9 +178,49 @@ def _tuning(config: Config) -> str:
     return f"Tuned inside each fold's training patients, in {config.tune.trials} trials: {names}."
 
 
-def _division(folds: Sequence[Fold]) -> str:
+def _division(folds: Sequence[Fold], balance: Mapping[str, Any]) -> str:
     parts = []
     for scheme in dict.fromkeys(fold.scheme for fold in folds):
         own = [fold for fold in folds if fold.scheme == scheme]
-        parts.append(f"{SCHEMES.get(scheme, scheme).lower()} ({len(own)} folds)")
+        repeats = len({fold.repeat for fold in own})
+        often = f", {repeats} repetitions" if repeats > 1 else ""
+        parts.append(
+            f"{SCHEMES.get(scheme, scheme).lower()} ({len(own)} folds{often}{_evenness(balance.get(scheme, []))})"
+        )
     return f"Patients, never slides, were divided: {'; '.join(parts)}."
+
+
+def _evenness(balances: Sequence[Mapping[str, Any]]) -> str:
+    """Say how far from equal shares of events whole hospitals could be dealt, and what is proved."""
+    if not balances:
+        return ""
+    worst = max(balances, key=lambda one: one["events_off"])
+    return (
+        f"; a fold's share of all events is at most {100 * worst['events_off']:.1f} percentage points from an equal one, and is"
+        f" proved not to fall below {100 * worst['events_bound']:.1f}"
+    )
+
+
+def _stopping(config: Config) -> str:
+    return "" if config.train.max_epochs == 0 else "; validation patients decide when training stops"
+
+
+def _beside(config: Config, evaluation: Mapping[str, Any]) -> str:
+    models = list(next(iter(evaluation["schemes"].values()))["metrics"])[1:]
+    names = ", ".join(model_words(one) for one in models)
+    if not models:
+        return "The data allow no other model beside it."
+    chosen = f"; their penalties were chosen in {config.baselines.inner_folds} inner folds of these patients"
+    return f"Beside the model stand, on the same folds: {names}{chosen if len(models) > 2 else ''}."
+
+
+def _eligibility(study: Study) -> str:
+    rules = [one.reason or f"{one.kind} by {one.column}" for one in study.config.cohort.eligibility]
+    said = f"rules of the configuration: {'; '.join(rules)}" if rules else "every patient of the table"
+    return f"{said}; {len(study.cohort)} patients could be used; criteria before the table: for the authors"
+
+
+def _without_slides(config: Config) -> str:
+    if config.slides is None or config.slides.required:
+        return "left out and counted"
+    return "enter with their covariates"

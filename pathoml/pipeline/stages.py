@@ -28,7 +28,7 @@ from pathoml.packages import Member, Package, join_packages, load_package, save_
 from pathoml.part_shares import shares_of_tested, write_part_shares
 from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
-from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models, permute_penalised
+from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models, permute_ridge
 from pathoml.pipeline.map_scale import cohort_map_ends
 from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
@@ -215,7 +215,7 @@ def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, 
     if settings.permutations:
         found[CLINICAL] = permute_clinical(study, folds)
     if settings.permute_baselines:
-        found |= permute_penalised(study, folds, slides_with_bags(study))
+        found |= permute_ridge(study, folds, slides_with_bags(study))
     if settings.permute_model:
         data, _ = _training_data(study)
         plan = FitPlan(
@@ -307,6 +307,7 @@ def report_stage(study: Study) -> Path:
             *_slide_warnings(folder),
             *_quality_warnings(study),
             *_pretraining_warnings(study),
+            *_start_warnings(study),
             *of_maps,
         ],
         evaluation=evaluation,
@@ -316,7 +317,7 @@ def report_stage(study: Study) -> Path:
         flow=flow_from_json(read_json(folder.flow, "run 'pathoml train' again")),
         leakage=read_json(folder.leakage, "run 'pathoml train' again"),
         tuned=package.summary.get("tuned", {}),
-        methods=methods_of(study, evaluation, folds, package),
+        methods=methods_of(study, evaluation, folds, package, read_json(folder.balance, "run 'pathoml train' again")),
         answers=answers_of(study, evaluation, folds, package),
     )
     write_report(folder.report, page)
@@ -560,6 +561,16 @@ def _pretraining_warnings(study: Study) -> list[str]:
     return [
         f"Encoder {encoder.name} was pretrained on slides of TCGA, and {patients}: it may have seen their slides, so this is"
         " no external test. Confirm on patients of another source."
+    ]
+
+
+def _start_warnings(study: Study) -> list[str]:
+    start = study.config.model.start
+    if start is None:
+        return []
+    return [
+        f"The model started from published weights ({start.weights.name}): whether they have seen any of these patients cannot be"
+        " known here; ask their authors."
     ]
 
 

@@ -174,6 +174,11 @@ def verdict_words(scheme: Mapping[str, Any]) -> list[str]:
             )
             + _brier_words(differences.get("integrated_brier"))
         )
+    if sentences and scheme["repeats"]["count"] < 2:
+        sentences.append(
+            "Patients were divided into folds only once: how much another division, with models fitted anew, would change is not"
+            " known. No model is called better before a repeated cross-validation shows it too."
+        )
     return sentences
 
 
@@ -190,11 +195,7 @@ def _rank_words(
     if verdict["better"]:
         return f"{text} The interval excludes 0{spread}: on these patients {winner} ranks better."
     if verdict["by_repeats"] is None:
-        return (
-            f"{text} The interval excludes 0 in favour of {winner}, but patients were divided into folds only once, and how"
-            " much another division, with models fitted anew, would change is not known; repeat the cross-validation before"
-            " saying so."
-        )
+        return f"{text} The interval excludes 0 in favour of {winner}; whether another division into folds shows it is not known."
     return f"{text} The interval excludes 0 in favour of {winner}, but the repetitions do not show it{spread}."
 
 

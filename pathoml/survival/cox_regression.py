@@ -224,9 +224,7 @@ def _cumulative_hazard(steps: FloatArray, rows: _Sorted, patients: int) -> Float
 
 def _products(weight: FloatArray, design: FloatArray) -> FloatArray:
     """Sum columns with the weights of each draw."""
-    if len(design) == 1:
-        return weight @ design[0]
-    found: FloatArray = (weight[:, None] @ design)[:, 0]
+    found: FloatArray = weight @ design[0] if len(design) == 1 else (weight[:, None] @ design)[:, 0]
     return found
 
 

@@ -89,7 +89,8 @@ def fit_elastic_net(
     descent. J Stat Softw 39 (2011) 1-13.
     """
     factor = np.where(free == 1, _BARELY_PENALISED, 1.0)
-    strengths, path = _elastic_path(design, time_days, event, lasso_share, factor, None)
+    tried = _strengths(design[:, free != 1], time_days, event, lasso_share)
+    strengths, path = _elastic_path(design, time_days, event, lasso_share, factor, tried)
     scores = np.zeros(len(strengths))
     for rest in inner_training(event, folds):
         _, inner = _elastic_path(design[rest], time_days[rest], event[rest], lasso_share, factor, strengths)
@@ -101,16 +102,28 @@ def fit_elastic_net(
 
 def _elastic_path(
     design: FloatArray, time_days: FloatArray, event: IntArray, lasso_share: float, factor: FloatArray,
-    strengths: FloatArray | None,
+    strengths: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """Return the penalties, falling, and the coefficients at each, shape (columns, penalties)."""
-    model = CoxnetSurvivalAnalysis(
-        l1_ratio=lasso_share, n_alphas=_STRENGTHS_OF_PATH, alpha_min_ratio=_WEAKEST_OF_PATH, alphas=strengths,
-        penalty_factor=factor, normalize=False,
-    )  # fmt: skip
+    model = CoxnetSurvivalAnalysis(l1_ratio=lasso_share, alphas=strengths, penalty_factor=factor, normalize=False)
+    _fit_path(model, design, time_days, event)
+    return np.asarray(model.alphas_, dtype=np.float64), np.asarray(model.coef_, dtype=np.float64)
+
+
+def _strengths(design: FloatArray, time_days: FloatArray, event: IntArray, lasso_share: float) -> FloatArray:
+    """Return penalties from the least that leaves no penalised column, down.
+
+    Columns that are hardly penalised are left out of this: the strength that drops them too is so high that a path which begins
+    there ends before any other column has entered.
+    """
+    model = CoxnetSurvivalAnalysis(l1_ratio=lasso_share, n_alphas=2, alpha_min_ratio=0.99, normalize=False)
+    _fit_path(model, design, time_days, event)
+    return np.geomspace(1.0, _WEAKEST_OF_PATH, _STRENGTHS_OF_PATH) * float(model.alphas_[0])
+
+
+def _fit_path(model: CoxnetSurvivalAnalysis, design: FloatArray, time_days: FloatArray, event: IntArray) -> None:
     with warnings.catch_warnings():
         # A path that begins with coefficients of 0, or ends early, is what the search is about.
         warnings.filterwarnings("ignore", message="all coefficients are zero")
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(design, Surv.from_arrays(event.astype(bool), time_days))
-    return np.asarray(model.alphas_, dtype=np.float64), np.asarray(model.coef_, dtype=np.float64)

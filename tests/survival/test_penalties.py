@@ -124,6 +124,19 @@ def test_columns_that_are_hardly_penalised_stay_where_others_go() -> None:
     assert model.coefficients[0] == pytest.approx(unpenalised, rel=0.15)
 
 
+def test_a_strong_free_column_keeps_no_penalised_column_out() -> None:
+    design, time, event = study(300, 40, signal=3)
+    rng = np.random.default_rng(5)
+    age = rng.normal(size=300)
+    time = time * np.exp(-1.5 * age)
+    model = fit_elastic_net(
+        np.column_stack([age, design]), time, event, free=(np.arange(41) == 0).astype(float), lasso_share=0.5,
+        folds=InnerFolds(5, 0),
+    )  # fmt: skip
+    assert model.coefficients[0] > 0.7
+    assert (model.coefficients[1:4] > 0.1).all()
+
+
 def test_too_few_events_to_choose_by_take_the_strongest_penalty_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
     design, time, event = study(20, 5)
     event = np.zeros(20, dtype=np.int64)
