@@ -66,7 +66,7 @@ def test_with_the_earlier_authority_kits_handed_out_before_stay_valid(network: P
 def test_keys_are_their_owners_alone_and_the_authoritys_is_in_no_kit(network: Path):
     assert (network / "authority").stat().st_mode & 0o077 == 0
     keys = sorted(network.rglob("*.key"))
-    assert len(keys) == len({key.read_bytes() for key in keys}) == 5
+    assert len(keys) == len({key.read_bytes() for key in keys}) == 6
     assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
     kits = [path for path in network.rglob("*") if path.is_file() and "authority" not in path.parts]
     assert all("root_pri_key" not in path.read_text() for path in kits)
