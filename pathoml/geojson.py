@@ -1,6 +1,8 @@
 """Regions of a slide as QuPath reads and writes them: GeoJSON polygons in level-0 pixels."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,15 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from pathoml.artefacts import MAPPED_ARTEFACTS, QualitySettings, flag_name
 from pathoml.errors import InputError, NoRegionsError
 from pathoml.files import write_text
 from pathoml.slides import Slide, SlideGeometry
-from pathoml.tiles import TissueFinder
+from pathoml.tiles import LaidTiles, TissueFinder
 from pathoml.tiling import TileGrid
-from pathoml.tissue import GeojsonTissueSettings
+from pathoml.tissue import IGNORED_CLASSES, GeojsonTissueSettings
 from pathoml.units import BoolArray, FloatArray, RgbImage
 
+logger = logging.getLogger(__name__)
+
 Ring = list[tuple[float, float]]
+_AREAS = ("Polygon", "MultiPolygon", "GeometryCollection")
 
 _COLOURS = {
     "Tissue": [0, 0, 0], "Pen": [220, 0, 200], "Tile": [0, 90, 200], "Fold": [120, 60, 0], "Bubble": [0, 150, 130],
@@ -61,15 +67,41 @@ def geojson_finder(settings: GeojsonTissueSettings, slide_id: str) -> TissueFind
         Raises `NoRegionsError` where the slide has no usable file.
     """
 
-    def find(slide: Slide, picture: RgbImage, mpp: float, ink: BoolArray) -> BoolArray:
+    def find(slide: Slide, picture: RgbImage, mpp: float, hidden: BoolArray) -> BoolArray:
         try:
-            features = read_features(regions_path(settings, slide_id))
+            features = read_features(regions_path(settings, slide_id), exclude=settings.exclude)
         except InputError as error:
             raise NoRegionsError(f"{slide.path.name}: {error}") from error
         shape = (picture.shape[0], picture.shape[1])
-        return mask_of_features(features, slide.geometry, shape, include=settings.include, exclude=settings.exclude)
+        classes = {"include": settings.include, "exclude": settings.exclude, "ignore": settings.ignore}
+        return mask_of_features(features, slide.geometry, shape, **classes)
 
     return find
+
+
+def laid_features(laid: LaidTiles, geometry: SlideGeometry, quality: QualitySettings) -> list[dict[str, Any]]:
+    """Return what was seen of a slide: its tissue, each artefact, and the tiles that were kept.
+
+    Parameters
+    ----------
+    laid : LaidTiles
+        What was seen.
+    geometry : SlideGeometry
+        Size of the slide.
+    quality : QualitySettings
+        Which artefacts are cut out; the others are called ``Fold (kept)`` and so on, and are ignored where the file is read.
+
+    Returns
+    -------
+    list of dict
+        GeoJSON features. Read as tissue (`geojson_finder`), they give the same mask and the same tiles.
+    """
+    regions = mask_features(laid.mask.tissue, geometry, "Tissue")
+    for artefact in MAPPED_ARTEFACTS:
+        name = flag_name(artefact).replace("_", " ").capitalize()
+        shown = name if quality.drops(artefact) else f"{name} (kept)"
+        regions += mask_features(laid.mask.of(artefact), geometry, shown)
+    return regions + tile_features(laid.grid)
 
 
 def mask_features(mask: BoolArray, geometry: SlideGeometry, name: str) -> list[dict[str, Any]]:
@@ -145,23 +177,26 @@ def write_features(path: Path, features: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, json.dumps({"type": "FeatureCollection", "features": list(features)}))
 
 
-def read_features(path: Path) -> list[dict[str, Any]]:
+def read_features(path: Path, *, exclude: Sequence[str] = EXCLUDED) -> list[dict[str, Any]]:
     """Read what QuPath exports: a collection, a list of features, or one feature.
 
     Parameters
     ----------
     path : Path
         ``.geojson`` or ``.json`` file.
+    exclude : sequence of str, optional
+        Classes of regions that are taken away: a line or a point of one of them is refused, since nobody can say what it
+        takes away.
 
     Returns
     -------
     list of dict
-        The features that are polygons.
+        The features that are polygons; lines and points are left out, with a line in the log.
 
     Raises
     ------
     InputError
-        If the file is not GeoJSON, or holds no polygon.
+        If the file is not GeoJSON, holds no polygon, or a region that cannot be read.
     """
     if not path.is_file():
         raise InputError(f"{path.name}: no such file; export the regions from QuPath (File, Export objects as GeoJSON)")
@@ -172,7 +207,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: not GeoJSON ({error}); export it again from QuPath") from error
     found = content.get("features", [content]) if isinstance(content, dict) else content
-    polygons = [one for one in found if _is_polygon(one)] if isinstance(found, list) else []
+    polygons = _polygons_among(found, path.name, exclude) if isinstance(found, list) else []
     if not polygons:
         raise InputError(f"{path.name}: holds no polygon; draw regions of tissue in QuPath and export them")
     return polygons
@@ -180,7 +215,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 
 def mask_of_features(
     features: Sequence[Mapping[str, Any]], geometry: SlideGeometry, shape: tuple[int, int], *,
-    include: Sequence[str] = (), exclude: Sequence[str] = EXCLUDED,
+    include: Sequence[str] = (), exclude: Sequence[str] = EXCLUDED, ignore: Sequence[str] = IGNORED_CLASSES,
 ) -> BoolArray:  # fmt: skip
     """Fill polygons: a pixel is in where its centre is.
 
@@ -196,6 +231,8 @@ def mask_of_features(
         Classes or names of regions that are added, in any case of letters; none given: all that are not excluded.
     exclude : sequence of str, optional
         Those that are taken away from the others; where all are of that kind, from the whole slide.
+    ignore : sequence of str, optional
+        Those that are neither, unless they are named in one of the two.
 
     Returns
     -------
@@ -204,12 +241,12 @@ def mask_of_features(
     """
     scale = (shape[1] / geometry.width_px, shape[0] / geometry.height_px)
     inside, outside = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    wanted, unwanted = ({name.lower() for name in names} for names in (include, exclude))
+    wanted, unwanted, passed = ({name.lower() for name in names} for names in (include, exclude, ignore))
     included = bool(wanted)
     for feature in features:
         names = _names(feature)
         excluded = bool(names & unwanted)
-        if not excluded and wanted and not names & wanted:
+        if not excluded and (not names & wanted if wanted else bool(names & passed)):
             continue
         included |= not excluded
         target = outside if excluded else inside
@@ -219,19 +256,39 @@ def mask_of_features(
 
 
 def _feature(geometry: dict[str, Any], name: str) -> dict[str, Any]:
-    colour = _COLOURS.get(name, [128, 128, 128])
+    colour = _COLOURS.get(name.removesuffix(" (kept)"), [128, 128, 128])
     return {
         "type": "Feature", "geometry": geometry,
         "properties": {"objectType": "annotation", "classification": {"name": name, "color": colour}},
     }  # fmt: skip
 
 
-def _is_polygon(feature: object) -> bool:
-    if not isinstance(feature, dict) or not isinstance(feature.get("geometry"), dict):
-        return False
-    geometry = feature["geometry"]
-    if geometry.get("type") not in ("Polygon", "MultiPolygon", "GeometryCollection"):
-        return False
+def _polygons_among(features: Sequence[object], name: str, exclude: Sequence[str]) -> list[dict[str, Any]]:
+    """Return those that are polygons; what is none is logged, and refused where it cannot be passed over."""
+    polygons, others = [], Counter[str]()
+    unwanted = {one.lower() for one in exclude}
+    for number, feature in enumerate(features, start=1):
+        if not isinstance(feature, dict) or not isinstance(feature.get("geometry"), dict):
+            others["without a shape"] += 1
+            continue
+        kind, called = str(feature["geometry"].get("type")), _names(feature)
+        region = f"{name}: region {number} ({', '.join(sorted(called)) or 'without a class'})"
+        if kind not in _AREAS:
+            if called & unwanted:
+                raise InputError(f"{region} is a {kind}, which encloses nothing to take away; outline it in QuPath")
+            others[kind] += 1
+        elif not _is_sound(feature["geometry"]):
+            raise InputError(f"{region} is no polygon that can be read; delete it in QuPath or draw it again")
+        else:
+            polygons.append(feature)
+    if others:
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+        logger.warning("%s: regions that enclose nothing are left out: %s", name, listed)
+    return polygons
+
+
+def _is_sound(geometry: Mapping[str, Any]) -> bool:
+    """Say whether all rings of a shape are finite coordinates of three points at least."""
     try:
         rings = [np.asarray(ring, dtype=np.float64) for polygon in _polygons(geometry) for ring in polygon]
     except (ValueError, TypeError, KeyError):
@@ -252,7 +309,8 @@ def _names(feature: Mapping[str, Any]) -> set[str]:
 
     QuPath has written classes as ``{"name": "Tumor: Positive"}`` and as ``{"names": ["Tumor", "Positive"]}``.
     """
-    properties = feature.get("properties") or {}
+    properties = feature.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
     classification = properties.get("classification") or {}
     parts = [classification] if isinstance(classification, str) else classification.get("names") or []
     if isinstance(classification, dict) and classification.get("name"):

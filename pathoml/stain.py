@@ -134,6 +134,10 @@ def macenko_stains(
         )
     _, vectors = np.linalg.eigh(np.cov(seen.T))
     plane = vectors[:, 1:3]
+    # Which way eigenvectors point is arbitrary: angles are counted from the mean density, so that none lies at +-pi.
+    along, across = seen.mean(axis=0) @ plane
+    turned = np.array([[along, -across], [across, along]]) / np.hypot(along, across)
+    plane = plane @ turned
     angle = np.arctan2(seen @ plane[:, 1], seen @ plane[:, 0])
     ends = np.percentile(angle, [settings.angle_percentile, 100 - settings.angle_percentile])
     one, other = (plane @ np.array([np.cos(end), np.sin(end)]) for end in ends)

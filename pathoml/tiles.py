@@ -20,7 +20,7 @@ from pathoml.artefacts import (
     sharp_share,
 )
 from pathoml.errors import DamagedSlideError, NotBrightfieldError, NoTissueError
-from pathoml.slides import Slide, TileReader, TileState, coarsest_level, whole_slide_image
+from pathoml.slides import Overview, Slide, TileReader, TileState, coarsest_level, overview_of, whole_slide_image
 from pathoml.tiling import TileGrid, TilingSettings, make_grid
 from pathoml.tissue import ClassicalTissueSettings, TissueMask, find_tissue
 from pathoml.units import BoolArray, RgbImage
@@ -35,7 +35,8 @@ _DETAIL_MPP, _DETAIL_REACH_UM = 0.5, 80.0
 """Focus inside and beside rings is measured at this resolution, in squares of at most twice that reach."""
 
 TissueFinder = Callable[[Slide, RgbImage, float, BoolArray], BoolArray]
-"""(open slide, picture of it, the picture's microns per pixel, ink) -> tissue, of the picture's shape."""
+"""(open slide, picture of it, the picture's microns per pixel, where ink or damage hides what is there) -> tissue, of the
+picture's shape."""
 
 
 def classical_finder(settings: ClassicalTissueSettings) -> TissueFinder:
@@ -52,8 +53,8 @@ def classical_finder(settings: ClassicalTissueSettings) -> TissueFinder:
         `pathoml.tissue.find_tissue` with these settings.
     """
 
-    def find(slide: Slide, picture: RgbImage, mpp: float, ink: BoolArray) -> BoolArray:
-        return find_tissue(picture, mpp, settings, ink=ink)
+    def find(slide: Slide, picture: RgbImage, mpp: float, hidden: BoolArray) -> BoolArray:
+        return find_tissue(picture, mpp, settings, hidden=hidden)
 
     return find
 
@@ -148,9 +149,10 @@ def lay_tiles(slide: Slide, look: Look, tiling: TilingSettings) -> LaidTiles:
     NotBrightfieldError
         If most of the slide is black.
     """
-    picture = whole_slide_image(slide, look.mask_mpp)
+    seen = overview_of(slide, look.mask_mpp)
+    picture = seen.pixels
     require_brightfield(slide, picture)
-    mask = see_slide(slide, picture, look)
+    mask = see_slide(slide, seen, look)
     grid = make_grid(slide.geometry, mask, tiling, slide.path.name, flag_share=look.quality.flag_share)
     return LaidTiles(picture, mask, grid)
 
@@ -188,14 +190,16 @@ def _is_brightfield(picture: RgbImage) -> bool:
     return len(scanned) > 0 and float(np.percentile(scanned, 75)) > _DARK
 
 
-def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
+def see_slide(slide: Slide, seen: Overview, look: Look) -> TissueMask:
     """Find tissue and artefacts in the picture of a slide.
+
+    What is damaged at every level counts as tissue like what lies under ink, so that its tiles are tried, lost and counted.
 
     Parameters
     ----------
     slide : Slide
         Open.
-    picture : ndarray of uint8, shape (rows, columns, 3)
+    seen : Overview
         The whole slide at ``look.mask_mpp``.
     look : Look
         How they are found.
@@ -205,11 +209,11 @@ def see_slide(slide: Slide, picture: RgbImage, look: Look) -> TissueMask:
     TissueMask
         Of the picture's shape; artefacts that are dropped are cut out of the tissue.
     """
-    quality = look.quality
+    quality, picture = look.quality, seen.pixels
     small, mpp = _at_artefact_mpp(picture, look.mask_mpp)
     absorption = Absorption(small, mpp)
     ink = find_ink(absorption, quality)
-    tissue = look.find(slide, picture, look.mask_mpp, _resized(ink, picture))
+    tissue = look.find(slide, picture, look.mask_mpp, _resized(ink, picture) | seen.unread)
     bubbles = find_bubbles(absorption, quality, _detail_of(slide, mpp), ink=ink)
     clear = _resized(tissue, small) & ~ink & ~bubbles
     found = {

@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pathoml.artefacts import MAPPED_ARTEFACTS, TileFlag
+from pathoml.errors import BadMppError
 from pathoml.settings import Settings
 from pathoml.slides import ReadPlan, SlideGeometry
 from pathoml.tissue import TissueMask
 from pathoml.units import BoolArray, FloatArray, IntArray
+
+MOST_ENLARGED = 16.0
+"""The largest `TilingSettings.max_enlargement`."""
 
 
 class TilingSettings(Settings):
@@ -35,6 +39,13 @@ class TilingSettings(Settings):
         ge=0,
         le=0.1,
         description="Within this relative difference of a level's mpp, its pixels are taken as they are.",
+    )
+    max_enlargement: float = Field(
+        1.25,
+        ge=1,
+        le=MOST_ENLARGED,
+        description="A slide whose finest pixels are coarser than target_mpp by more than this factor is refused: enlarged "
+        "tiles hold no more detail than they were scanned with.",
     )
     decode: Literal["exact", "scaled"] = Field(
         "exact",
@@ -156,7 +167,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
     """Choose the level and the rectangle that give tiles of the asked resolution.
 
     A level whose mpp is within `mpp_tolerance` is taken as it is; otherwise the nearest finer level is read and
-    resized once, by the exact ratio. A slide coarser than asked for is enlarged, since no finer pixels exist.
+    resized once, by the exact ratio. A slide that is a little coarser than asked for is enlarged, since no finer pixels exist.
 
     Parameters
     ----------
@@ -175,7 +186,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
     Raises
     ------
     MissingMppError, BadMppError
-        If the slide's mpp is missing or implausible.
+        If the slide's mpp is missing or implausible, or too coarse for the resolution asked for.
 
     Examples
     --------
@@ -191,6 +202,7 @@ def plan_reading(geometry: SlideGeometry, settings: TilingSettings, slide_name: 
             return ReadPlan(level, (settings.tile_px, settings.tile_px), settings.tile_px, native)
     finer = [level for level, native in enumerate(level_mpps) if max(native) <= settings.target_mpp]
     level = max(finer, key=lambda index: geometry.level_downsamples[index]) if finer else 0
+    _check_enlargement(max(level_mpps[level]), settings, slide_name)
     side_um = settings.tile_px * settings.target_mpp
     extent = (side_um / level_mpps[level][0], side_um / level_mpps[level][1])
     if settings.align_to_native and level == 0:
@@ -267,6 +279,17 @@ def make_grid(
         reasons=reasons,
         shape=(len(y), len(x)),
     )
+
+
+def _check_enlargement(finest_mpp: float, settings: TilingSettings, slide_name: str) -> None:
+    enlarged = finest_mpp / settings.target_mpp
+    if enlarged > settings.max_enlargement:
+        raise BadMppError(
+            f"{slide_name}: its finest pixels are {finest_mpp:.4g} microns and tiling.target_mpp asks for "
+            f"{settings.target_mpp:g}, which would enlarge them {enlarged:.3g} times; leave the slide out, ask for a coarser "
+            f"target_mpp, or raise tiling.max_enlargement ({settings.max_enlargement:g}); if its resolution is wrong, give "
+            "the right value in the manifest's column mpp"
+        )
 
 
 def _snapped(extent: tuple[float, float], native: tuple[int, int] | None, tolerance: float) -> tuple[float, float]:

@@ -20,6 +20,10 @@ _SMOOTH_UM, _FRAYED = 16.0, 0.7
 """Gaps of twice that width are closed; tissue is followed from where it is certain down to this share of the threshold."""
 
 
+IGNORED_CLASSES = ("tile", "pen (kept)", "fold (kept)", "bubble (kept)", "blood or pigment (kept)")
+"""Regions that pathoml writes to be looked at: tiles, and artefacts that were not cut out of the tissue."""
+
+
 class ClassicalTissueSettings(Settings):
     """Tissue is what is coloured: no model, the same on every machine."""
 
@@ -47,6 +51,10 @@ class GeojsonTissueSettings(Settings):
     exclude: tuple[str, ...] = Field(
         ("exclude", "ignore", "ignore*", "artifact", "artefact", "pen", "fold", "bubble"),
         description="Classes (or names) of regions that are taken away.",
+    )
+    ignore: tuple[str, ...] = Field(
+        IGNORED_CLASSES,
+        description="Classes (or names) of regions that are neither: what `pathoml slide regions` writes beside the tissue.",
     )
 
 
@@ -119,7 +127,7 @@ class TissueMask:
 
 
 def find_tissue(
-    picture: RgbImage, mpp: float, settings: ClassicalTissueSettings, *, ink: BoolArray | None = None
+    picture: RgbImage, mpp: float, settings: ClassicalTissueSettings, *, hidden: BoolArray | None = None
 ) -> BoolArray:
     """Find the tissue in a picture of a whole slide.
 
@@ -136,8 +144,8 @@ def find_tissue(
         Its microns per pixel.
     settings : ClassicalTissueSettings
         Thresholds.
-    ink : ndarray of bool, shape (rows, columns), optional
-        Marker pen, which takes no part in the threshold: what lies under it cannot be told, and counts as tissue.
+    hidden : ndarray of bool, shape (rows, columns), optional
+        Under marker pen, or damaged: takes no part in the threshold; what lies there cannot be told, and counts as tissue.
 
     Returns
     -------
@@ -148,16 +156,16 @@ def find_tissue(
     ----------
     Otsu N. A threshold selection method from gray-level histograms. IEEE Trans. Syst. Man Cybern. 9 (1979) 62-66.
     """
-    ink = np.zeros(picture.shape[:2], dtype=bool) if ink is None else ink
+    hidden = np.zeros(picture.shape[:2], dtype=bool) if hidden is None else hidden
     blurred = cv2.GaussianBlur(_on_white_glass(picture), (0, 0), sigmaX=max(0.5, 8.0 / mpp))
     saturation = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8)[..., 1]
     least = settings.min_saturation * 255
-    threshold = _threshold(saturation[~ink], least)
-    pale = (saturation > max(least, _FRAYED * threshold)) & ~ink
-    seen = closed(touching(pale, (saturation > threshold) & ~ink), _SMOOTH_UM / mpp)
+    threshold = _threshold(saturation[~hidden], least)
+    pale = (saturation > max(least, _FRAYED * threshold)) & ~hidden
+    seen = closed(touching(pale, (saturation > threshold) & ~hidden), _SMOOTH_UM / mpp)
     # A strand counts with the piece it hangs on, and not by itself: dust and fibres on glass are as narrow.
     solid = drop_small(opened(seen, _SMOOTH_UM / mpp), settings.min_area_um2 / mpp**2)
-    return fill_holes(touching(seen, solid), settings.max_hole_um2 / mpp**2) | ink
+    return fill_holes(touching(seen, solid), settings.max_hole_um2 / mpp**2) | hidden
 
 
 def _on_white_glass(picture: RgbImage) -> RgbImage:

@@ -18,7 +18,7 @@ from pathoml.artefacts import (
     flag_name,
     sharp_share,
 )
-from pathoml.slides import open_slide, whole_slide_image
+from pathoml.slides import open_slide, overview_of
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.tiles import Look, see_slide
@@ -206,7 +206,7 @@ def test_drawn_tissue_with_glands_and_lymphocytes_has_hardly_an_artefact(tmp_pat
         )  # fmt: skip
         draw_slide(tmp_path / "s.tif", SlideSpec("s", plan, 0.5, HOSPITALS[number % len(HOSPITALS)].stain))
         with open_slide(tmp_path / "s.tif") as slide:
-            mask = see_slide(slide, whole_slide_image(slide, MPP), Look())
+            mask = see_slide(slide, overview_of(slide, MPP), Look())
         tissue += int(mask.tissue.sum())
         for artefact in MAPPED_ARTEFACTS:
             found[artefact] += int((mask.of(artefact) & mask.tissue).sum())

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pathoml.artefacts import MAPPED_ARTEFACTS, QualitySettings
 from pathoml.errors import InputError
-from pathoml.geojson import mask_features, mask_of_features, read_features, tile_features, write_features
+from pathoml.geojson import (
+    laid_features,
+    mask_features,
+    mask_of_features,
+    read_features,
+    tile_features,
+    write_features,
+)
 from pathoml.slides import SlideGeometry
+from pathoml.tiles import LaidTiles
 from pathoml.tiling import TilingSettings, make_grid
 from pathoml.tissue import TissueMask
 
@@ -102,6 +111,56 @@ def test_kept_tiles_are_rectangles_at_their_place() -> None:
         assert feature["properties"]["classification"]["name"] == "Tile"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_written_of_a_slide_gives_the_same_mask_and_tiles_when_it_is_read(
+    tmp_path: Path, *, kept: bool
+) -> None:
+    """With artefacts that are only flagged, and with the same ones cut out."""
+    rng = np.random.default_rng(3)
+    where = {flag: cv2.resize(rng.random((6, 9)), (90, 60)) > 0.8 for flag in MAPPED_ARTEFACTS}
+    whole = cv2.resize(rng.random((5, 7)), (90, 60)) > 0.3
+    quality = QualitySettings(drop=() if kept else ("pen", "fold", "bubble", "blood_or_pigment"))
+    cut = {flag: found & whole for flag, found in where.items() if quality.drops(flag)}
+    tissue = whole & ~np.any(list(cut.values()), axis=0) if cut else whole
+    geometry, tiling = SlideGeometry(1440, 960, (1.0,), (0.5, 0.5)), TilingSettings(tile_px=64)
+    laid = LaidTiles(
+        np.zeros((60, 90, 3), np.uint8), TissueMask(tissue, where, cut), make_grid(geometry, TissueMask(tissue), tiling)
+    )
+    path = tmp_path / "s.geojson"
+    write_features(path, laid_features(laid, geometry, quality))
+    back = mask_of_features(read_features(path), geometry, tissue.shape)
+    np.testing.assert_array_equal(back, tissue)
+    np.testing.assert_array_equal(make_grid(geometry, TissueMask(back), tiling).grid, laid.grid.grid)
+
+
+def written(path: Path, *features: object) -> Path:
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path
+
+
+def classed(feature: dict[str, object], name: str) -> dict[str, object]:
+    return {**feature, "properties": {"classification": {"name": name}}}
+
+
+@pytest.mark.parametrize("name", ["Tissue", "Exclude"])
+def test_a_polygon_that_cannot_be_read_is_refused_with_its_number_and_class(tmp_path: Path, name: str) -> None:
+    broken = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, None], [2, 2]]]}}
+    path = written(tmp_path / "s.geojson", classed(square(0, 0, 9, 9), "Tissue"), classed(broken, name))
+    with pytest.raises(InputError, match=rf"s\.geojson: region 2 \({name.lower()}\) is no polygon .*QuPath"):
+        read_features(path)
+
+
+def test_a_line_is_left_out_with_a_word_and_refused_where_it_should_take_something_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = {"type": "Feature", "geometry": {"type": "LineString", "coordinates": [[0, 0], [5, 5]]}}
+    tissue = classed(square(0, 0, 9, 9), "Tissue")
+    assert len(read_features(written(tmp_path / "a.geojson", tissue, classed(line, "Ruler")))) == 1
+    assert "1 LineString" in caplog.text
+    with pytest.raises(InputError, match=r"b\.geojson: region 2 \(exclude\) is a LineString"):
+        read_features(written(tmp_path / "b.geojson", tissue, classed(line, "Exclude")))
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"features": 3}', json.dumps({"features": [{"geometry": {"type": "Point"}}]}), "[" * 100_000,
                 json.dumps(square(0, 0, float("nan"), 1))],
@@ -109,5 +168,5 @@ def test_kept_tiles_are_rectangles_at_their_place() -> None:
 def test_what_holds_no_polygon_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.geojson"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"bad\.geojson: (not GeoJSON|holds no polygon).*QuPath"):
+    with pytest.raises(InputError, match=r"bad\.geojson: (not GeoJSON|holds no polygon|region 1 ).*QuPath"):
         read_features(path)

@@ -45,6 +45,23 @@ def test_macenko_finds_the_stains_that_were_mixed() -> None:
         assert cosine > 0.995
 
 
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+def test_the_stains_do_not_depend_on_the_signs_of_eigenvectors(
+    signs: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which LAPACK chooses as it likes; with the wrong ones slides were refused as of one stain."""
+    expected = macenko_stains(stained(), MacenkoSettings())
+    eigh = np.linalg.eigh
+
+    def turned(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = eigh(matrix)
+        return values, vectors * np.array([1, *signs])
+
+    monkeypatch.setattr(np.linalg, "eigh", turned)
+    for one, other in zip(macenko_stains(stained(), MacenkoSettings()), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
 def test_macenko_equals_torchstain_on_the_same_picture() -> None:
     golden = json.loads((Path(__file__).parent / "golden" / "macenko.json").read_text())
     picture, expected = (np.array(golden[name], dtype=np.uint8).reshape(32, 32, 3) for name in ("given", "normalised"))

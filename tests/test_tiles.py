@@ -10,10 +10,11 @@ from PIL import Image
 from pathoml.artefacts import TileFlag
 from pathoml.errors import MissingMppError, NotBrightfieldError, NoTissueError
 from pathoml.slides import ReadPlan, Slide, SlideGeometry, TileState, open_slide
+from pathoml.slides.tiff_layout import tiled_images
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
-from pathoml.tiles import Look, lay_tiles, tissue_grid
+from pathoml.tiles import Look, judge_tiles, lay_tiles, tissue_grid
 from pathoml.tiling import Rejection, TilingSettings, make_grid, plan_reading
 from pathoml.tissue import TissueMask
 
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiles_of(path: Path) -> dict[tuple[int, int], np.ndarray]:
     with open_slide(path) as slide:
-        grid = tissue_grid(slide, Look(), TilingSettings())
+        grid = tissue_grid(slide, Look(), TilingSettings(max_enlargement=2))
         where = [tuple(one) for one in grid.grid.tolist()]
         return {at: read_tile(slide, (x, y), grid.plan) for at, (x, y) in zip(where, grid.coords.tolist(), strict=True)}
 
@@ -91,6 +92,51 @@ def test_a_tile_over_the_edge_is_padded_with_background(folder: Path) -> None:
         tile = read_tile(slide, (1120 - 100, 0), plan_reading(slide.geometry, TilingSettings()))
     assert (tile[:, 100:] == 255).all()
     assert (tile[:, :100] < 255).any()
+
+
+def spoiled(path: Path, target: Path, levels: tuple[int, ...]) -> Path:
+    """Damage the middle stored tile of some levels."""
+    data = bytearray(path.read_bytes())
+    images = tiled_images(path)
+    for level in levels:
+        image = images[level]
+        middle = image.rows // 2 * image.columns + image.columns // 2
+        start = int(image.offsets[middle]) + int(image.counts[middle]) // 3
+        data[start : start + 40] = b"\xff\xd8" * 20
+    target.write_bytes(data)
+    return target
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tissue of 4 mm with glass around it and three levels, so that the coarsest has few stored tiles."""
+    rng = np.random.default_rng(4)
+    picture = np.full((3600, 4400, 3), 243, dtype=np.uint8)
+    picture[400:-400, 400:-400] = rng.normal((205, 120, 170), 12, (2800, 3600, 3)).clip(0, 255)
+    path = tmp_path_factory.mktemp("pyramid") / "whole.tif"
+    write_pyramid(path, picture, mpp=1.0, downsamples=(2, 8))
+    return path
+
+
+@pytest.mark.parametrize("levels", [(2,), (1,), (1, 2)])
+def test_a_damaged_tile_of_an_overview_level_costs_no_tile(
+    pyramid: Path, tmp_path: Path, levels: tuple[int, ...]
+) -> None:
+    tiling, look = TilingSettings(target_mpp=1.0), Look()
+    with open_slide(pyramid) as whole, open_slide(spoiled(pyramid, tmp_path / "bad.tif", levels)) as bad:
+        expected, laid = lay_tiles(whole, look, tiling).grid, lay_tiles(bad, look, tiling).grid
+        assert not judge_tiles(bad, laid, look.quality).lost.any()
+    np.testing.assert_array_equal(laid.grid, expected.grid)
+    np.testing.assert_allclose(laid.tissue_share, expected.tissue_share, atol=0.02)
+
+
+def test_what_is_damaged_at_every_level_is_tried_lost_and_counted(pyramid: Path, tmp_path: Path) -> None:
+    tiling, look = TilingSettings(target_mpp=1.0), Look()
+    with open_slide(pyramid) as whole, open_slide(spoiled(pyramid, tmp_path / "bad.tif", (0, 1, 2))) as bad:
+        expected, laid = lay_tiles(whole, look, tiling).grid, lay_tiles(bad, look, tiling).grid
+        lost = judge_tiles(bad, laid, look.quality).lost
+    np.testing.assert_array_equal(laid.grid, expected.grid)
+    assert 1 <= lost.sum() <= 9, "those that touch one stored tile of 256 px"
 
 
 def overlapping_grid(slide: Slide) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathoml.errors import MissingMppError
+from pathoml.errors import BadMppError, MissingMppError
 from pathoml.slides import SlideGeometry
 from pathoml.tiling import TileFlag, TileGrid, TilingSettings, make_grid, plan_reading
 from pathoml.tissue import TissueMask
@@ -31,6 +31,7 @@ def slides(draw: st.DrawFn) -> tuple[SlideGeometry, TilingSettings]:
         tile_px=draw(st.sampled_from([64, 224, 256])),
         overlap=draw(st.sampled_from([0.0, 0.25, 0.5])),
         min_tissue_share=draw(st.sampled_from([1e-6, 0.5])),
+        max_enlargement=2,
     )
     return geometry(*size, mpp), tiling
 
@@ -123,7 +124,7 @@ def test_twice_the_mpp_and_half_the_pixels_is_the_same_grid_in_micrometres() -> 
     ],
 )  # fmt: skip
 def test_tiles_have_the_asked_resolution(mpp: float, read_px: int, mpp_read: float) -> None:
-    plan = plan_reading(geometry(4000, 3000, (mpp, mpp)), TilingSettings())
+    plan = plan_reading(geometry(4000, 3000, (mpp, mpp)), TilingSettings(max_enlargement=2))
     assert plan.read_px == (read_px, read_px)
     assert plan.mpp_read == pytest.approx((mpp_read, mpp_read))
     assert plan.mpp_read == pytest.approx((0.5, 0.5), rel=0.02)
@@ -140,8 +141,18 @@ def test_tiles_have_the_asked_resolution(mpp: float, read_px: int, mpp_read: flo
 def test_the_coarsest_level_that_is_fine_enough_is_read(
     levels: tuple[float, ...], mpp: float, level: int, read_px: int
 ) -> None:
-    plan = plan_reading(geometry(40000, 30000, (mpp, mpp), levels), TilingSettings())
+    plan = plan_reading(geometry(40000, 30000, (mpp, mpp), levels), TilingSettings(max_enlargement=2))
     assert (plan.level, plan.read_px) == (level, (read_px, read_px))
+
+
+@pytest.mark.parametrize(("mpp", "most"), [(0.62, 1.25), (4.0, 8.0)])
+def test_a_slide_is_not_enlarged_beyond_what_the_settings_allow(mpp: float, most: float) -> None:
+    allowed = plan_reading(geometry(4000, 3000, (mpp, mpp)), TilingSettings(max_enlargement=most))
+    assert allowed.scale == pytest.approx((mpp / 0.5, mpp / 0.5))
+    with pytest.raises(
+        BadMppError, match=rf"old\.svs: .*{1.02 * mpp:.4g} microns.*target_mpp.*max_enlargement \({most:g}\)"
+    ):
+        plan_reading(geometry(4000, 3000, (1.02 * mpp,) * 2), TilingSettings(max_enlargement=most), "old.svs")
 
 
 def test_anisotropic_pixels_give_square_tiles_of_tissue() -> None:
@@ -206,7 +217,7 @@ def test_row_and_column_times_the_stride_is_exact_and_corners_lie_within_half_a_
     mpp: float, tile_px: int, overlap: float, size: tuple[int, int]
 ) -> None:
     one = geometry(*size, (mpp, mpp))
-    tiling = TilingSettings(tile_px=tile_px, overlap=overlap, mpp_tolerance=0.0)
+    tiling = TilingSettings(tile_px=tile_px, overlap=overlap, mpp_tolerance=0.0, max_enlargement=4)
     grid = make_grid(one, mask_of(np.ones((20, 20), dtype=bool)), tiling)
     side = tile_px * 0.5 / mpp
     assert grid.footprint_level0_px == pytest.approx((side, side), rel=1e-12)
@@ -247,6 +258,8 @@ def test_the_codec_shrinks_only_as_far_as_the_resolution_asked_for(mpp: float, r
     assert scaled.scale[0] <= 1
     grid = make_grid(one, mask_of(np.ones((100, 100), dtype=bool)), TilingSettings(decode="scaled"))
     assert (grid.coords % reduction == 0).all(), "corners lie on the pixels that the codec can give"
+    exact = grid.grid[:, ::-1] * np.array(grid.stride_level0_px)
+    assert np.abs(grid.coords - exact).max() <= (reduction + 1) / 2, "at most half of such a pixel away, and rounded"
 
 
 def test_at_most_so_many_tiles_are_kept_drawn_by_the_seed_and_in_order() -> None:

@@ -47,7 +47,7 @@ class Found:
 
 def find(picture: np.ndarray, mpp: float = MPP, **changes: float) -> Found:
     ink = find_ink(Absorption(picture, mpp), QualitySettings())
-    return Found(find_tissue(picture, mpp, ClassicalTissueSettings(**changes), ink=ink) & ~ink, ink)
+    return Found(find_tissue(picture, mpp, ClassicalTissueSettings(**changes), hidden=ink) & ~ink, ink)
 
 
 @pytest.mark.parametrize("grey", [255, 243, 200, 128])

@@ -94,6 +94,6 @@ def test_tissue_is_found_on_hard_slides(
     picture = seen(density, glass, rng)
     ink = find_ink(Absorption(picture, MPP), QualitySettings())
     assert not ink.any(), "no ink was drawn"
-    mask = find_tissue(picture, MPP, ClassicalTissueSettings(), ink=ink)
+    mask = find_tissue(picture, MPP, ClassicalTissueSettings(), hidden=ink)
     truth = cv2.resize(tissue.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_AREA) > 0.5
     assert dice(mask, truth) >= 0.95

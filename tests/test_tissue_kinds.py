@@ -20,6 +20,7 @@ from pathoml.files import file_digest
 from pathoml.geojson import geojson_finder, mask_of_features
 from pathoml.segmenters.build import build_segmenter, model_finder
 from pathoml.slides import SlideGeometry, open_slide, whole_slide_image
+from pathoml.slides.tiff_layout import tiled_images
 from pathoml.stain_settings import MacenkoSettings
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
@@ -151,6 +152,26 @@ def test_windows_of_a_network_are_put_together_where_they_belong(slide: Path, tm
         found = model_finder(known)(opened, picture, 8.0, np.zeros(picture.shape[:2], dtype=bool))
     expected = (picture[..., 0] / 255 - 0.485) / 0.229 < 1.6
     assert (found == expected).mean() > 0.97
+
+
+class AllTissue(torch.nn.Module):
+    """A network that says tissue everywhere."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.zeros_like(images[:, 0]), torch.ones_like(images[:, 0])], dim=1) * 9
+
+
+def test_a_damaged_tile_takes_no_window_of_a_network_with_it(slide: Path, tmp_path: Path) -> None:
+    settings = network(tmp_path, "lraspp_mobilenet_v3_large")
+    segmenter = type(build_segmenter(settings))(AllTissue(), settings)
+    image, data = tiled_images(slide)[0], bytearray(slide.read_bytes())
+    middle = image.rows // 2 * image.columns + image.columns // 2
+    start = int(image.offsets[middle]) + int(image.counts[middle]) // 3
+    data[start : start + 40] = b"\xff\xd8" * 20
+    (tmp_path / "bad.tif").write_bytes(data)
+    with open_slide(tmp_path / "bad.tif") as opened:
+        picture = whole_slide_image(opened, 8.0)
+        assert model_finder(segmenter)(opened, picture, 8.0, np.zeros(picture.shape[:2], dtype=bool)).all()
 
 
 def test_weights_that_do_not_fit_or_are_others_are_refused(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Commands that look at slides."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pathoml.cli.terminal import SOME_FAILED, say, show_table
+
+if TYPE_CHECKING:
+    from pathoml.extract_settings import Recipe
 
 app = typer.Typer(help="Look at slides.", no_args_is_help=True)
 
@@ -32,6 +35,17 @@ def slide_info(
         raise typer.Exit(SOME_FAILED)
 
 
+Config = Annotated[
+    Path | None, typer.Option(help="Configuration whose tissue, quality and tiling are used; without, the defaults.")
+]
+
+
+def _recipe_of(config: Path | None) -> "Recipe | None":
+    from pathoml.config import load_config
+
+    return None if config is None else load_config(config).recipe
+
+
 @app.command("thumbnail")
 def slide_thumbnail(
     slide: Path,
@@ -39,15 +53,16 @@ def slide_thumbnail(
     slide_mpp: Annotated[
         float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
     ] = None,
+    config: Config = None,
     mpp: Annotated[float, typer.Option(help="Microns per pixel of a --plain picture.", min=0.05)] = 8.0,
     *,
     plain: Annotated[bool, typer.Option("--plain", help="The picture alone, without tissue and tiles.")] = False,
 ) -> None:
-    """Write a small picture of a slide: its tissue, and what becomes of each tile by default; never its label."""
+    """Write a small picture of a slide: its tissue, and what becomes of each tile; never its label."""
     if not plain:
         from pathoml.pipeline.slide_facts import write_sheet_of
 
-        write_sheet_of(slide, output, mpp=slide_mpp)
+        write_sheet_of(slide, output, mpp=slide_mpp, recipe=_recipe_of(config))
         say(f"contact sheet: {output}")
         return
     from PIL import Image
@@ -67,9 +82,10 @@ def slide_regions(
     slide_mpp: Annotated[
         float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
     ] = None,
+    config: Config = None,
 ) -> None:
-    """Write tissue, artefacts and tiles, as the default settings find them, as GeoJSON for QuPath."""
+    """Write tissue, artefacts and tiles as GeoJSON for QuPath; read as `tissue: {kind: geojson}` it gives the same tiles."""
     from pathoml.pipeline.slide_facts import write_regions_of
 
-    tiles = write_regions_of(slide, output, mpp=slide_mpp)
+    tiles = write_regions_of(slide, output, mpp=slide_mpp, recipe=_recipe_of(config))
     say(f"regions: {output} (tissue, artefacts and {tiles} tiles); drop the file onto the slide in QuPath")

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pathoml.artefacts import MAPPED_ARTEFACTS, flag_name
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
 from pathoml.errors import BadMppError, MissingMppError, SlideError
-from pathoml.geojson import mask_features, tile_features, write_features
+from pathoml.extract_settings import Recipe
+from pathoml.geojson import laid_features, write_features
+from pathoml.looks import look_at
 from pathoml.slides import ReadPlan, Slide, open_slide, stored_codec
-from pathoml.tiles import Look, judge_tiles, lay_tiles, require_brightfield
+from pathoml.tiles import Look, TissueFinder, judge_tiles, lay_tiles, require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
+from pathoml.tissue import ModelTissueSettings
 
 _MEASURED_TILES, _MEASURED_PX = 64, 256
 _MEASURED_S = 0.5
@@ -62,8 +64,8 @@ def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]
         return [*facts, ("reading speed", _speed(slide))]
 
 
-def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> None:
-    """Draw the contact sheet of one slide with the default tissue and tiling; its tiles are read to judge their focus.
+def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None, recipe: Recipe | None = None) -> None:
+    """Draw the contact sheet of one slide; its tiles are read to judge their focus.
 
     Parameters
     ----------
@@ -73,21 +75,23 @@ def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None) -> Non
         PNG file.
     mpp : float, optional
         Microns per level-0 pixel, for slides that do not say it.
+    recipe : Recipe, optional
+        How tissue is found and tiles are laid; by default as the settings' defaults say.
 
     Raises
     ------
     SlideError
         If the slide cannot be opened or its resolution cannot be used.
     """
+    look, tiling = _look_and_tiling(path, recipe)
     with open_slide(path, mpp=mpp) as slide:
-        look = Look()
-        laid = lay_tiles(slide, look, TilingSettings())
+        laid = lay_tiles(slide, look, tiling)
         read = judge_tiles(slide, laid.grid, look.quality)
         write_contact_sheet(output, draw_contact_sheet(slide, laid, path.name, read=read))
 
 
-def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> int:
-    """Write tissue, pen and kept tiles of one slide, with the default settings, as GeoJSON.
+def write_regions_of(path: Path, output: Path, *, mpp: float | None = None, recipe: Recipe | None = None) -> int:
+    """Write tissue, artefacts and kept tiles of one slide as GeoJSON.
 
     Parameters
     ----------
@@ -97,6 +101,8 @@ def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> i
         GeoJSON file.
     mpp : float, optional
         Microns per level-0 pixel, for slides that do not say it.
+    recipe : Recipe, optional
+        How tissue is found and tiles are laid; by default as the settings' defaults say.
 
     Returns
     -------
@@ -108,14 +114,24 @@ def write_regions_of(path: Path, output: Path, *, mpp: float | None = None) -> i
     SlideError
         If the slide cannot be opened or its resolution cannot be used.
     """
+    look, tiling = _look_and_tiling(path, recipe)
     with open_slide(path, mpp=mpp) as slide:
-        laid = lay_tiles(slide, Look(), TilingSettings())
+        laid = lay_tiles(slide, look, tiling)
         geometry = slide.geometry
-    regions = mask_features(laid.mask.tissue, geometry, "Tissue")
-    for artefact in MAPPED_ARTEFACTS:
-        regions += mask_features(laid.mask.of(artefact), geometry, flag_name(artefact).replace("_", " ").capitalize())
-    write_features(output, regions + tile_features(laid.grid))
+    write_features(output, laid_features(laid, geometry, look.quality))
     return len(laid.grid)
+
+
+def _look_and_tiling(path: Path, recipe: Recipe | None) -> tuple[Look, TilingSettings]:
+    if recipe is None:
+        return Look(), TilingSettings()
+    return look_at(recipe.tissue, recipe.quality, path.stem, _network_finder), recipe.tiling
+
+
+def _network_finder(settings: ModelTissueSettings) -> TissueFinder:
+    from pathoml.segmenters.build import cached_segmenter, model_finder  # loads torch
+
+    return model_finder(cached_segmenter(settings))
 
 
 def _speed(slide: Slide) -> str:

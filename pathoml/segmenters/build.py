@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pathoml.errors import EncoderError
-from pathoml.slides import ReadPlan, Slide, TileState
+from pathoml.slides import Overview, ReadPlan, Slide, TileState, read_around_damage
 from pathoml.tiles import TissueFinder
-from pathoml.tiling import TilingSettings, plan_reading
+from pathoml.tiling import MOST_ENLARGED, TilingSettings, plan_reading
 from pathoml.tissue import ModelTissueSettings
 from pathoml.units import BoolArray, RgbImage
 from pathoml.weights import check_fit, read_checked_weights
@@ -99,13 +99,14 @@ def model_finder(segmenter: Segmenter, *, device: str = "cpu") -> TissueFinder:
     -------
     TissueFinder
         Reads the slide in windows that overlap by a quarter; where they do, probabilities are averaged with weights that
-        fall towards a window's edge.
+        fall towards a window's edge. What is damaged at every level counts as tissue, so that its tiles are tried, lost and
+        counted.
     """
     segmenter.module.to(device)
 
-    def find(slide: Slide, picture: RgbImage, mpp: float, ink: BoolArray) -> BoolArray:
-        shares = _tissue_probability(slide, segmenter, (picture.shape[0], picture.shape[1]), device)
-        tissue: BoolArray = shares > 0.5
+    def find(slide: Slide, picture: RgbImage, mpp: float, hidden: BoolArray) -> BoolArray:
+        shares, unread = _tissue_probability(slide, segmenter, (picture.shape[0], picture.shape[1]), device)
+        tissue: BoolArray = (shares > 0.5) | unread
         return tissue
 
     return find
@@ -113,22 +114,40 @@ def model_finder(segmenter: Segmenter, *, device: str = "cpu") -> TissueFinder:
 
 def _tissue_probability(
     slide: Slide, segmenter: Segmenter, shape: tuple[int, int], device: str
-) -> NDArray[np.float32]:  # fmt: skip
+) -> tuple[NDArray[np.float32], BoolArray]:  # fmt: skip
     settings = segmenter.settings
-    tiling = TilingSettings(target_mpp=settings.mpp, tile_px=settings.window_px, mpp_tolerance=0)
+    tiling = TilingSettings(
+        target_mpp=settings.mpp, tile_px=settings.window_px, mpp_tolerance=0, max_enlargement=MOST_ENLARGED
+    )
     plan = plan_reading(slide.geometry, tiling, slide.path.name)
     corners = _windows(slide, plan)
     reader = slide.tile_reader(corners, plan)
     total, weight = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    unread = np.zeros(shape, dtype=bool)
     batch = np.empty((_BATCH, settings.window_px, settings.window_px, 3), dtype=np.uint8)
     for start in range(0, len(corners), _BATCH):
         stop = min(len(corners), start + _BATCH)
         states = reader.read(start, stop, batch)
+        for place in np.flatnonzero(states == TileState.LOST).tolist():
+            batch[place] = _salvaged_window(slide, plan, corners[start + place], unread)
         probability = _window_probability(segmenter, batch, device)
         for place in range(stop - start):
-            if states[place] != TileState.LOST:
-                _add_window(slide, plan, corners[start + place], probability[place], total, weight)
-    return np.asarray(total / np.maximum(weight, 1e-6), dtype=np.float32)
+            _add_window(slide, plan, corners[start + place], probability[place], total, weight)
+    return np.asarray(total / np.maximum(weight, 1e-6), dtype=np.float32), unread
+
+
+def _salvaged_window(slide: Slide, plan: ReadPlan, corner: NDArray[np.int32], unread: BoolArray) -> RgbImage:
+    """Return what can be read of a window, and mark in the mask of the whole slide what cannot."""
+    geometry, (rows, columns) = slide.geometry, unread.shape
+    (left, top), extent = corner.tolist(), plan.footprint_level0_px(slide.geometry)
+    box = (float(left), float(top), left + extent[0], top + extent[1])
+    seen: Overview = read_around_damage(slide, box, (plan.tile_px, plan.tile_px))
+    down, right = np.nonzero(seen.unread)
+    x = (left + (right + 0.5) * extent[0] / plan.tile_px) * columns / geometry.width_px
+    y = (top + (down + 0.5) * extent[1] / plan.tile_px) * rows / geometry.height_px
+    on_slide = (x < columns) & (y < rows)
+    unread[y[on_slide].astype(np.int64), x[on_slide].astype(np.int64)] = True
+    return seen.pixels
 
 
 def _windows(slide: Slide, plan: ReadPlan) -> NDArray[np.int32]:

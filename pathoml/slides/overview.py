@@ -1,24 +1,44 @@
 """The whole slide at low resolution, read in strips so that a slide without a pyramid fits in memory."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from pathoml.errors import DamagedSlideError
 from pathoml.slides.base import Slide, SlideGeometry
-from pathoml.units import RgbImage
+from pathoml.units import BoolArray, RgbImage
 
 logger = logging.getLogger(__name__)
 
 _STRIP_PIXELS = 32_000_000
-_PIECE_PX = 256
+_PIECE_PX, _LEAST_PIECE_PX = 512, 64
+"""Sides of what is read at once around damage, and of what is given up at the finest level."""
 _LEAST_REDUCED_PX = 64
 """Narrower pictures are not shrunk by the codec: it mixes what lies beyond the edge into the last pixel."""
 
 
-def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
-    """Return the whole slide at about a resolution, by area averaging.
+class Overview(NamedTuple):
+    """A whole slide from afar.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (rows, columns, 3)
+        RGB; white where nothing could be read.
+    unread : ndarray of bool, shape (rows, columns)
+        True where the stored data are damaged at every level that is fine enough.
+    """
+
+    pixels: RgbImage
+    unread: BoolArray
+
+
+def overview_of(slide: Slide, mpp: float) -> Overview:
+    """Return the whole slide at about a resolution, by area averaging, and where it cannot be read.
+
+    Where a level is damaged, the next finer one is read; only what no level gives is left white.
 
     Parameters
     ----------
@@ -29,7 +49,7 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
 
     Returns
     -------
-    ndarray of uint8, shape (rows, columns, 3)
+    Overview
         The picture covers the slide exactly: one of its pixels spans ``width_px / columns`` level-0 pixels.
 
     Raises
@@ -41,7 +61,30 @@ def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
     mpp_x, mpp_y = geometry.checked_mpp(slide.path.name)
     columns = max(1, round(geometry.width_px * mpp_x / mpp))
     rows = max(1, round(geometry.height_px * mpp_y / mpp))
-    return shrunken_image(slide, (columns, rows))
+    return _shrunken(slide, (columns, rows))
+
+
+def whole_slide_image(slide: Slide, mpp: float) -> RgbImage:
+    """Return the picture of `overview_of`.
+
+    Parameters
+    ----------
+    slide : Slide
+        An open slide with a usable mpp.
+    mpp : float
+        Microns per pixel asked for.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3)
+        Covers the slide exactly.
+
+    Raises
+    ------
+    MissingMppError, BadMppError
+        If the slide's resolution is unknown.
+    """
+    return overview_of(slide, mpp).pixels
 
 
 def shrunken_image(slide: Slide, size_px: tuple[int, int]) -> RgbImage:
@@ -59,40 +102,111 @@ def shrunken_image(slide: Slide, size_px: tuple[int, int]) -> RgbImage:
     ndarray of uint8, shape (height, width, 3)
         The picture covers the slide exactly.
     """
+    return _shrunken(slide, size_px).pixels
+
+
+def _shrunken(slide: Slide, size_px: tuple[int, int]) -> Overview:
     geometry = slide.geometry
     columns, rows = size_px
     level, reduction = coarsest_level(geometry, min(geometry.width_px / columns, geometry.height_px / rows))
     downsample = geometry.level_downsamples[level] * reduction
     row_height = geometry.height_px / rows
     strip_rows = max(1, int(_STRIP_PIXELS / (geometry.width_px / downsample) / (row_height / downsample)))
-    picture = np.empty((rows, columns, 3), dtype=np.uint8)
+    seen = Overview(np.empty((rows, columns, 3), dtype=np.uint8), np.zeros((rows, columns), dtype=bool))
     for first in range(0, rows, strip_rows):
         last = min(rows, first + strip_rows)
         top, bottom = round(first * row_height), round(last * row_height)
         size = (max(1, round(geometry.width_px / downsample)), max(1, round((bottom - top) / downsample)))
-        strip = _read_strip(slide, top, level, reduction, size)
-        picture[first:last] = cv2.resize(strip, (columns, last - first), interpolation=cv2.INTER_AREA)
-    return picture
+        try:
+            strip = slide.read_region((0, top), level, size, reduction=reduction).pixels
+        except DamagedSlideError as error:
+            logger.warning("reading around what is damaged: %s", error)
+            box = (0.0, first * row_height, float(geometry.width_px), last * row_height)
+            part = read_around_damage(slide, box, (columns, last - first))
+            seen.pixels[first:last], seen.unread[first:last] = part
+            continue
+        seen.pixels[first:last] = cv2.resize(strip, (columns, last - first), interpolation=cv2.INTER_AREA)
+    return seen
 
 
-def _read_strip(slide: Slide, top: int, level: int, reduction: int, size: tuple[int, int]) -> RgbImage:
-    """Read a strip; where it is damaged, read it in pieces and leave those that cannot be read white."""
-    try:
-        return slide.read_region((0, top), level, size, reduction=reduction).pixels
-    except DamagedSlideError as error:
-        logger.warning("reading the overview in pieces: %s", error)
+def read_around_damage(slide: Slide, box: tuple[float, float, float, float], size_px: tuple[int, int]) -> Overview:
+    """Return a part of a slide of which some stored data are damaged: from finer levels where coarser ones fail.
+
+    Parameters
+    ----------
+    slide : Slide
+        Open.
+    box : tuple of float
+        Left, top, right and bottom in level-0 pixels.
+    size_px : tuple of int
+        (width, height) of the picture.
+
+    Returns
+    -------
+    Overview
+        Of that part.
+    """
+    columns, rows = size_px
+    seen = Overview(np.full((rows, columns, 3), 255, dtype=np.uint8), np.zeros((rows, columns), dtype=bool))
+    wanted = min((box[2] - box[0]) / columns, (box[3] - box[1]) / rows)
+    _fill(slide, box, _sources(slide.geometry, wanted), seen)
+    if seen.unread.any():
+        logger.warning("%s: %.2g %% of a part cannot be read at any level", slide.path.name, 100 * seen.unread.mean())
+    return seen
+
+
+Source = tuple[int, int]
+"""Level, and the factor by which its codec shrinks."""
+
+
+def _sources(geometry: SlideGeometry, wanted: float) -> list[Source]:
+    """Return what to read, coarsest first."""
+    coarsest = coarsest_level(geometry, wanted)
+    finer = [
+        level
+        for level, downsample in enumerate(geometry.level_downsamples)
+        if downsample < geometry.level_downsamples[coarsest[0]]
+    ]
+    finer.sort(key=lambda level: -geometry.level_downsamples[level])
+    return [coarsest, *((level, _reduction(geometry, level, wanted)) for level in finer)]
+
+
+def _fill(slide: Slide, box: tuple[float, float, float, float], sources: Sequence[Source], out: Overview) -> None:
+    """Fill a part from the first source that gives it, in quarters from the next where that one is damaged."""
+    (level, reduction), *finer = sources
     downsample = slide.geometry.level_downsamples[level] * reduction
-    strip = np.full((size[1], size[0], 3), 255, dtype=np.uint8)
-    for y in range(0, size[1], _PIECE_PX):
-        for x in range(0, size[0], _PIECE_PX):
-            width, height = min(_PIECE_PX, size[0] - x), min(_PIECE_PX, size[1] - y)
-            corner = (round(x * downsample), top + round(y * downsample))
-            try:
-                piece = slide.read_region(corner, level, (width, height), reduction=reduction)
-                strip[y : y + height, x : x + width] = piece.pixels
-            except DamagedSlideError as error:
-                logger.warning("left white in the overview: %s", error)
-    return strip
+    left, top, right, bottom = box
+    size = (max(1, round((right - left) / downsample)), max(1, round((bottom - top) / downsample)))
+    rows, columns = out.unread.shape
+    if max(size) <= _PIECE_PX:
+        try:
+            pixels = slide.read_region((round(left), round(top)), level, size, reduction=reduction).pixels
+        except DamagedSlideError:
+            sources = finer or sources
+        else:
+            cv2.resize(pixels, (columns, rows), dst=out.pixels, interpolation=cv2.INTER_AREA)
+            return
+        if not finer and (max(size) <= _LEAST_PIECE_PX or max(rows, columns) == 1):
+            out.unread[...] = True
+            return
+    for part, inner in _quarters(box, rows, columns):
+        _fill(slide, inner, sources, Overview(out.pixels[part], out.unread[part]))
+
+
+def _quarters(
+    box: tuple[float, float, float, float], rows: int, columns: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[float, float, float, float]]]:
+    """Cut a picture of a box in two along each side that has two pixels, at a whole pixel."""
+    left, top, right, bottom = box
+    x, y = (right - left) / columns, (bottom - top) / rows
+    for row, below in _halves(rows):
+        for column, beyond in _halves(columns):
+            inner = (left + column * x, top + row * y, left + beyond * x, top + below * y)
+            yield (slice(row, below), slice(column, beyond)), inner
+
+
+def _halves(length: int) -> list[tuple[int, int]]:
+    return [(0, length)] if length < 2 else [(0, length // 2), (length // 2, length)]
 
 
 def coarsest_level(geometry: SlideGeometry, wanted: float) -> tuple[int, int]:
@@ -115,11 +229,15 @@ def coarsest_level(geometry: SlideGeometry, wanted: float) -> tuple[int, int]:
     fine_enough = [level for level, value in enumerate(geometry.level_downsamples) if value <= wanted * 1.01]
     # The coarsest level first: shrinking while decoding still reads every compressed byte of the level.
     level = max(fine_enough, key=lambda index: geometry.level_downsamples[index]) if fine_enough else 0
+    return level, _reduction(geometry, level, wanted)
+
+
+def _reduction(geometry: SlideGeometry, level: int, wanted: float) -> int:
+    """Return the largest factor by which a level's codec may shrink."""
     downsample = geometry.level_downsamples[level]
     side = min(geometry.width_px, geometry.height_px) / downsample
-    allowed = [
+    return max(
         reduction
         for reduction in geometry.reductions
         if reduction == 1 or (downsample * reduction <= wanted * 1.01 and side >= _LEAST_REDUCED_PX * reduction)
-    ]
-    return level, max(allowed)
+    )

@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from pathoml.artefacts import QualitySettings
 from pathoml.cli.root import app
+from pathoml.encoders.settings import Lite0Settings
 from pathoml.errors import SlideError
+from pathoml.extract_settings import ExtractSettings, Recipe
 from pathoml.geojson import mask_of_features, read_features
+from pathoml.looks import look_at
 from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
 from pathoml.slides import open_slide, whole_slide_image
-from pathoml.tiles import Look, lay_tiles
+from pathoml.tiles import Look, TissueFinder, lay_tiles
 from pathoml.tiling import TilingSettings
+from pathoml.tissue import ClassicalTissueSettings, GeojsonTissueSettings, ModelTissueSettings
 
 
 def test_a_real_slide_is_described_with_tier_codec_and_speed(data_dir: Path) -> None:
@@ -90,3 +95,24 @@ def test_regions_of_a_real_slide_come_back_as_the_mask_and_the_tiles_they_were(d
     np.testing.assert_array_equal(np.float32([one["tissue share"] for one in measured]), laid.grid.tissue_share)
     mask = mask_of_features(by_class["Tissue"], geometry, laid.mask.tissue.shape)
     np.testing.assert_array_equal(mask, laid.mask.tissue)
+
+
+def test_regions_that_the_command_wrote_are_read_as_the_tissue_of_the_same_tiles(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    path = data_dir / "slides/CMU-1-Small-Region.svs"
+    tissue = GeojsonTissueSettings(folder=tmp_path, mask_mpp=8.0)
+    tiling = TilingSettings(tile_px=128, min_tissue_share=0.3)
+    recipe = Recipe(ClassicalTissueSettings(), tiling, Lite0Settings(), ExtractSettings())
+    write_regions_of(path, tmp_path / "one.geojson", recipe=recipe)
+    with open_slide(path) as slide:
+        drawn = lay_tiles(slide, Look(), tiling)
+        read = lay_tiles(slide, look_at(tissue, QualitySettings(), "one", _no_network), tiling)
+    assert len(drawn.grid) > 80
+    np.testing.assert_array_equal(read.mask.tissue, drawn.mask.tissue)
+    np.testing.assert_array_equal(read.grid.coords, drawn.grid.coords)
+    np.testing.assert_array_equal(read.grid.reasons, drawn.grid.reasons)
+
+
+def _no_network(settings: ModelTissueSettings) -> TissueFinder:
+    raise AssertionError("no network is asked for")

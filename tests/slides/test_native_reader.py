@@ -12,8 +12,10 @@ import tifffile
 
 from pathoml.errors import SlideError
 from pathoml.slides import ReadPlan, SlideGeometry, TileState, open_slide
+from pathoml.slides.codecs import TileDecodeError, codec_for
 from pathoml.slides.native_tiles import NativeLevel
 from pathoml.slides.openslide_backend import OpenSlideSlide
+from pathoml.slides.tiff_layout import tiled_images
 from pathoml.testing.pyramid import TILE_PX, write_pyramid
 from pathoml.tiling import TilingSettings, plan_reading
 
@@ -291,6 +293,29 @@ def test_a_tile_whose_second_half_is_broken_is_lost_and_not_made_up(
     plan = ReadPlan(0, (256 // reduction,) * 2, 256 // reduction, (0.25, 0.25), (1.0, 1.0), reduction)
     _, states = read_all(path, coords, plan)
     assert np.flatnonzero(states == TileState.LOST).tolist() == [8]
+
+
+@pytest.mark.parametrize(("stray", "harmless"), [(4, True), (16, True), (40, False)])
+def test_a_few_bytes_between_the_last_pixel_and_the_end_mark_do_no_harm(
+    drawn: Path, stray: int, *, harmless: bool
+) -> None:
+    """Some writers leave them, and OpenSlide reads past them; many are what is left of a stream that went astray."""
+    image, data = tiled_images(drawn)[0], drawn.read_bytes()
+    codec = codec_for(image)
+    assert codec is not None
+    lost = 0
+    for start, count in zip(image.offsets.tolist(), image.counts.tolist(), strict=True):
+        clean = data[start : start + count]
+        assert clean.endswith(b"\xff\xd9")
+        expected, found = (np.empty((TILE_PX, TILE_PX, 3), dtype=np.uint8) for _ in range(2))
+        codec.decode(clean, expected)
+        try:
+            codec.decode(clean[:-2] + bytes(range(1, stray + 1)) + clean[-2:], found)
+        except TileDecodeError:
+            lost += 1
+            continue
+        np.testing.assert_array_equal(found, expected)
+    assert (lost == 0) == harmless
 
 
 def test_a_share_that_fails_under_one_tile_costs_that_tile(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pathoml.errors import DamagedSlideError, MissingMppError
 from pathoml.slides import ReadPlan, Region, Slide, SlideGeometry, TileReader, open_slide, whole_slide_image
-from pathoml.slides.overview import coarsest_level
+from pathoml.slides.overview import coarsest_level, overview_of
 from pathoml.testing.pyramid import write_pyramid
 
 
@@ -133,9 +133,30 @@ def test_a_damaged_tile_leaves_a_hole_and_not_a_lost_slide() -> None:
             return super().read_region(xy_level0_px, level, size_px)
 
     image = np.full((1600, 1600, 3), 90, dtype=np.uint8)
-    seen = whole_slide_image(Damaged([image]), mpp=8.0)
-    assert (seen == 90).mean() > 0.5
-    assert seen[15, 15].mean() > 200, "a hole is background"
+    seen, unread = overview_of(Damaged([image]), mpp=8.0)
+    assert unread[15, 15]
+    assert unread.sum() <= 16, "64 px of level 0 around it"
+    assert (seen[unread] == 255).all(), "a hole is background"
+    assert (seen[~unread] == 90).all()
+
+
+def test_where_a_level_is_damaged_the_next_finer_one_is_read() -> None:
+    class Damaged(ArraySlide):
+        def read_region(
+            self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int], *, reduction: int = 1
+        ) -> Region:
+            if level > 0:
+                raise DamagedSlideError("all of this level")
+            return super().read_region(xy_level0_px, level, size_px)
+
+    image = noise(1600, 2400)
+    levels = [image, block_mean(image, 4).astype(np.uint8), block_mean(image, 16).astype(np.uint8)]
+    slide = Damaged(levels)
+    seen, unread = overview_of(slide, mpp=8.0)
+    assert not unread.any()
+    np.testing.assert_allclose(seen, block_mean(image, 16), atol=1)
+    assert {level for level, _ in slide.read} == {0}
+    assert max(max(size) for _, size in slide.read) <= 512, "memory does not grow with the slide"
 
 
 def test_a_level_whose_width_does_not_divide_fills_the_picture_to_its_edge(monkeypatch: pytest.MonkeyPatch) -> None:
