@@ -2,6 +2,8 @@
 
 import io
 import logging
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,85 @@ def slide(tmp_path: Path) -> Path:
             pixels[:300, :300], photometric="rgb", description="Aperio\r\nlabel 300x300", subfiletype=1, metadata=None
         )
     return path
+
+
+DICOM_TEXTS = {
+    (0x0008, 0x0050): b"SH", (0x0008, 0x0080): b"LO", (0x0008, 0x0090): b"PN", (0x0010, 0x0010): b"PN", (0x0010, 0x0020): b"LO",
+    (0x0018, 0x1000): b"LO",
+}  # fmt: skip
+"""Accession number, institution, physician, patient's name and number, serial number of the scanner."""
+
+
+def planted_ome(folder: Path, data_dir: Path) -> Path:
+    path = folder / "planted.ome.tif"
+    pixels = np.random.default_rng(0).normal((200, 110, 165), 12, (700, 900, 3)).clip(0, 255).astype(np.uint8)
+    about = {
+        "axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Name": canary("Name"), "Description": canary("Description"),
+        "AcquisitionDate": canary("AcquisitionDate"),
+    }  # fmt: skip
+    tifffile.imwrite(
+        path, pixels, tile=(256, 256), compression="jpeg", photometric="rgb", metadata=about, ome=True,
+        software=canary("Software"), extratags=[(315, "s", 0, canary("Artist"), True)],
+    )  # fmt: skip
+    return path
+
+
+def planted_dicom(folder: Path, data_dir: Path) -> Path:
+    """Put canaries among a real slide's own elements, in place of those that it has."""
+    path = folder / "planted.dcm"
+    data = (data_dir / "slides/dicom_camelyon_jpeg2000.dcm").read_bytes()
+    for tag in sorted(DICOM_TEXTS):
+        data = with_text(data, tag, canary(f"{tag[0]:04x}{tag[1]:04x}").encode("ascii"))
+    path.write_bytes(data)
+    return path
+
+
+def with_text(data: bytes, tag: tuple[int, int], text: bytes) -> bytes:
+    """Replace or insert a text of the main data set of an explicit little-endian DICOM file."""
+    text += b" " * (len(text) % 2)
+    at = 132 + 12 + struct.unpack_from("<I", data, 140)[0]  # behind the group of the file's own facts
+    while True:
+        here = struct.unpack_from("<HH", data, at)
+        long = data[at + 4 : at + 6] in (b"OB", b"OW", b"SQ", b"UN", b"UT", b"UC", b"OF")
+        size = struct.unpack_from("<I", data, at + 8)[0] if long else struct.unpack_from("<H", data, at + 6)[0]
+        after = at + (12 if long else 8) + size
+        if size == 0xFFFFFFFF:
+            after = data.index(b"\xfe\xff\xdd\xe0\0\0\0\0", at) + 8
+        if here >= tag:
+            rest = data[after:] if here == tag else data[at:]
+            return data[:at] + struct.pack("<HH", *tag) + DICOM_TEXTS[tag] + struct.pack("<H", len(text)) + text + rest
+        at = after
+
+
+@pytest.mark.parametrize("damage", ["whole", "cut", "flipped"])
+@pytest.mark.parametrize("plant", [planted_ome, planted_dicom])
+def test_no_canary_leaves_a_slide_of_another_kind_whole_or_damaged(
+    plant: Callable[[Path, Path], Path], damage: str, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, out = plant(tmp_path, data_dir), tmp_path / "out"
+    data = bytearray(path.read_bytes())
+    assert data.count(b"CANARY") >= 4
+    if damage == "cut":
+        del data[int(0.6 * len(data)) :]
+    elif damage == "flipped":
+        for at in np.random.default_rng(1).integers(0, len(data), 400).tolist():
+            data[at] ^= 1 << at % 8
+    path.write_bytes(data)
+    caplog.set_level(logging.DEBUG)
+    out.mkdir()
+    entries = [SlideEntry("S1", path, "P1", 0.5, 2)]
+    recipe = Recipe(ClassicalTissueSettings(), TilingSettings(max_tiles=4), Lite0Settings(), ExtractSettings(workers=0))
+    outcomes = extract_archive(entries, recipe, out)
+    write_quality(entries, outcomes, {}, out, "study")
+    assert (outcomes[0].status == "done") or damage != "whole", outcomes[0].message
+    for command in (["info"], ["thumbnail", "-o", str(out / "drawn.png")]):
+        said = CliRunner().invoke(
+            app, ["slide", *command, "--mpp" if command == ["info"] else "--slide-mpp", "0.5", str(path)]
+        )
+        (out / f"{command[0]}.txt").write_text(said.output + repr(said.exception), encoding="utf-8")
+    for file in out.rglob("*.*"):
+        assert b"CANARY" not in file.read_bytes(), file.name
+    assert "CANARY" not in caplog.text
 
 
 def test_no_canary_leaves_the_slide(
