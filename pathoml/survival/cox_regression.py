@@ -13,7 +13,6 @@ from pathoml.units import AnyArray, FloatArray, IntArray
 
 _CELLS = 500_000
 """Numbers that a block of draws works on at once: as many as a processor's cache holds."""
-_VANISHED = 1e-200
 _ITERATIONS = 40
 _TOLERANCE = 1e-6
 """A step no longer than this ends the climb: the error of Newton's method after it is about its square."""
