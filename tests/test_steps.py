@@ -291,7 +291,7 @@ def test_every_aggregator_trains_in_parts_from_read_tiles(kind: str, tmp_path: P
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_and_ranks(loss: str) -> None:
     everything = data()
-    settings = TrainSettings(loss=LOSSES[loss], max_epochs=40, patience=40)
+    settings = TrainSettings(loss=LOSSES[loss], max_epochs=100, patience=100)
     _, history = fit_member(everything, one_fold(everything), SMALL, settings)
     assert max(row["validation_concordance"] for row in history) > 0.7
 

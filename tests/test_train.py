@@ -154,6 +154,11 @@ def test_balanced_steps_leave_time_bins_at_their_observed_level(loss: Any, monke
     assert pull_on_the_level() > 10 * settled
 
 
+def test_balanced_steps_need_a_size() -> None:
+    with pytest.raises(ValueError, match="event_balanced.*give batch_patients too"):
+        TrainSettings(event_balanced=True)
+
+
 @pytest.mark.parametrize("batch", [2, 16])
 def test_row_25_batches_without_events_do_no_harm(batch: int) -> None:
     everything = data(60)
