@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pathoml.bags import Bag, check_same_features
 from pathoml.covariates import SLIDES_PART
-from pathoml.errors import PackageError
+from pathoml.errors import BagMismatchError, PackageError
 from pathoml.mil.attribution import integrated_gradients
 from pathoml.mil.packed import Packed, pack
-from pathoml.mil.patients import Patients, given_parts, places_of
+from pathoml.mil.patients import Patients, given_parts, has_grid, places_of
+from pathoml.mil.prognosis import PrognosisModel
 from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member, Package
 from pathoml.predictions import Predictions
@@ -102,6 +103,7 @@ def predict_shares(member: Member, patients: Patients, *, device: str = "cpu") -
     PartShares
         In the order of patients; parts as `member.model.layout` names them.
     """
+    require_grid(member.model, patients.without_grid)
     covariates = torch.from_numpy(member.covariates.apply(patients.covariates).astype(np.float32))
     present = given_parts(patients, member.covariates)
     tiles = patients.features if patients.features is not None else [None] * len(patients.patient_id)
@@ -118,6 +120,29 @@ def predict_shares(member: Member, patients: Patients, *, device: str = "cpu") -
         np.concatenate([_array(row.values) for row in rows]),
         present,
     )
+
+
+def require_grid(model: PrognosisModel, without_grid: Sequence[str]) -> None:
+    """Refuse slides whose tiles lie on no grid where a model looks at which are neighbours.
+
+    Parameters
+    ----------
+    model : PrognosisModel
+        Trained or not.
+    without_grid : sequence of str
+        Slides whose rows and columns are no places on a grid.
+
+    Raises
+    ------
+    BagMismatchError
+        If there are any, and the model looks at places.
+    """
+    if without_grid and model.slides is not None and model.slides.needs_places:
+        raise BagMismatchError(
+            f"bag(s) of {', '.join(without_grid[:5])} ({len(without_grid)} in all): tiles lie on no regular grid, and the model "
+            "looks at which are neighbours; extract these slides with pathoml, or choose a model.aggregator that does not, "
+            "such as abmil"
+        )
 
 
 def slides_alone(member: Member, patients: Patients, *, device: str = "cpu") -> FloatArray:
@@ -308,6 +333,8 @@ def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device
     if package.feature_spec is None:
         raise PackageError("the model was trained without slides, so there is no map to draw")
     check_same_features(bag.header, package.feature_spec, "the model")
+    for member in members:
+        require_grid(member.model, () if has_grid(bag) else (bag.header.slide_id,))
     attentions, contributions, is_exact = [], [], True
     for member in members:
         with torch.inference_mode():

@@ -121,7 +121,9 @@ def _log_share_left(log_hazard: Tensor, event: Tensor, last_of_time: Tensor, at_
     log_tied = (torch.log(summed) + highest)[group]
     number = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[group]
     share = number.to(own.dtype) / count[group].to(own.dtype)
-    return left.index_copy(0, rows, torch.log1p(-share * torch.exp(log_tied - at_risk[rows])))
+    # Those tied are a part of the risk set; of two float32 sums of many the part may come out larger.
+    part = torch.exp((log_tied - at_risk[rows]).clamp(max=0))
+    return left.index_copy(0, rows, torch.log1p(-share * part))
 
 
 def discrete_hazard_loss(

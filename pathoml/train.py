@@ -19,6 +19,7 @@ from pathoml.covariates import (
 from pathoml.cox_start import CoxPatients, start_covariates, start_model
 from pathoml.errors import TrainingError
 from pathoml.finishing import finish_member, lacking_parts, restore_prevalence
+from pathoml.infer import require_grid
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import forward, step_gradient
 from pathoml.mil.objective import Objective, fit_objective
@@ -263,6 +264,7 @@ def fit_member(
     objective = fit_objective(settings.loss, patients.time_days, patients.event)
     torch.manual_seed(settings.seed)
     model = start_model(0 if projection is None else projection.out, transform, objective, model_settings)
+    require_grid(model, () if data.features is None else data.features.without_grid)
     start = start_covariates(model, (data.covariates, transform), patients, objective, settings)
 
     def patients_of(names: Sequence[str]) -> TrainingPatients:

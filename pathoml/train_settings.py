@@ -176,6 +176,12 @@ class TrainSettings(Settings):
         json_schema_extra=NOT_IN_HASH,
     )
 
+    @model_validator(mode="after")
+    def _balance_needs_steps(self) -> Self:
+        if self.event_balanced and self.batch_patients is None:
+            raise ValueError("event_balanced: a step of all patients has events as they are; give batch_patients too")
+        return self
+
 
 class TrackingSettings(Settings):
     """Who else is told the numbers of each epoch, besides the file metrics.jsonl."""

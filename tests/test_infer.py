@@ -20,6 +20,8 @@ from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection
 from pathoml.mil.settings import AbmilSettings, MeanPoolSettings, ModelSettings
 from pathoml.packages import Member, Package
+from pathoml.train import fit_member
+from tests.planted import QUICK, data, one_fold
 from tests.trained import as_if_trained
 
 HEADER = BagHeader(
@@ -148,6 +150,26 @@ def test_row_26_a_bag_made_otherwise_is_refused_with_both_values(field: str, val
         BagMismatchError, match=f"bag of slide slide: {field} is {value}, the model has {known}.*extract it"
     ):
         score_tiles([member()], package(member()), changed)
+
+
+@pytest.mark.parametrize("kind", ["patch_gcn", "transformer", "abmil"])
+def test_models_that_look_at_places_refuse_bags_without_a_grid(kind: str) -> None:
+    settings = ModelSettings.model_validate({"aggregator": {"kind": kind}}).aggregator
+    model = member(settings)
+    loose = bag(np.ones((3, 5), np.float16), slide_id="imported", stride_level0_px=(1.0, 1.0))
+    if kind == "abmil":
+        score_tiles([model], package(model), loose)
+        return
+    with pytest.raises(BagMismatchError, match=r"bag\(s\) of imported .*no regular grid.*such as abmil"):
+        score_tiles([model], package(model), loose)
+    with pytest.raises(BagMismatchError, match=r"bag\(s\) of imported .*no regular grid"):
+        predict_package(package(model), replace(patients(), without_grid=("imported",)))
+    everything = data(60)
+    features = replace(everything.features, without_grid=("imported",), places={})
+    with pytest.raises(BagMismatchError, match="no regular grid"):
+        fit_member(
+            replace(everything, features=features), one_fold(everything), ModelSettings(aggregator=settings), QUICK
+        )
 
 
 def test_every_difference_of_a_bag_is_named_at_once() -> None:

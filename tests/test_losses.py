@@ -290,6 +290,17 @@ def naive_efron_in_logs(log_hazard: Tensor, event: Tensor, time: Tensor) -> Tens
     return torch.stack(terms).sum() / event.sum()
 
 
+def test_efron_is_finite_for_more_ties_than_float32_can_tell_apart() -> None:
+    log_hazard = torch.linspace(-1, 1, 300_000, requires_grad=True)
+    loss = cox_loss(log_hazard, torch.ones(300_000, dtype=torch.bool), torch.ones(300_000), ties="efron")
+    loss.backward()
+    exact = cox_loss(
+        log_hazard.detach().double(), torch.ones(300_000, dtype=torch.bool), torch.ones(300_000), ties="efron"
+    )
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-4)
+    assert torch.isfinite(log_hazard.grad).all()
+
+
 def causes(count: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.integers(0, 3, count)), torch.from_numpy(rng.exponential(10, count).round())

@@ -101,9 +101,12 @@ def test_time_bins_start_at_their_observed_hazard() -> None:
     still = TrainSettings(max_epochs=1, learning_rate=1e-12, loss=DiscreteLossSettings())
     member, _ = fit_member(everything, fold, MEAN, still)
     rows = everything.cohort.rows_of(fold.train)
-    time_bin = np.searchsorted(member.objective.edges[1:-1], everything.cohort.time_days[rows])
-    events = np.bincount(time_bin[everything.cohort.event[rows] == 1], minlength=4)
-    beyond = np.array([(time_bin > one).sum() for one in range(4)])
+    edges, time, event = member.objective.edges, everything.cohort.time_days[rows], everything.cohort.event[rows]
+    time_bin = np.searchsorted(edges[1:-1], time)
+    events = np.bincount(time_bin[event == 1], minlength=4)
+    middle = (edges[:-1] + edges[1:]) / 2
+    lived = time_bin + ((event == 0) & (time >= middle[time_bin]))
+    beyond = np.array([(lived > one).sum() for one in range(4)])
     found = torch.sigmoid(member.model.bias.detach()).numpy()
     np.testing.assert_allclose(found, events / (events + beyond), atol=0.02)
 
@@ -149,6 +152,11 @@ def test_balanced_steps_leave_time_bins_at_their_observed_level(loss: Any, monke
     monkeypatch.setattr(train, "restore_prevalence", lambda *_: None)
     assert settled < 2e-3
     assert pull_on_the_level() > 10 * settled
+
+
+def test_balanced_steps_need_a_size() -> None:
+    with pytest.raises(ValueError, match="event_balanced.*give batch_patients too"):
+        TrainSettings(event_balanced=True)
 
 
 @pytest.mark.parametrize("batch", [2, 16])

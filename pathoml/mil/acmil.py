@@ -85,11 +85,12 @@ class Acmil(Aggregator):
 
 
 def _likeness(branches: Packed) -> Tensor:
-    """Return the mean cosine between the attentions of two branches, over pairs and bags."""
+    """Return the mean cosine between the attentions of two branches over pairs, summed over bags, and their number."""
     pairs = list(combinations(range(branches.values.shape[1]), 2))
     if not pairs:
-        return 0 * branches.values.sum()
+        return torch.stack([0 * branches.values.sum(), branches.values.new_ones(())])
     first, second = (torch.tensor([pair[side] for pair in pairs]) for side in (0, 1))
     products = branches.filled(branches.values[:, first] * branches.values[:, second]).sums()
     norms = branches.filled(branches.values**2).sums().clamp(min=1e-12).sqrt()
-    return (products / (norms[:, first] * norms[:, second]))[branches.lengths > 0].mean()
+    likeness = (products / (norms[:, first] * norms[:, second]))[branches.lengths > 0].mean(dim=1)
+    return torch.stack([likeness.sum(), likeness.new_tensor(float(len(likeness)))])

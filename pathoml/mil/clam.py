@@ -58,7 +58,7 @@ class ClamSb(Abmil):
         )
 
     def _instance_loss(self, tiles: Packed, attention: Tensor) -> Tensor:
-        """Return the loss of telling the most from the least attended tiles apart, mean over bags.
+        """Return the loss of telling the most from the least attended tiles apart, summed over bags, and their number.
 
         Beside a bag's own loss, which has weight 1, it is as heavy as the paper's two weights say.
         """
@@ -71,6 +71,5 @@ class ClamSb(Abmil):
             chosen = tiles.values[span][torch.cat([most, least])].to(self.tell_apart.weight.dtype)
             target = torch.arange(2 * count, device=chosen.device) < count
             losses.append(cross_entropy(self.tell_apart(self.embed(chosen)).float(), target.long()))
-        if not losses:
-            return 0 * self.tell_apart.weight.sum()
-        return self._weight / (1 - self._weight) * torch.stack(losses).mean()
+        total = torch.stack(losses).sum() if losses else 0 * self.tell_apart.weight.sum()
+        return torch.stack([self._weight / (1 - self._weight) * total, total.new_tensor(float(len(losses)))])

@@ -202,7 +202,7 @@ class GatedFusion(Fusion):
             gated = output.contributions.values * of_slides[output.contributions.bag_of_row]
             contributions = output.contributions.filled(self.join(gated))
         further = {
-            name: self.join(value * of_slides) if value.ndim else value for name, value in output.auxiliary.items()
+            name: self.join(value * of_slides) if value.ndim == 3 else value for name, value in output.auxiliary.items()
         }
         return Fused(shares, BagOutput(shares[:, -1], output.attention, contributions, further))
 

@@ -76,21 +76,21 @@ def _in_two_passes(
             graphs.append(output)
         del output
     after = random_state(device)
-    joined = _joined(outputs, seen)
+    joined = _joined(outputs)
     leaves = {"logits": joined.logits.requires_grad_()}
-    leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items() if value.ndim}
+    leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items()}
     loss = _finite(total_loss(joined, seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
     rows = seen.rows
     known = len(graphs)
     for number in range(known):
-        _backward_part(graphs[number], leaves, *rows[number])
+        _backward_part(graphs[number], leaves, rows[number])
         graphs[number] = outputs[number]  # lets the graph go
     for part, state, own in zip(parts[known:], states[known:], rows[known:], strict=True):
         set_random_state(device, state)
         with Room(math.inf):
             output = forward(model, part, settings)
-        _backward_part(output, leaves, *own)
+        _backward_part(output, leaves, own)
     set_random_state(device, after)
     return loss.detach()
 
@@ -149,8 +149,10 @@ def total_loss(output: BagOutput, outcome: Outcome, objective: Objective) -> Ten
     """
     loss = objective.loss(output.logits, outcome)
     for value in output.auxiliary.values():
-        further = [objective.loss(view, outcome) for view in value] if value.ndim else [value]
-        loss = loss + torch.stack(further).mean()
+        if value.ndim == 1:
+            loss = loss + value[0] / value[1].clamp(min=1)
+        else:
+            loss = loss + torch.stack([objective.loss(view, outcome) for view in value]).mean()
     return loss
 
 
@@ -192,10 +194,9 @@ class _Seen:
         return output
 
     @property
-    def rows(self) -> list[tuple[slice, float]]:
-        """Rows of each part, and its share of all patients."""
-        ends = list(accumulate(self.counts, initial=0))
-        return [(slice(*span), (span[1] - span[0]) / ends[-1]) for span in pairwise(ends)]
+    def rows(self) -> list[slice]:
+        """Rows of each part."""
+        return [slice(*span) for span in pairwise(accumulate(self.counts, initial=0))]
 
     @property
     def outcome(self) -> Outcome:
@@ -203,16 +204,12 @@ class _Seen:
         return join_outcomes(self._outcomes)
 
 
-def _joined(outputs: Sequence[BagOutput], seen: _Seen) -> BagOutput:
-    """Put the outputs of parts together; terms that are means over bags by how many each part has."""
-    shares = [count / sum(seen.counts) for count in seen.counts]
+def _joined(outputs: Sequence[BagOutput]) -> BagOutput:
+    """Put the outputs of parts together."""
     auxiliary = {}
     for name, first in outputs[0].auxiliary.items():
         values = [one.auxiliary[name] for one in outputs]
-        if first.ndim == 0:
-            auxiliary[name] = torch.stack([value * share for value, share in zip(values, shares, strict=True)]).sum()
-        else:
-            auxiliary[name] = torch.cat(values, dim=1)
+        auxiliary[name] = torch.stack(values).sum(dim=0) if first.ndim == 1 else torch.cat(values, dim=1)
     return BagOutput(torch.cat([one.logits for one in outputs]), None, None, auxiliary)
 
 
@@ -222,11 +219,12 @@ def _without_graph(output: BagOutput) -> BagOutput:
     )
 
 
-def _backward_part(output: BagOutput, leaves: dict[str, Tensor], rows: slice, share: float) -> None:
+def _backward_part(output: BagOutput, leaves: dict[str, Tensor], rows: slice) -> None:
     tensors, given = [output.logits], [_gradient(leaves["logits"])[rows]]
     for name, value in output.auxiliary.items():
         tensors.append(value)
-        given.append(_gradient(leaves[name])[:, rows] if value.ndim else torch.full_like(value, share))
+        gradient = _gradient(leaves[name])
+        given.append(gradient if value.ndim == 1 else gradient[:, rows])
     torch.autograd.backward(tensors, given)
 
 

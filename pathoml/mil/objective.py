@@ -289,17 +289,34 @@ class DiscreteObjective(Objective):
 
     def loss(self, logits: Float[Tensor, "n out"], outcome: Outcome) -> Float[Tensor, ""]:
         """Return the negative log likelihood per patient."""
-        inner = torch.as_tensor(self.edges[1:-1], device=logits.device, dtype=outcome.time_days.dtype)
-        time_bin = torch.searchsorted(inner, outcome.time_days)
-        # Who reaches the last edge without the event has survived every bin, the last one too.
-        survived = ~outcome.event & (outcome.time_days >= float(self.edges[-1]))
-        time_bin = torch.where(survived, self.out, time_bin)
+        time_bin = self.bin_of(outcome)
         if isinstance(self.settings, DeepHitLossSettings):
             return deep_hit_loss(
                 logits[:, None, :], outcome.event.long(), time_bin,
                 likelihood_share=self.settings.likelihood_share, scale=self.settings.scale,
             )  # fmt: skip
         return _BINNED_LOSSES[self.form](logits, outcome.event, time_bin)
+
+    def bin_of(self, outcome: Outcome) -> Tensor:
+        """Return the bin of each event, and of each censored patient the first that is not known to have been survived.
+
+        Who is censored in the second half of a bin counts as its survivor, as in Gensheimer and Narasimhan (PeerJ 7 (2019)
+        e6257): if nobody did, a bin in which many are censored would seem deadlier than it is, and the last one deadly to all.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            Follow-up.
+
+        Returns
+        -------
+        Tensor of int64, shape (n,)
+            The number of bins for who is known to have survived them all.
+        """
+        edges = torch.as_tensor(self.edges, device=outcome.time_days.device, dtype=outcome.time_days.dtype)
+        own = torch.searchsorted(edges[1:-1].contiguous(), outcome.time_days)
+        survived = ~outcome.event & (outcome.time_days >= (edges[own] + edges[own + 1]) / 2)
+        return own + survived.long()
 
     def denominator(self, outcome: Outcome) -> int:
         """Return the patients."""

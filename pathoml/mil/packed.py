@@ -127,8 +127,9 @@ class BagOutput(NamedTuple):
     contributions : Packed or None
         One column an output, what each tile adds: sums over a bag to the slides' share of its logits.
     auxiliary : dict of str to Tensor
-        For heads that train with more than their logits, in training only: a tensor of shape () is a term of the loss; one of
-        shape (views, bags, out) are further logits of the same bags, to which the objective is applied view by view and averaged.
+        For heads that train with more than their logits, in training only: a tensor of shape (2,) is a term of the loss, summed
+        over the bags that have one, and their number; one of shape (views, bags, out) are further logits of the same bags,
+        to which the objective is applied view by view and averaged.
     """
 
     logits: Float[Tensor, "bags out"]

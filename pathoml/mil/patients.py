@@ -33,12 +33,15 @@ class PatientFeatures:
         SHA-256 over all features.
     places : mapping of str to ndarray of int64, each of shape (tiles, 3), optional
         Slide (counted within the patient), row and column of each tile.
+    without_grid : tuple of str, optional
+        Slides whose tiles lie on no regular grid, so that nobody knows which are neighbours.
     """
 
     of_patient: Mapping[str, AnyArray | TileRows]
     spec: FeatureSpec
     digest: str
     places: Mapping[str, IntArray] | None = None
+    without_grid: tuple[str, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -60,12 +63,15 @@ class Patients:
         One row each, with patient ids as index.
     places : tuple of ndarray of int64, optional
         Slide, row and column of their tiles.
+    without_grid : tuple of str, optional
+        Slides, of any patient of the cohort, whose tiles lie on no regular grid.
     """
 
     patient_id: tuple[str, ...]
     features: tuple[AnyArray | TileRows, ...] | None
     covariates: pd.DataFrame
     places: tuple[IntArray, ...] | None = None
+    without_grid: tuple[str, ...] = ()
 
 
 def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> PatientFeatures:
@@ -99,6 +105,7 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
     of_patient: dict[str, AnyArray | TileRows] = {}
     places: dict[str, IntArray] = {}
     digests: list[list[str]] = []
+    without_grid: list[str] = []
     spec: FeatureSpec | None = None
     for patient in cohort.patient_id.tolist():
         parts: list[AnyArray] = []
@@ -111,13 +118,31 @@ def load_features(cohort: Cohort, folder: Path, slide_ids: Sequence[str]) -> Pat
             check_same_features(bag.header, spec, "the cohort's first bag")
             places_of_parts.append(places_of(bag, slide=len(parts)))
             parts.append(bag.features)
+            if not has_grid(bag):
+                without_grid.append(entry.slide_id)
             digests.append([patient, entry.slide_id, array_digest(bag.features)])
         if parts:
             of_patient[patient] = parts[0] if len(parts) == 1 else TileRows(parts)
             places[patient] = np.concatenate(places_of_parts)
     if spec is None:
         raise BagFormatError(f"{folder}: holds no bag of this cohort; run 'pathoml extract' first")
-    return PatientFeatures(of_patient, spec, digest_of(digests), places)
+    return PatientFeatures(of_patient, spec, digest_of(digests), places, tuple(without_grid))
+
+
+def has_grid(bag: Bag) -> bool:
+    """Tell whether a bag's rows and columns are those of a grid; of some imported bags they are corners in pixels.
+
+    Parameters
+    ----------
+    bag : Bag
+        Of one slide.
+
+    Returns
+    -------
+    bool
+        Whether tiles beside each other can be told from them.
+    """
+    return bag.header.stride_level0_px != (1.0, 1.0)
 
 
 def places_of(bag: Bag, *, slide: int = 0) -> IntArray:
@@ -163,7 +188,10 @@ def select_patients(cohort: Cohort, features: PatientFeatures | None, patient_id
     if features is not None and features.places is not None:
         nowhere = np.zeros((0, 3), dtype=np.int64)
         places = tuple(features.places.get(patient, nowhere) for patient in patient_ids)
-    return Patients(tuple(patient_ids), tiles, cohort.covariates.iloc[rows].set_axis(list(patient_ids)), places)
+    return Patients(
+        tuple(patient_ids), tiles, cohort.covariates.iloc[rows].set_axis(list(patient_ids)), places,
+        () if features is None else features.without_grid,
+    )  # fmt: skip
 
 
 def given_parts(patients: Patients, transform: CovariateTransform) -> BoolArray:

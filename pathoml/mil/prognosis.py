@@ -160,7 +160,7 @@ class PrognosisModel(nn.Module):
             return Shares(values, given, BagOutput(logits, None, None, {}))
         others, has_slides = logits - values[:, -1], given[:, -1, None]
         further = {
-            name: torch.where(has_slides, value, self.absent[-1]) + others if value.ndim else value
+            name: torch.where(has_slides, value, self.absent[-1]) + others if value.ndim == 3 else value
             for name, value in fused.slides.auxiliary.items()
         }
         return Shares(values, given, fused.slides._replace(logits=logits, auxiliary=further))

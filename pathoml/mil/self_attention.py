@@ -50,16 +50,16 @@ class SelfAttention(nn.Module):
         Tensor, shape (tokens, dim)
             What each took.
         """
-        query, key, value = self._split(tokens, norm, bias)
-        # Zeros beside the values keep all three as wide, which the fast kernels ask for.
-        width = value.shape[2]
-        padded = torch.nn.functional.pad(value, (0, query.shape[2] - width))
-        taken = scaled_dot_product_attention(query[None], key[None], padded[None], scale=width**-0.5)[0]
-        joined: Tensor = self.joined(taken[:, :, :width].transpose(0, 1).flatten(1))
+        query, key, value = self._split(tokens, norm)
+        if bias is None:
+            taken = scaled_dot_product_attention(query[None], key[None], value[None])[0]
+        else:
+            taken = _biased(query, key, value, bias)
+        joined: Tensor = self.joined(taken.transpose(0, 1).flatten(1))
         return joined
 
-    def of_first(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None = None) -> tuple[Tensor, Tensor]:
-        """Let the first token alone take from all.
+    def of_first(self, tokens: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """Let the first token alone take from all; nothing is added to its scores.
 
         Parameters
         ----------
@@ -67,28 +67,34 @@ class SelfAttention(nn.Module):
             Of one bag.
         norm : nn.LayerNorm
             Through which each token goes first.
-        bias : tuple of Tensor, optional
-            Columns appended to queries and keys.
 
         Returns
         -------
         taken : Tensor, shape (1, dim)
-            The first row of what `forward` gives.
+            The first row of what `forward` gives, if the first token's columns of the bias are 0.
         weights : Tensor, shape (tokens - 1,)
             How much it looks at each of the others, mean over heads; sums to 1.
         """
-        query, key, value = self._split(tokens, norm, bias)
+        query, key, value = self._split(tokens, norm)
         scores = (query[:, :1] @ key.transpose(1, 2)).float() * value.shape[2] ** -0.5
         taken = torch.softmax(scores, dim=2).to(value.dtype) @ value
         weights = torch.softmax(scores[:, 0, 1:], dim=1).mean(dim=0)
         return self.joined(taken.transpose(0, 1).flatten(1)), weights
 
-    def _split(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _split(self, tokens: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor, Tensor]:
         (projected,) = in_pieces(lambda own: (self.project(norm(own)),), tokens, nn.ModuleList([norm, self.project]))
         parts = projected.reshape(len(tokens), 3, self._heads, tokens.shape[1] // self._heads).permute(1, 2, 0, 3)
-        query, key, value = parts[0], parts[1], parts[2]
-        if bias is not None:
-            root = value.shape[2] ** 0.5  # the scores are divided by it
-            query = torch.cat([query, (bias[0] * root).to(query.dtype)], dim=2)
-            key = torch.cat([key, bias[1].to(key.dtype)], dim=2)
-        return query, key, value
+        return parts[0], parts[1], parts[2]
+
+
+def _biased(query: Tensor, key: Tensor, value: Tensor, bias: Bias) -> Tensor:
+    """Attend in float32 at least: the bias is a small difference of large products, of which bfloat16 would leave nothing."""
+    exact = torch.promote_types(value.dtype, torch.float32)
+    width, root = value.shape[2], value.shape[2] ** 0.5  # the scores are divided by it
+    with torch.autocast(value.device.type, enabled=False):
+        query = torch.cat([query.to(exact), (bias[0] * root).to(exact)], dim=2)
+        key = torch.cat([key.to(exact), bias[1].to(exact)], dim=2)
+        # Zeros beside the values keep all three as wide, which the fast kernels ask for.
+        padded = torch.nn.functional.pad(value.to(exact), (0, query.shape[2] - width))
+        taken = scaled_dot_product_attention(query[None], key[None], padded[None], scale=1 / root)[0]
+    return taken[:, :, :width].to(value.dtype)

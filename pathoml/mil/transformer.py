@@ -10,8 +10,8 @@ from pathoml.mil.self_attention import Bias, SelfAttention
 from pathoml.mil.settings import TransformerSettings
 
 _NEAREST, _FARTHEST = 2.0, 64.0
-_APART = 4096.0
-"""Places that slides of one patient lie apart: none of a head with a range sees the other slide."""
+_APART = 100.0
+"""What a head with a range takes from the scores of tiles of another slide: it sees none of them."""
 
 
 class PlacedTransformer(Aggregator):
@@ -77,7 +77,7 @@ class PlacedTransformer(Aggregator):
             tokens = torch.cat([self.class_token.to(embedded.dtype), embedded[span]])
             for layer in self.layers:
                 tokens = layer(tokens, bias)
-            token, weights = self.last.of_class(tokens, bias)  # nobody asks what the others would become
+            token, weights = self.last.of_class(tokens)  # nobody asks what the others would become
             attention.append(weights)
             classes.append(self.norm(token))
         logits = self.head(torch.cat(classes))
@@ -85,14 +85,21 @@ class PlacedTransformer(Aggregator):
         return BagOutput(tiles.unless_empty(logits), tiles.filled(weights), None, {})
 
     def _bias(self, places: Tensor) -> Bias:
-        """Return columns whose product is minus slope times squared distance, up to what is the same for all keys of a query."""
-        place = places.to(torch.float32) * torch.tensor([_APART, 1.0, 1.0], device=places.device)
-        place = place - place.mean(dim=0)  # smaller numbers, less rounding
+        """Return columns whose product is minus slope times squared distance, and far less for tiles of other slides."""
+        slide = torch.unique(places[:, 0], return_inverse=True)[1]
+        own = torch.nn.functional.one_hot(slide).float()
+        place = places[:, 1:].float()
+        place = place - (own @ (own.T @ place / own.sum(dim=0)[:, None]))  # smaller numbers, less rounding
         slopes = self.slopes[:, None, None]
-        query = torch.cat([place, torch.ones_like(place[:, :1])], dim=1).expand(len(slopes), -1, -1)
-        key = torch.cat([2 * slopes * place, -slopes * (place**2).sum(dim=1, keepdim=True)], dim=2)
-        without = (torch.zeros(len(slopes), 1, 4, device=places.device),)
-        return torch.cat([*without, query], dim=1), torch.cat([*without, key], dim=1)
+        apart = _APART * (slopes > 0)
+        square = (place**2).sum(dim=1, keepdim=True).expand(len(slopes), -1, -1)
+        one, place, own = (part.expand(len(slopes), -1, -1) for part in (torch.ones_like(place[:, :1]), place, own))
+        query = torch.cat([place, one, -slopes * square - apart, apart * own], dim=2)
+        key = torch.cat([2 * slopes * place, -slopes * square, one, own], dim=2)
+        # The class token has no place; columns of zeros make the width one that fast kernels take.
+        return torch.nn.functional.pad(query, (0, -query.shape[2] % 4, 1, 0)), torch.nn.functional.pad(
+            key, (0, -key.shape[2] % 4, 1, 0)
+        )
 
 
 class _Layer(nn.Module):
@@ -110,9 +117,9 @@ class _Layer(nn.Module):
         (result,) = in_pieces(self._moved, tokens, self)
         return result
 
-    def of_class(self, tokens: Tensor, bias: Bias) -> tuple[Tensor, Tensor]:
+    def of_class(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the class token, the first, becomes, and how much it looks at each tile."""
-        taken, weights = self.attention.of_first(tokens, self.before, bias)
+        taken, weights = self.attention.of_first(tokens, self.before)
         (moved,) = self._moved(tokens[:1] + self.drop(taken))
         return moved, weights
 

@@ -324,7 +324,7 @@ def test_edges_share_events_out_and_need_some() -> None:
     [
         ({"train": {"loss": {"kind": "cox"}}}, "site-stratified Cox model, not of the pooled one"),
         ({"train": {"loss": {"kind": "deephit"}}}, "DeepHit ranks patients of different sites"),
-        ({"train": {"loss": {"kind": "discrete"}, "event_balanced": True}}, "event_balanced"),
+        ({"train": {"loss": {"kind": "discrete"}, "event_balanced": True, "batch_patients": 8}}, "event_balanced"),
         ({"method": {"kind": "rounds", "aggregation": {"kind": "scaffold"}}}, "set train.optimizer: sgd"),
         ({"quorum": 4}, "4 of 3 sites can never answer"),
         ({"covariates": []}, "there is nothing to predict from"),

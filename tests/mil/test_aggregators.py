@@ -175,7 +175,7 @@ class AggregatorContract:
         output = model.train()(tiles)
         assert tuple(output.auxiliary) == self.auxiliary
         for value in output.auxiliary.values():
-            assert value.ndim == 0 or value.shape[1:] == output.logits.shape
+            assert value.shape == (2,) or value.shape[1:] == output.logits.shape
 
     def test_evaluation_is_deterministic(self, model: Aggregator) -> None:
         tiles = packed(bag(50, 1), bag(30, 2))
@@ -357,7 +357,7 @@ class TestClamSb(AggregatorContract):
         order = output.attention.values[:, 0].argsort(descending=True)
         chosen = torch.cat([order[:4], order.flip(0)[:4]])
         expected = cross_entropy(model.tell_apart(model.embed(tiles[chosen])), torch.tensor([1] * 4 + [0] * 4))
-        close(output.auxiliary["instances"], 0.3 / 0.7 * expected)
+        close(output.auxiliary["instances"], torch.stack([0.3 / 0.7 * expected.detach(), torch.ones(())]))
 
 
 class TestDsmil(AggregatorContract):
@@ -393,7 +393,7 @@ class TestAcmil(AggregatorContract):
         model = self.build(1).train()
         torch.nn.init.zeros_(model.attention.score.weight)
         model._most = 0
-        close(model(packed(bag(30))).auxiliary["likeness"], torch.ones(()), atol=1e-5)
+        close(model(packed(bag(30), bag(0), bag(20))).auxiliary["likeness"], torch.full((2,), 2.0), atol=1e-5)
 
 
 class TestDtfd(AggregatorContract):
@@ -421,16 +421,34 @@ class TestPlacedTransformer(AggregatorContract):
     is_additive = False
     repeating_matters = True
 
-    def test_the_bias_is_minus_slope_times_squared_distance(self) -> None:
+    def test_the_bias_is_minus_slope_times_squared_distance_and_parts_slides(self) -> None:
         model = build_aggregator(self.settings.model_copy(update={"heads": 4}), DIM, 1)
-        places = torch.tensor([[0, 3, 5], [0, 90, 700], [0, 3, 9], [1, 3, 5]])
-        query, key = model._bias(places)
-        scores = (query @ key.transpose(1, 2))[:, 1:, 1:]
-        spread = places.double() * torch.tensor([4096.0, 1, 1])
-        distance = torch.cdist(spread, spread) ** 2
-        expected = -model.slopes[:, None, None] * distance
-        for found, wanted in zip(scores, expected, strict=True):  # equal up to a number for each query
-            close(torch.softmax(found, 1), torch.softmax(wanted, 1).float(), atol=1e-3)
+        side = torch.arange(0, 300, 20)
+        grid = torch.cartesian_prod(torch.tensor([0, 2]), side, side)
+        query, key = model._bias(grid)
+        scores = query @ key.transpose(1, 2)
+        assert (scores[:, 0] == 0).all()
+        assert (scores[:, :, 0] == 0).all()
+        distance = torch.cdist(grid[:, 1:].double(), grid[:, 1:].double()) ** 2
+        same = grid[:, 0][:, None] == grid[:, 0][None, :]
+        for found, slope in zip(scores[:, 1:, 1:], model.slopes.double(), strict=True):
+            torch.testing.assert_close(found[same].double(), -slope * distance[same], rtol=1e-5, atol=0.02)
+            assert (found[~same] < -99).all() if slope > 0 else (found == 0).all()
+
+    def test_mixed_precision_keeps_places(self) -> None:
+        torch.manual_seed(0)
+        model = as_if_trained(self.build(1)).eval()
+        side = torch.arange(0, 300, 12)
+        places = torch.cartesian_prod(torch.arange(2), side, side)
+        rows = bag(len(places)) + 3.0 * torch.sin(places[:, 1:2] / 40.0)
+        tiles = Packed(rows, torch.tensor([0, len(rows)]), places)
+        layer = model.layers[0]
+        tokens = torch.cat([model.class_token, model.embed(rows)])
+        exact = layer.attention(tokens, layer.before, model._bias(places))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = layer.attention(tokens, layer.before, model._bias(places))
+        assert ((mixed.float() - exact).abs().max() / exact.abs().max()) < 0.02
+        assert torch.isfinite(model(tiles).logits).all()
 
 
 class TestPatchGcn(AggregatorContract):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lifelines import KaplanMeierFitter
 
+from pathoml.cox_start import level_beside
 from pathoml.losses import cox_loss, discrete_hazard_loss
 from pathoml.mil.objective import (
     CoxObjective,
@@ -17,8 +18,16 @@ from pathoml.mil.objective import (
     fit_objective,
     objective_from_json,
 )
+from pathoml.survival import kaplan_meier
 from pathoml.survival.discrete import coarse_ceiling
-from pathoml.train_settings import CoxLossSettings, DiscreteLossSettings, Loss
+from pathoml.train_settings import (
+    CoxLossSettings,
+    DeepHitLossSettings,
+    DiscreteLossSettings,
+    Loss,
+    MtlrLossSettings,
+    PmfLossSettings,
+)
 
 COX, DISCRETE = CoxLossSettings(), DiscreteLossSettings(bins=4)
 GRID = np.linspace(0, 2000, 41)
@@ -102,6 +111,35 @@ def test_the_discrete_loss_is_the_likelihood_of_its_own_curves() -> None:
     after = objective.survival(logits[:4], edges)[np.arange(4), np.arange(4) + 1]
     found = objective.loss(torch.from_numpy(logits[:4]), Outcome(torch.from_numpy(event == 1), torch.from_numpy(time)))
     assert found.item() == pytest.approx(-np.log(before - after).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "loss", [DiscreteLossSettings(), PmfLossSettings(), MtlrLossSettings(), DeepHitLossSettings(likelihood_share=1)]
+)
+@pytest.mark.parametrize("censoring", [1e9, 2000.0, 500.0])
+def test_curves_of_equal_patients_come_close_to_kaplan_meier_however_many_are_censored(
+    loss: Loss, censoring: float
+) -> None:
+    rng = np.random.default_rng(0)
+    event_time = rng.exponential(1000, 4000)
+    left = np.minimum(rng.exponential(censoring, 4000), rng.uniform(1500, 3000, 4000))
+    time, event = np.minimum(event_time, left), (event_time <= left).astype(np.int64)
+    objective = fit_objective(loss, time, event)
+    outcome = Outcome(torch.from_numpy(event == 1), torch.from_numpy(time))
+    level = level_beside(torch.zeros(4000, 4, dtype=torch.float64), objective, outcome)
+    days = np.array([250.0, 500.0, 1000.0, 1500.0])
+    np.testing.assert_allclose(
+        objective.survival(level.numpy()[None], days)[0], kaplan_meier(time, event).at(days), atol=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"), [(0, 0), (4, 0), (5, 1), (10, 1), (14, 1), (16, 2), (24, 2), (25, 3), (99, 3)]
+)
+def test_who_is_censored_in_the_second_half_of_a_bin_has_survived_it(day: float, expected: int) -> None:
+    objective = DiscreteObjective(np.array([0.0, 10.0, 20.0, 30.0]))
+    outcome = Outcome(torch.tensor([False]), torch.tensor([day], dtype=torch.float64))
+    assert objective.bin_of(outcome).tolist() == [expected]
 
 
 def test_edges_come_from_the_patients_given() -> None:

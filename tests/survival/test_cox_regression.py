@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from lifelines import CoxPHFitter
 from lifelines.statistics import proportional_hazard_test
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
-from pathoml.survival.baselines import fit_cox
+from pathoml.losses import cox_loss
+from pathoml.survival.baselines import fit_cox, partial_likelihood
 from pathoml.survival.cox_regression import fit_cox_draws, proportional_hazards_test
 
 
@@ -33,6 +35,23 @@ def test_coefficients_equal_scikit_survivals_with_ties(everyone) -> None:
     model.fit(everyone.design, Surv.from_arrays(everyone.event.astype(bool), everyone.time))
     found = fit_cox_draws(everyone.design, everyone.time, everyone.event)
     np.testing.assert_allclose(found.coefficients[0], model.coef_, atol=1e-9)
+
+
+def test_the_likelihood_is_that_of_the_loss_that_models_are_trained_with(everyone) -> None:
+    """Tied, with patients drawn several times or never, in strata; and that of the baseline where there are neither."""
+    rng = np.random.default_rng(4)
+    design, time = np.array(everyone.design[:, :2]), np.ceil(np.array(everyone.time) / 30)
+    event, stratum = np.array(everyone.event), rng.integers(0, 3, len(time))
+    counts = rng.integers(0, 3, (1, len(time))).astype(np.float64)
+    found = fit_cox_draws(design, time, event, counts=counts, stratum=stratum)
+    drawn = np.repeat(np.arange(len(time)), counts[0].astype(int))
+    outcome = torch.from_numpy(event[drawn] == 1), torch.from_numpy(time[drawn])
+    log_hazard = torch.from_numpy(design[drawn] @ found.coefficients[0])
+    loss = cox_loss(log_hazard, *outcome, stratum=torch.from_numpy(stratum[drawn])).item()
+    assert found.log_likelihood[0] == pytest.approx(-loss * event[drawn].sum(), rel=1e-9)
+    plain = fit_cox_draws(design, time, event)
+    own = partial_likelihood(design @ plain.coefficients[0], time, event)
+    assert plain.log_likelihood[0] == pytest.approx(own, rel=1e-9)
 
 
 def test_a_ridge_is_that_of_the_baseline(everyone) -> None:
