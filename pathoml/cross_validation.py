@@ -55,13 +55,38 @@ def cross_validate(
         packages[fold.key] = package
         require_unseen_test(fold, plan)
         _warn_of_unseen_words(data.cohort, fold, packages[fold.key].members[0].covariates)
-        for role in ROLES:
-            patients = select_patients(data.cohort, data.features, getattr(fold, role))
-            table, survival = predict_members(packages[fold.key].members, patients, days)
-            parts.append(as_predictions(table, survival, days, data.cohort, (MODEL, fold, role, plan.train.seed)))
+        parts += predict_fold(data, fold, package, plan)
         parts += fit_baselines(data, fold, baselines)
         progress("train", done, len(folds))
     return packages, join_predictions(parts)
+
+
+def predict_fold(data: TrainingData, fold: Fold, package: Package, plan: FitPlan) -> list[Predictions]:
+    """Predict the patients of a fold by its own model.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The cohort.
+    fold : Fold
+        Whose patients.
+    package : Package
+        Its model.
+    plan : FitPlan
+        How it was fitted.
+
+    Returns
+    -------
+    list of Predictions
+        Of train, validation and test patients.
+    """
+    days = np.asarray(plan.template.curve_days, dtype=np.float64)
+    parts = []
+    for role in ROLES:
+        patients = select_patients(data.cohort, data.features, getattr(fold, role))
+        table, survival = predict_members(package.members, patients, days)
+        parts.append(as_predictions(table, survival, days, data.cohort, (MODEL, fold, role, plan.train.seed)))
+    return parts
 
 
 def _warn_of_unseen_words(cohort: Cohort, fold: Fold, transform: CovariateTransform) -> None:

@@ -52,6 +52,6 @@ class EvaluateSettings(Settings):
         0,
         ge=0,
         le=10_000,
-        description="The same for every model of the study: each time is a whole training. 0: never.",
+        description="The same for the model of the study: each time is a whole training. 0: never.",
     )
     trial: TrialSettings = Field(TrialSettings(), description="The trial for which the prognosis is judged.")

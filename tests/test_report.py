@@ -185,7 +185,11 @@ def test_curves_name_both_groups_with_their_numbers_and_tests(tmp_path: Path) ->
     for name, curve in groups["curves"].items():
         assert f"{name} risk: {curve['events']} events in {curve['patients']} patients" in text
         assert f">{curve['at_risk'][1]}</text>" in text
-    assert "shuffled within folds: p = " in text
+    assert "not tested: the model was not fitted again on shuffled outcomes" in text
+    one = scheme()
+    one["permutation"]["clinical"]["log_rank_p_value"] = 0.043
+    text = write(tmp_path, evaluation={**evaluation(), "schemes": {"kfold": one}})
+    assert "fitted again on shuffled outcomes: p = 0.043" in text
 
 
 def test_an_empty_risk_group_is_no_error(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pathoml.evaluate.estimates import FROZEN, bands, estimate, plain_numbers
+from pathoml.evaluate.estimates import COMPETING, FROZEN, bands, estimate, plain_numbers
 from pathoml.evaluate.scheme import Tested
 from pathoml.survival.calibration import (
     calibration_curve,
@@ -31,8 +31,10 @@ def judge_calibration(tested: Tested, horizons: Sequence[float], *, groups: int)
     Returns
     -------
     dict
-        Keys horizons (a list) and d_calibration.
+        Keys horizons (a list) and d_calibration; without them, and with the reason as left_out, where other events compete.
     """
+    if tested.has_competing:
+        return {"condition": FROZEN, "horizons": [], "d_calibration": None, "left_out": COMPETING}
     at_end = tested.survival_at(tested.time_days)
     distribution = d_calibration(at_end, tested.event, tested.counts)
     usable = [day for day in horizons if day <= min(float(tested.curve_days[-1]), float(tested.time_days.max()))]

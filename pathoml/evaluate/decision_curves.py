@@ -27,9 +27,12 @@ def decision_curves(models: Mapping[str, Tested], horizons: Sequence[float]) -> 
     Returns
     -------
     list of dict
-        One a horizon within follow-up: thresholds, models, everybody; acting on nobody has a net benefit of 0.
+        One a horizon within follow-up: thresholds, models, everybody; acting on nobody has a net benefit of 0. Empty where other
+        events compete.
     """
     first = next(iter(models.values()))
+    if first.has_competing:
+        return []
     end = min(float(first.curve_days[-1]), float(first.time_days.max()))
     return [_at(models, day) for day in horizons if day <= end]
 

@@ -11,6 +11,11 @@ FROZEN = (
     " number, not how much another training would"
 )
 REFITTED = "every model was fitted again on shuffled outcomes; folds and covariates stay as they are"
+COMPETING = (
+    "other events compete, and the model counts them as censored: its probabilities are those of the event if nothing else could"
+    " happen, which is more than what does happen, and are judged by nothing here; ranking within a cause holds, and so does the"
+    " incidence of each cause by risk group"
+)
 LEAST_DEFINED = 0.5
 """Share of the draws that must define a number for it to have an interval."""
 

@@ -67,6 +67,8 @@ def _metrics(
         )
     for day in horizons:
         metrics[f"auc_{day:.0f}d"] = auc_metric(time_days, event, risk, censoring, horizon_days=day)
+    if (scheme.cause > 1).any():
+        return metrics  # probabilities are not judged where other events compete
     grid = np.concatenate([[0.0], scheme.curve_days])
     whole = np.concatenate([np.ones((len(risk), 1)), forecast.survival], axis=1)
     for day in horizons:

@@ -41,7 +41,7 @@ def judge_hazards(tested: Tested, background: Background | None) -> dict[str, An
         "patients": len(risk),
         "events": int(tested.event.sum()),
         "hazard_ratio": estimate(np.exp(alone.coefficients[:, 0])).to_json(),
-        "likelihood_ratio": _test(alone.likelihood_ratio, 1),
+        "likelihood_ratio": _test(alone.likelihood_ratio, frozen=tested.frozen),
         "proportional_hazards": {
             "statistic": _finite(constancy.statistic[0]),
             "p_value": _finite(constancy.p_value[0]),
@@ -81,7 +81,7 @@ def _adjusted(tested: Tested, names: list[str], clinical: FloatArray, alone: Cox
         "covariates": names,
         "hazard_ratio": estimate(np.exp(together.coefficients[:, 0])).to_json(),
         "likelihood_ratio_of_covariates": float(without.likelihood_ratio[0]),
-        "added_likelihood_ratio": _test(added, 1),
+        "added_likelihood_ratio": _test(added, frozen=tested.frozen),
         "added_share": estimate(share).to_json(),
         "added_share_of_covariates": estimate(by_clinical).to_json(),
     }
@@ -91,10 +91,11 @@ def _fit(tested: Tested, design: FloatArray) -> CoxFits:
     return fit_cox_draws(design, tested.time_days, tested.event, counts=tested.counts, stratum=tested.fold)
 
 
-def _test(draws: FloatArray, degrees: int) -> dict[str, Any]:
-    """Return a likelihood-ratio statistic with its nominal p-value."""
+def _test(draws: FloatArray, *, frozen: bool) -> dict[str, Any]:
+    """Return a likelihood-ratio statistic, with its p-value where the model is from elsewhere."""
     value = max(float(draws[0]), 0.0)
-    return {**estimate(draws).to_json(), "value": value, "p_value": float(chdtrc(degrees, value)), "degrees": degrees}
+    p_value = float(chdtrc(1, value)) if frozen else None
+    return {**estimate(draws).to_json(), "value": value, "p_value": p_value, "degrees": 1}
 
 
 def _finite(value: float) -> float | None:

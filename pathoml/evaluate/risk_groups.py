@@ -13,9 +13,10 @@ from pathoml.units import DAYS_PER_UNIT, AnyArray, FloatArray, IntArray
 GROUPS = ("low", "high")
 CUTOFF = "median risk of the patients that fitted each fold's model (train and validation)"
 _BAND_POINTS = 60
-_NULL = (
-    "outcomes are shuffled among the patients of each fold while models stay as they are; groups of other folds are not"
-    " shuffled with them, so that the refitted permutation, where there is one, is the stricter test"
+_NULL = "outcomes are shuffled among the patients; the model is from elsewhere and stays as it is"
+_NO_P_VALUE = (
+    "none: models of a cross-validation have seen outcomes of other folds' patients, so that log-rank tests, usual or with outcomes"
+    " shuffled while models stay, reject three times too often; the p-value of models fitted again stands under permutation"
 )
 
 
@@ -34,7 +35,8 @@ def risk_group_curves(tested: Tested, *, permutations: int, seed: int) -> dict[s
     Returns
     -------
     dict
-        Curves with bands, numbers at risk, log-rank test, permutation p-value; incidence of each cause where some compete.
+        Curves with bands, numbers at risk, log-rank statistic; its p-values only of a model from elsewhere; incidence of each
+        cause where some compete.
     """
     high = (tested.group == "high").astype(np.int64)
     statistic, p_value = log_rank(tested.time_days, tested.event, high)
@@ -42,15 +44,17 @@ def risk_group_curves(tested: Tested, *, permutations: int, seed: int) -> dict[s
     result: dict[str, Any] = {
         "cutoff": CUTOFF,
         "log_rank": statistic,
-        "p_value": p_value,
-        "permutation_p_value": permuted_log_rank(tested, high, permutations=permutations, seed=seed),
-        "permutations": permutations,
+        "p_value": p_value if tested.frozen else None,
+        "permutation_p_value": permuted_log_rank(tested, high, permutations=permutations, seed=seed)
+        if tested.frozen
+        else None,
+        "permutations": permutations if tested.frozen else 0,
         "condition": FROZEN,
-        "permutation_condition": _NULL,
+        "p_value_condition": _NULL if tested.frozen else _NO_P_VALUE,
         "at_risk_days": ticks.tolist(),
         "curves": {name: _curve(tested, tested.group == name, ticks) for name in GROUPS},
     }
-    if (tested.cause > 1).any():
+    if tested.has_competing:
         result["incidence"] = {name: _incidence(tested, tested.group == name) for name in GROUPS}
     return result
 

@@ -146,7 +146,7 @@ class Scheme:
             risk=np.concatenate([one.standard for one in forecasts]),
             group=np.concatenate([one.group for one in forecasts]),
             survival=np.concatenate([one.survival for one in forecasts]), curve_days=self.curve_days,
-            censoring=tuple(one.censoring for _, one in first),
+            censoring=tuple(one.censoring for _, one in first), frozen=all(one.trained == 0 for _, one in first),
         )  # fmt: skip
 
 
@@ -176,6 +176,9 @@ class Tested:
         When.
     censoring : tuple of StepFunction
         Of each fold.
+    frozen : bool
+        Whether the model is from elsewhere: no outcome of these patients decided anything about it, so that p-values of usual
+        tests hold. Models of a cross-validation have seen the outcomes of other folds' patients, and such p-values do not.
     """
 
     patient_id: AnyArray
@@ -190,6 +193,12 @@ class Tested:
     survival: FloatArray
     curve_days: FloatArray
     censoring: tuple[StepFunction, ...]
+    frozen: bool
+
+    @property
+    def has_competing(self) -> bool:
+        """Whether something else than the event that is predicted ended the follow-up of some patients."""
+        return bool((self.cause > 1).any())
 
     def survival_at(self, days: FloatArray) -> FloatArray:
         """Return each patient's predicted probability of no event until a time of their own, straight between grid days.

@@ -46,7 +46,7 @@ def judge_trial_use(
         Keys adjustment and enrichment (lists, one entry a horizon), simulation and design.
     """
     usable = [day for day in horizons if day <= min(float(tested.curve_days[-1]), float(tested.time_days.max()))]
-    if not usable:
+    if not usable or tested.has_competing:  # landmark survival and event rates would be of a world without other events
         return {"design": settings.model_dump(mode="json"), "adjustment": [], "enrichment": [], "simulation": None}
     clinical = None
     if background is not None and background.clinical:

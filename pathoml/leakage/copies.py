@@ -1,14 +1,16 @@
 """Leaks through slides: one slide, or nearly one, under two patients on two sides of a fold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pathoml.cohort import Cohort
-from pathoml.leakage.findings import Finding, shown
+from pathoml.leakage.alike import alike_rows
+from pathoml.leakage.findings import Finding, Level, shown
 from pathoml.leakage.people import Sides, apart
 from pathoml.units import AnyArray, FloatArray, IntArray
 
@@ -17,9 +19,6 @@ _HASHED_COLUMNS = 32
 _MOST_OWNERS = 5
 """A row of features that more slides than this have is of empty tiles."""
 _SHARED_ROWS = 3
-_NEARLY_ONE = 0.995
-_SKETCH = 48
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,65 @@ def hash_rows(features: AnyArray) -> NDArray[np.uint64]:
     return np.unique(mark)[:_KEPT_HASHES]
 
 
-def same_slides(cohort: Cohort, scheme: str, sides: Sequence[Sides], marks: Sequence[SlideMark]) -> list[Finding]:
-    """Find slides of different patients that are one file, share tiles, or look nearly the same, on two sides of a fold.
+class SlidePairs(NamedTuple):
+    """Pairs of slides of different patients that agree.
+
+    Parameters
+    ----------
+    check : str
+        Name of the check.
+    level : str
+        Of its finding.
+    words : str
+        In what they agree.
+    first, second : ndarray of int64, shape (pairs,)
+        Places among the marks.
+    """
+
+    check: str
+    level: Level
+    words: str
+    first: IntArray
+    second: IntArray
+
+
+def find_copies(marks: Sequence[SlideMark]) -> list[SlidePairs]:
+    """Find slides of different patients that are one file, share tiles, or look nearly the same.
+
+    Parameters
+    ----------
+    marks : sequence of SlideMark
+        All slides.
+
+    Returns
+    -------
+    list of SlidePairs
+        Each pair by the surest of the checks alone.
+    """
+    found: list[SlidePairs] = []
+    known: set[tuple[int, int]] = set()
+    kinds: tuple[tuple[str, Level, list[tuple[int, int]], str], ...] = (
+        ("same_slide_twice", "leak", _same_files(marks), "are one file"),
+        ("shared_tiles", "leak", _shared_rows(marks), "have tiles with exactly the same features"),
+        ("near_duplicate_slides", "warning", _near_means(marks), "have nearly the same mean features"),
+    )
+    for check, level, candidates, words in kinds:
+        pairs = [
+            (one, two)
+            for one, two in candidates
+            if marks[one].patient_id != marks[two].patient_id and (one, two) not in known
+        ]
+        known |= set(pairs)
+        if pairs:
+            first, second = np.array(pairs, dtype=np.int64).T
+            found.append(SlidePairs(check, level, words, first, second))
+    return found
+
+
+def torn_copies(
+    cohort: Cohort, scheme: str, sides: Sequence[Sides], marks: Sequence[SlideMark], copies: Sequence[SlidePairs]
+) -> list[Finding]:
+    """Say which of them a scheme tears apart, one training and the other testing.
 
     Parameters
     ----------
@@ -82,6 +138,8 @@ def same_slides(cohort: Cohort, scheme: str, sides: Sequence[Sides], marks: Sequ
         Of its folds.
     marks : sequence of SlideMark
         All slides.
+    copies : sequence of SlidePairs
+        As `find_copies` gives them.
 
     Returns
     -------
@@ -89,20 +147,11 @@ def same_slides(cohort: Cohort, scheme: str, sides: Sequence[Sides], marks: Sequ
         Leaks where file or tiles are the same, a warning where mean features nearly are.
     """
     position = {name: index for index, name in enumerate(cohort.patient_id.tolist())}
-    marks = [one for one in marks if one.patient_id in position]
-    owner = np.array([position[one.patient_id] for one in marks], dtype=np.int64)
-    found: list[Finding] = []
-    known: set[tuple[int, int]] = set()
-    for check, level, candidates, words in (
-        ("same_slide_twice", "leak", _same_files(marks), "are one file"),
-        ("shared_tiles", "leak", _shared_rows(marks), "have tiles with exactly the same features"),
-        ("near_duplicate_slides", "warning", _near_means(marks), "have nearly the same mean features"),
-    ):
-        pairs = [one for one in candidates if owner[one[0]] != owner[one[1]] and one not in known]
-        known |= set(pairs)
-        if not pairs:
-            continue
-        first, second = np.array(pairs, dtype=np.int64).T
+    owner = np.array([position.get(one.patient_id, -1) for one in marks], dtype=np.int64)
+    findings = []
+    for pairs in copies:
+        here = np.flatnonzero((owner[pairs.first] >= 0) & (owner[pairs.second] >= 0))
+        first, second = pairs.first[here], pairs.second[here]
         names = [
             f"{marks[first[one]].slide_id} ({marks[first[one]].patient_id}) and {marks[second[one]].slide_id} "
             f"({marks[second[one]].patient_id})"
@@ -110,11 +159,11 @@ def same_slides(cohort: Cohort, scheme: str, sides: Sequence[Sides], marks: Sequ
         ]
         if names:
             message = (
-                f"{len(names)} pair(s) of slides of different patients {words}, and one trains while the other tests: "
+                f"{len(names)} pair(s) of slides of different patients {pairs.words}, and one trains while the other tests: "
                 f"{shown(names, 3)}; look whose they are, and keep one"
             )
-            found.append(Finding(check, "leak" if level == "leak" else "warning", scheme, message))
-    return found
+            findings.append(Finding(pairs.check, pairs.level, scheme, message))
+    return findings
 
 
 def _same_files(marks: Sequence[SlideMark]) -> list[tuple[int, int]]:
@@ -149,28 +198,8 @@ def _near_means(marks: Sequence[SlideMark]) -> list[tuple[int, int]]:
     rows = np.array([index for index, one in enumerate(marks) if len(one.mean)], dtype=np.int64)
     if len(rows) < 10 or len({len(marks[row].mean) for row in rows}) > 1:
         return []
-    means = np.stack([marks[row].mean for row in rows]).astype(np.float32)
+    means = np.stack([marks[row].mean for row in rows])
     means -= means.mean(axis=0)
     means /= np.maximum(means.std(axis=0), 1e-12)
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    pairs = []
-    for first, second in _candidates(means):
-        cosine = np.einsum("ij,ij->i", means[first], means[second])
-        pairs += [
-            (int(rows[one]), int(rows[two])) for one, two in np.column_stack([first, second])[cosine >= _NEARLY_ONE]
-        ]
-    return pairs
-
-
-def _candidates(means: AnyArray) -> Iterator[tuple[IntArray, IntArray]]:
-    if means.shape[1] > _SKETCH:
-        turn = np.random.default_rng(0).normal(size=(means.shape[1], _SKETCH)).astype(np.float32)
-        sketch = means @ turn
-        sketch /= np.maximum(np.linalg.norm(sketch, axis=1, keepdims=True), 1e-12)
-    else:
-        sketch = means
-    for start in range(0, len(sketch), _BLOCK):
-        near = sketch[start : start + _BLOCK] @ sketch[start:].T >= _NEARLY_ONE - 0.02
-        first, second = np.nonzero(near)
-        later = second > first
-        yield first[later] + start, second[later] + start
+    first, second = alike_rows(means)
+    return list(zip(rows[first].tolist(), rows[second].tolist(), strict=True))

@@ -1,6 +1,7 @@
 """Leaks through people: a patient on both sides of a fold, under one id, two spellings, or two ids with the same data."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ from pathoml.leakage.findings import Finding, shown
 from pathoml.splits import Fold, patients_in_two_groups
 from pathoml.units import IntArray
 
-_ENOUGH_COLUMNS = 20
-"""Covariates of two people agree in so many columns only if they are one person."""
+_TCGA_PATIENT = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?:-|$)", re.IGNORECASE)
+_SAMPLE = re.compile(r"(?<=\d)(?:[-_. ]?\d{0,2}[A-Z]{1,2}|[-_. ][TN]?\d)$", re.IGNORECASE)
+"""Behind a number: one or two letters, two digits with a letter, or a separator and one digit."""
 
 
 class Sides(NamedTuple):
@@ -107,7 +109,7 @@ def shared_patients(scheme: str, folds: Sequence[Fold]) -> list[Finding]:
 
 
 def alike_ids(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Finding]:
-    """Find ids that differ in capitals, separators or leading zeros only and stand on two sides of a fold.
+    """Find ids that differ in capitals, separators, leading zeros or the mark of a sample only and stand on two sides of a fold.
 
     Parameters
     ----------
@@ -123,67 +125,56 @@ def alike_ids(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Findi
     list of Finding
         A warning: they may be two people.
     """
-    plain = pd.Series([_plain(name) for name in cohort.patient_id.tolist()])
-    pairs = _pairs([np.asarray(rows) for rows in plain.groupby(plain).indices.values()])
+    plain = pd.Series([plain_name(_without_sample(name)) for name in cohort.patient_id.tolist()])
+    pairs = pair_up([np.asarray(rows) for rows in plain.groupby(plain).indices.values()])
     torn = apart(sides, *pairs)
     if not len(torn):
         return []
     names = [f"'{cohort.patient_id[pairs[0][one]]}' and '{cohort.patient_id[pairs[1][one]]}'" for one in torn]
     message = (
-        f"{len(names)} pair(s) of ids spelt nearly alike train and test: {shown(names)}; if they are one patient, spell them "
-        "as one"
+        f"{len(names)} pair(s) of ids spelt nearly alike train and test: {shown(names)}; if they are one patient, or samples "
+        "of one, spell them as one"
     )
     return [Finding("alike_patient_ids", "warning", scheme, message)]
 
 
-def same_data(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Finding]:
-    """Find patients with other ids and the same data on two sides of a fold.
+def plain_name(name: str) -> str:
+    """Return a name without capitals, accents' spellings, zeros in front of numbers, and separators but those between two numbers.
 
     Parameters
     ----------
-    cohort : Cohort
-        All patients.
-    scheme : str
-        Kind.
-    sides : sequence of Sides
-        Of its folds.
+    name : str
+        Of a patient or a hospital.
 
     Returns
     -------
-    list of Finding
-        A leak where many covariates agree, a warning where a few do, and follow-up with them.
+    str
+        The same for names that people take for one.
     """
-    table = cohort.covariates.reset_index(drop=True)
-    if table.shape[1] < 2:
-        return []
-    many = table.shape[1] >= _ENOUGH_COLUMNS
-    known = table.notna() & (table.astype(str) != "") if not many else table.notna()
-    if not many:
-        table = table.assign(_time=cohort.time_days, _event=cohort.event)
-    marks = pd.util.hash_pandas_object(table, index=False)
-    marks = marks[known.mean(axis=1) > 0.5]  # of two patients of whom nothing is known nothing can be said
-    pairs = _pairs([marks.index.to_numpy()[rows] for rows in marks.groupby(marks).indices.values()])
-    torn = apart(sides, *pairs)
-    if not len(torn):
-        return []
-    names = [f"{cohort.patient_id[pairs[0][one]]} and {cohort.patient_id[pairs[1][one]]}" for one in torn]
-    what = f"all {table.shape[1]} covariates" if many else "follow-up and all covariates"
-    message = (
-        f"{len(names)} pair(s) of patients agree in {what}, and one trains while the other tests: {shown(names)}; keep one id of "
-        "a patient"
-    )
-    return [Finding("same_patient_twice", "leak" if many else "warning", scheme, message)]
-
-
-def _plain(name: str) -> str:
-    """Return an id without capitals, zeros in front of numbers, and separators but those between two numbers."""
-    words = re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", name).casefold()).strip("-")
     numbers = re.sub(r"(?<!\d)0+(?=\d)", "", words)
     return re.sub(r"(?<!\d)-|-(?!\d)", "", numbers)
 
 
-def _pairs(groups: Iterable[IntArray]) -> tuple[IntArray, IntArray]:
-    """Pair the first member of each group with every other."""
+def _without_sample(name: str) -> str:
+    """Return what stands before the mark of a sample: TCGA's barcode of the patient, or P1005 of P1005-01A, 1001 of 1001L."""
+    barcode = _TCGA_PATIENT.match(name.strip())
+    return barcode.group(1) if barcode else _SAMPLE.sub("", name.strip())
+
+
+def pair_up(groups: Iterable[IntArray]) -> tuple[IntArray, IntArray]:
+    """Pair the first member of each group with every other.
+
+    Parameters
+    ----------
+    groups : iterable of ndarray of int64
+        Rows that belong together.
+
+    Returns
+    -------
+    tuple of ndarray of int64
+        First and second of each pair.
+    """
     first: list[int] = []
     second: list[int] = []
     for rows in groups:

@@ -8,7 +8,7 @@ from scipy.special import chdtrc
 
 from pathoml.cohort import Cohort
 from pathoml.leakage.findings import Finding, shown
-from pathoml.leakage.people import Sides
+from pathoml.leakage.people import Sides, plain_name
 from pathoml.survival import concordance
 from pathoml.units import FloatArray
 
@@ -17,6 +17,7 @@ BY_SITE = ("site_preserved", "leave_one_site_out", "external")
 
 _TELLING_CONCORDANCE = 0.58
 _TELLING_P = 0.001
+_UNLIKELY = 0.01
 _MOST_RANKED = 1000
 """Test patients of a fold that are ranked by their hospital, evenly spread: pairs grow with the square."""
 
@@ -36,10 +37,11 @@ def shared_sites(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Fi
     Returns
     -------
     list of Finding
-        A leak where the scheme promises whole hospitals; else a note that says for how many test patients.
+        A leak where the scheme promises whole hospitals; else a note that says for how many test patients, or that nobody knows.
     """
     if not (cohort.site != "").any():
-        return []
+        message = "hospitals are not known, so that nothing could be looked for; name their column in cohort.site"
+        return [Finding("shared_sites", "note", scheme, message)]
     shared: set[str] = set()
     alike: set[str] = set()
     tested = in_training = 0
@@ -49,11 +51,11 @@ def shared_sites(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Fi
         shared |= training & set(test)
         tested += len(test)
         in_training += sum(site in training for site in test)
-        plain = {site.casefold().strip() for site in training}
-        alike |= {site for site in set(test) - training if site and site.casefold().strip() in plain}
+        plain = {plain_name(site) for site in training}
+        alike |= {site for site in set(test) - training if site and plain_name(site) in plain}
     found = []
     if alike:
-        message = f"hospitals that differ in capitals only train and test: {shown(sorted(alike))}; spell them as one"
+        message = f"hospitals that differ in capitals or separators only train and test: {shown(sorted(alike))}; spell them as one"
         found.append(Finding("alike_site_names", "warning", scheme, message))
     if shared and scheme in BY_SITE:
         message = (
@@ -104,6 +106,37 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
         "by site_preserved or leave_one_site_out"
     )
     return [Finding("site_confounded_outcome", "warning", scheme, message)]
+
+
+def one_sided_hospitals(cohort: Cohort) -> list[Finding]:
+    """Find hospitals all or none of whose patients have had the event, where chance would hardly do that.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+
+    Returns
+    -------
+    list of Finding
+        A warning: most often the column is coded in another way there.
+    """
+    names, group = np.unique(cohort.site, return_inverse=True)
+    size, events = np.bincount(group), np.bincount(group, weights=cohort.event)
+    rate = float(cohort.event.mean()) if len(cohort) else 0.0
+    said = []
+    for place, name in enumerate(names.tolist()):
+        count, had = int(size[place]), int(events[place])
+        chance = {count: rate**count, 0: (1 - rate) ** count}.get(had, 1.0)
+        if name and count < len(cohort) and chance * len(names) < _UNLIKELY:
+            said.append(f"{name} ({had} events in {count} patients)")
+    if not said:
+        return []
+    message = (
+        f"of {len(said)} hospital(s) everybody or nobody has had the event: {shown(said)}; is it coded or followed in another way"
+        " there? A model that recognises such a hospital needs to know nothing else"
+    )
+    return [Finding("one_sided_hospital", "warning", "", message)]
 
 
 def _site_concordance(cohort: Cohort, one: Sides) -> float:

@@ -8,15 +8,18 @@ import pandas as pd
 
 from pathoml.cohort import Cohort
 from pathoml.errors import LeakError, Problem
-from pathoml.leakage.copies import SlideMark, same_slides
+from pathoml.leakage.columns import examine_columns
+from pathoml.leakage.copies import SlideMark, find_copies, torn_copies
 from pathoml.leakage.findings import Finding, shown
-from pathoml.leakage.people import alike_ids, same_data, shared_patients, sides_of
-from pathoml.leakage.places import confounded_outcome, shared_sites
+from pathoml.leakage.people import alike_ids, shared_patients, sides_of
+from pathoml.leakage.places import confounded_outcome, one_sided_hospitals, shared_sites
+from pathoml.leakage.twins import find_twins, torn_twins
 from pathoml.splits import Fold
 
 CHECKS = (
-    "shared_patients", "alike_patient_ids", "same_patient_twice", "shared_sites", "alike_site_names",
-    "site_confounded_outcome", "same_slide_twice", "shared_tiles", "near_duplicate_slides",
+    "shared_patients", "alike_patient_ids", "same_patient_twice", "nearly_same_patient", "shared_sites", "alike_site_names",
+    "site_confounded_outcome", "one_sided_hospital", "covariate_names_hospital", "covariate_foretells_outcome",
+    "prepared_on_all_patients", "same_slide_twice", "shared_tiles", "near_duplicate_slides",
 )  # fmt: skip
 """Names of the checks of a split. Of fitted models there are three more: `sealed_test_patients`,
 `transform_fitted_on_others` and `model_saw_test_patients`."""
@@ -75,16 +78,17 @@ def examine_leakage(
     LeakageReport
         Its leaks make the split unusable.
     """
-    findings: list[Finding] = []
+    findings: list[Finding] = [*one_sided_hospitals(cohort), *examine_columns(cohort)]
+    twins, copies = find_twins(cohort), find_copies(marks)
     for scheme in dict.fromkeys(fold.scheme for fold in folds):
         own = [fold for fold in folds if fold.scheme == scheme]
         sides = sides_of(cohort, own)
         findings += shared_patients(scheme, own)
         findings += alike_ids(cohort, scheme, sides)
-        findings += same_data(cohort, scheme, sides)
+        findings += torn_twins(cohort, scheme, sides, twins)
         findings += shared_sites(cohort, scheme, sides)
         findings += confounded_outcome(cohort, scheme, sides)
-        findings += same_slides(cohort, scheme, sides, marks)
+        findings += torn_copies(cohort, scheme, sides, marks, copies)
     return LeakageReport(tuple(findings), len(marks))
 
 

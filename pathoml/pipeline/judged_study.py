@@ -10,16 +10,17 @@ import numpy as np
 
 from pathoml.baselines import BaselineContext, PenalisedCox, mean_of_bags, ridge_baselines
 from pathoml.covariates import ReducedCovariate, fit_covariates
-from pathoml.cross_validation import cross_validate
+from pathoml.cross_validation import predict_fold
 from pathoml.evaluate import Background
 from pathoml.evaluate.fold_metrics import fold_concordance
 from pathoml.evaluate.permutation import Control, Fit, LinearFold, permute_fits, permute_linear, shuffles
 from pathoml.evaluate.risk_groups import log_rank_of_groups
 from pathoml.evaluate.scheme import build_scheme
-from pathoml.fold_fitting import FitPlan
+from pathoml.fold_fitting import FitPlan, fit_folds
 from pathoml.mil.patients import load_features
 from pathoml.part_shares import read_part_shares
 from pathoml.pipeline.study import Study
+from pathoml.predictions import join_predictions
 from pathoml.splits import Fold
 from pathoml.train import TrainingData
 from pathoml.units import FloatArray
@@ -143,7 +144,7 @@ def _coefficients(model: PenalisedCox) -> Fit:
 def permute_models(
     data: TrainingData, folds: Sequence[Fold], plan: FitPlan, *, permutations: int, seed: int
 ) -> dict[str, Any]:
-    """Train and test every model of a study on shuffled outcomes; each shuffle is a whole cross-validation.
+    """Train and test the model of a study on shuffled outcomes; each shuffle is a whole cross-validation.
 
     Parameters
     ----------
@@ -171,8 +172,10 @@ def permute_models(
         cohort = replace(data.cohort, **outcome)
         with tempfile.TemporaryDirectory(prefix="pathoml-permutation-") as folder:
             shuffled = replace(plan, folder=Path(folder), tracking=None)
-            _, predictions = cross_validate(replace(data, cohort=cohort), folds, shuffled)
-        scheme = build_scheme(predictions, bootstraps=0, seed=0)
+            own = replace(data, cohort=cohort)
+            fitted = zip(folds, fit_folds(own, folds, shuffled), strict=True)
+            parts = [one for fold, package in fitted for one in predict_fold(own, fold, package, shuffled)]
+        scheme = build_scheme(join_predictions(parts), bootstraps=0, seed=0)
         for model in scheme.models:
             tested = scheme.tested(model)
             high = (tested.group == "high").astype(np.float64)[None]

@@ -101,7 +101,7 @@ def validate(request: ValidateRequest, context: StageContext) -> tuple[dict[str,
     package, digest = load_package(request.package), file_digest(request.package / "model.json")
     require_writable(request.output)
     study = open_study(request.config)
-    _refuse_seen(request.package, study)
+    records = _refuse_seen(request.package, study)
     _check_words(package, study)
     study, features, outcomes = _features(request, package, study, context)
     events = int((study.cohort.event == 1).sum())
@@ -120,7 +120,7 @@ def validate(request: ValidateRequest, context: StageContext) -> tuple[dict[str,
     write_json(request.output / "evaluation.json", evaluation)
     write_json(request.output / "flow.json", flow_to_json(study.cohort.flow))
     write_text(request.output / "flow.csv", flow_to_csv(study.cohort.flow))
-    _write_page(request, package, study, evaluation, outcomes)
+    _write_page(request, package, study, evaluation, (outcomes, records))
     return evaluation, outcomes
 
 
@@ -195,12 +195,13 @@ def _fit(frozen: Predictions, rows: BoolArray, method: Method) -> Recalibration:
     return fit_slope(time_days, event, frozen.survival[rows], frozen.curve_days, reference_day=middle)
 
 
-def _refuse_seen(package: Path, study: Study) -> None:
-    """Refuse patients whom the models have seen, as far as the run that made the package lies about it and its records tell."""
-    for path in sorted(RunFolder(package.parent).members.glob("*.seen.json")):
-        record = read_seen(path)
-        if record is not None:
-            require_unseen(record, study.cohort.patient_id.tolist(), f"validation of {package.name}")
+def _refuse_seen(package: Path, study: Study) -> int:
+    """Refuse patients whom the models have seen, as far as records of the run that made the package lie beside it."""
+    records = [read_seen(path) for path in sorted(RunFolder(package.parent).members.glob("*.seen.json"))]
+    known = [record for record in records if record is not None]
+    for record in known:
+        require_unseen(record, study.cohort.patient_id.tolist(), f"validation of {package.name}")
+    return len(known)
 
 
 def _check_words(package: Package, study: Study) -> None:
@@ -294,9 +295,17 @@ def _write_page(
     package: Package,
     study: Study,
     evaluation: Mapping[str, Any],
-    outcomes: list[SlideOutcome],
+    noted: tuple[list[SlideOutcome], int],
 ) -> None:
+    outcomes, records = noted
     warnings = [str(one) for one in study.cohort.warnings]
+    seen = (
+        f"held against {records} record(s) of whom the models have seen: none of these patients is among them"
+        if records
+        else "not checked: a package does not say whom it was trained on, and the run that made it does not lie beside it"
+    )
+    if not records:
+        warnings.append(f"Whether the models have seen these patients was {seen}. Make sure of it.")
     warnings += [f"Slide {one.slide_id} was left out: {one.code}: {one.message}" for one in outcomes if not one.has_bag]
     trained_for = str(package.summary.get("endpoint"))
     if trained_for != study.cohort.endpoint:
@@ -319,7 +328,8 @@ def _write_page(
     methods = [
         f"A model package with {len(package.members)} member(s) was applied as it is to {len(study.cohort)} patients of"
         f" {study.config.cohort.table.name}. Nothing of it was fitted again; its model.json has the SHA-256"
-        f" {evaluation['package_sha256'][:16]}... Probabilities were judged at {horizons}.",
+        f" {evaluation['package_sha256'][:16]}... Whether the models have seen these patients: {seen}. Probabilities were judged"
+        f" at {horizons}.",
         f"Recalibrated: {change}. What is shown of the recalibrated model was computed on each fifth of the patients with a"
         " recalibration fitted on the others; the one fitted on all stands in recalibration.json, beside the package"
         " and never in it,"
@@ -336,7 +346,7 @@ def _write_page(
         settings=json.dumps(result_settings(study.config), indent=2), methods=methods, flow=study.cohort.flow,
         answers={
             "objective": "evaluation of an existing model (external validation)", "use": "research use only",
-            "division": "no patient of this table decided anything about the model", "updating": change,
+            "division": seen, "updating": change,
             "outcome": f"{study.cohort.endpoint}; judged at {horizons}", "computation": "'pathoml validate'",
         },
     )  # fmt: skip

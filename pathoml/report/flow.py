@@ -12,9 +12,14 @@ _CHECKS = {
     "shared_patients": "a patient on two sides of a fold",
     "alike_patient_ids": "ids spelt nearly alike on two sides",
     "same_patient_twice": "two ids with the same data on two sides",
+    "nearly_same_patient": "two ids with nearly the same data on two sides",
     "shared_sites": "hospitals on two sides",
     "alike_site_names": "hospitals spelt nearly alike on two sides",
     "site_confounded_outcome": "outcomes that the hospital alone foretells",
+    "one_sided_hospital": "hospitals where everybody or nobody had the event",
+    "covariate_names_hospital": "covariates from which the hospital can be read",
+    "covariate_foretells_outcome": "covariates that cannot have been known at time zero",
+    "prepared_on_all_patients": "columns scaled, turned or filled before the split",
     "same_slide_twice": "one slide file under two patients",
     "shared_tiles": "the same tiles under two patients",
     "near_duplicate_slides": "slides of two patients that look the same",
@@ -93,12 +98,14 @@ def leakage_table(leakage: Mapping[str, Any]) -> Table:
     for check in leakage["checks"]:
         found = [one for one in leakage["findings"] if one["check"] == check]
         name = f"{check}: {_CHECKS.get(check, '')}" if check in _CHECKS else check
-        rows += [
-            (name, _LEVELS[one["level"]], f"{SCHEMES.get(one['scheme'], one['scheme'])}: {one['message']}")
-            for one in found
-        ]
+        rows += [(name, _LEVELS[one["level"]], _where(one) + one["message"]) for one in found]
         if not found:
             rows.append((name, "nothing found", ""))
     slides = leakage["slides_compared"]
     compared = f"{slides} slides compared" if slides else "no slides to compare"
     return Table(f"Checks of the split before training; {compared}", ("check", "result", "what it means"), rows)
+
+
+def _where(finding: Mapping[str, Any]) -> str:
+    scheme = finding["scheme"]
+    return f"{SCHEMES.get(scheme, scheme)}: " if scheme else ""

@@ -105,7 +105,7 @@ def _groups(scheme: Mapping[str, Any], shown: Mapping[str, str], endpoint: str) 
         groups = scheme["groups"][model]
         figures.append(
             Picture(
-                kaplan_meier_figure(groups, title=label, endpoint=endpoint),
+                kaplan_meier_figure(groups, title=label, endpoint=endpoint, refitted=_refitted(scheme, model)),
                 f"Kaplan-Meier by risk group, {label}; {_count(scheme)}. Shaded: 95 % intervals at each time.",
             )
         )
@@ -118,15 +118,32 @@ def _groups(scheme: Mapping[str, Any], shown: Mapping[str, str], endpoint: str) 
                 )
             )
     first = scheme["groups"][next(iter(shown))]
-    text = [
-        f"Groups are divided at the {first['cutoff']}. The usual log-rank p-value does not hold for groups made by"
-        " cross-validation; the p-value by shuffling compares the true outcomes with outcomes shuffled within folds."
-    ]
+    text = [f"Groups are divided at the {first['cutoff']}. " + _p_value_text(first)]
     return Section("Risk groups", text, figures, [])
+
+
+def _p_value_text(groups: Mapping[str, Any]) -> str:
+    if groups["p_value"] is not None:
+        return "No outcome of these patients decided anything about the model, so that the usual log-rank test holds."
+    return (
+        "Usual log-rank p-values do not hold for groups made by cross-validation: where there is nothing to find they find it three"
+        " times too often. A p-value stands only where models were fitted again on shuffled outcomes (evaluate.permutations,"
+        " permute_baselines, permute_model)."
+    )
+
+
+def _refitted(scheme: Mapping[str, Any], model: str) -> float | None:
+    """Return the p-value of risk groups of models fitted again on shuffled outcomes, where there is one."""
+    control = scheme.get("permutation", {}).get(model)
+    return None if control is None else control["log_rank_p_value"]
 
 
 def _calibration(scheme: Mapping[str, Any], shown: Mapping[str, str]) -> Section:
     found = {label: scheme["calibration"][model] for model, label in shown.items()}
+    left_out = next(iter(found.values())).get("left_out")
+    if left_out is not None:
+        note = Table("Calibration, decision curves and use in a trial", ("what", "why"), [("not shown", left_out)])
+        return Section("Calibration", [], [], [note])
     svg = calibration_figure(found)
     figures = []
     if svg:
@@ -200,14 +217,16 @@ def _hazards(scheme: Mapping[str, Any]) -> Section:
     adjusted_for = f" Adjusted for {covariates}." if covariates else " There is nothing to adjust for."
     text = [
         f"Hazard ratio for {first['unit']}; Cox regression with a baseline hazard for each fold; {_count(scheme)}."
-        f"{adjusted_for} Added: likelihood-ratio test of what the risk adds to the covariates, with its nominal p-value, and its"
-        " share of the likelihood ratio of both. Small p for proportional hazards: the ratio changes with time."
+        f"{adjusted_for} Added: likelihood ratio of what the risk adds to the covariates (its p-value does not"
+        " hold after cross-validation and is left out), and its share of the likelihood ratio of both. Small p for"
+        " proportional hazards: the ratio changes with time."
     ]
     return Section("Hazard ratios and added value", text, [], [Table("Cox regression on the risk", header, rows)])
 
 
 def _test_words(test: Mapping[str, Any]) -> str:
-    return f"χ² = {test['value']:.1f}, {p_value_words(test['p_value'])}"
+    statistic = f"χ² = {test['value']:.1f}"
+    return statistic if test["p_value"] is None else f"{statistic}, {p_value_words(test['p_value'])}"
 
 
 def _subgroups(scheme: Mapping[str, Any]) -> Section:
@@ -216,7 +235,9 @@ def _subgroups(scheme: Mapping[str, Any]) -> Section:
         f"Hospitals and clinical subgroups (events/patients), first model; {_count(scheme)}. Lines: 95 % intervals. Pairs are"
         " compared within folds; lines that would run far beyond all marks end at the edge."
     )
-    text = []
+    text = [
+        "Many rows are compared here, and none of the differences between them has been tested: some look large by chance alone."
+    ]
     if found["left_out"]:
         text.append(f"Not shown, fewer than {found['least_events']} events: {', '.join(found['left_out'])}.")
     return Section("Hospitals and subgroups", text, [Picture(forest_figure(found), caption)], [])
@@ -236,7 +257,7 @@ def _controls(scheme: Mapping[str, Any]) -> Section:
     ]  # fmt: skip
     if rows:
         header = ("model", "shuffles", "concordance", "on shuffled outcomes", "concordance, p", "risk groups, p")
-        tables.append(Table("Models fitted again on shuffled outcomes", header, rows))
+        tables.append(Table("Models fitted again on shuffled outcomes; each row is of that model alone", header, rows))
     sites = [
         (name, str(one["hospitals"]), str(one["patients"]), estimate_words(one["auc"]))
         for name, one in (

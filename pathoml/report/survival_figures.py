@@ -13,7 +13,9 @@ from pathoml.units import DAYS_PER_UNIT
 _DAYS = DAYS_PER_UNIT["years"]
 
 
-def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str) -> str:
+def kaplan_meier_figure(
+    groups: Mapping[str, Any], *, title: str, endpoint: str, refitted: float | None = None
+) -> str:  # fmt: skip
     """Draw the survival of the two risk groups with the number of patients.
 
     Parameters
@@ -24,12 +26,15 @@ def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str)
         Which model.
     endpoint : str
         What the time runs to.
+    refitted : float or None, optional
+        p-value of models fitted again on shuffled outcomes, where there is one.
 
     Returns
     -------
     str
         SVG.
     """
+    tests = _tests(groups, refitted)
     with rc_context(STYLE):
         figure, (axis,) = new_figure(4.6, 3.9)
         parts = []
@@ -42,17 +47,19 @@ def kaplan_meier_figure(groups: Mapping[str, Any], *, title: str, endpoint: str)
                 low, high = (numbers(curve["band"][side]) for side in ("low", "high"))
                 axis.fill_between(band, low, high, step="post", color=line["color"], alpha=0.13, linewidth=0)
             parts.append(label)
-        axis.set(xlabel="years", ylabel=f"{endpoint} (probability)", ylim=(0, 1.02), title=f"{title}\n{_tests(groups)}")
+        axis.set(xlabel="years", ylabel=f"{endpoint} (probability)", ylim=(0, 1.02), title=f"{title}\n{tests}")
         axis.set_xlim(left=0)
         axis.legend(frameon=False, loc="upper right")
         _numbers_at_risk(axis, groups)
-        return to_svg(figure, f"Kaplan-Meier curves by risk group, {title}. {'; '.join(parts)}. {_tests(groups)}")
+        return to_svg(figure, f"Kaplan-Meier curves by risk group, {title}. {'; '.join(parts)}. {tests}")
 
 
-def _tests(groups: Mapping[str, Any]) -> str:
-    permuted = groups.get("permutation_p_value")
-    text = f"log-rank {p_value_words(groups['p_value'])}"
-    return text if permuted is None else f"{text}; shuffled within folds: {p_value_words(permuted)}"
+def _tests(groups: Mapping[str, Any], refitted: float | None) -> str:
+    if groups["p_value"] is not None:
+        return f"log-rank {p_value_words(groups['p_value'])}"
+    if refitted is None:
+        return "not tested: the model was not fitted again on shuffled outcomes"
+    return f"fitted again on shuffled outcomes: {p_value_words(refitted)}"
 
 
 def _numbers_at_risk(axis: Any, groups: Mapping[str, Any]) -> None:

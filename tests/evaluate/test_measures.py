@@ -1,13 +1,14 @@
 """The measures of an evaluation: what they are of, that they agree, and that they can say no."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pathoml.covariates import CategoricalCovariate, NumericCovariate
+from pathoml.covariates import CategoricalCovariate, NumericCovariate, OrdinalCovariate
 from pathoml.errors import InputError
 from pathoml.evaluate import Background, EvaluateSettings, evaluate
 from pathoml.evaluate.estimates import estimate
@@ -75,7 +76,8 @@ def test_a_risk_made_of_the_covariates_is_not_adjusted_for_them() -> None:
     alone, other = (evaluate(one, SETTINGS, known)["schemes"]["kfold"]["hazards"]["model"] for one in (made, given))
     assert alone["adjusted"] is None
     assert other["adjusted"]["covariates"] == ["age", "sex=f", "sex=m"]
-    assert other["adjusted"]["added_likelihood_ratio"]["p_value"] < 1e-6
+    assert other["adjusted"]["added_likelihood_ratio"]["value"] > 24
+    assert other["adjusted"]["added_likelihood_ratio"]["p_value"] is None
 
 
 def test_patients_gone_from_the_clinical_table_are_named() -> None:
@@ -162,6 +164,66 @@ def test_subgroups_are_judged_by_their_own_pairs_within_folds(found) -> None:
     assert {"f", "m", "not known"} < set(rows)
 
 
+def test_words_in_order_two_values_and_what_is_missing_make_subgroups_of_their_own() -> None:
+    rng = np.random.default_rng(4)
+    covariates = pd.DataFrame({
+        "grade": rng.choice(["low", "high", "middle"], 120), "female": rng.integers(0, 2, 120).astype(float),
+        "age": np.where(np.arange(120) < 40, np.nan, rng.normal(60, 9, 120)),
+    })  # fmt: skip
+    known = Background(
+        np.array([f"p{i:03d}" for i in range(120)]), covariates,
+        (
+            OrdinalCovariate(column="grade", levels=("low", "middle", "high")), NumericCovariate(column="female"),
+            NumericCovariate(column="age"),
+        ),
+    )  # fmt: skip
+    rows = evaluate(with_sites(predictions()), SETTINGS, known)["schemes"]["kfold"]["subgroups"]["rows"]
+    found = {(row["by"], row["level"]): row["patients"] for row in rows if row["by"] in covariates}
+    expected = {("grade", level): int((covariates["grade"] == level).sum()) for level in ("low", "middle", "high")}
+    expected |= {("female", str(one)): int((covariates["female"] == one).sum()) for one in (0, 1)}
+    assert list(found.items())[:5] == list(expected.items())
+    assert [level.split()[0] for by, level in found if by == "age"] == ["up", "above", "not"]
+    assert found["age", "not known"] == 40
+
+
+def test_patients_without_slides_do_not_take_part_in_telling_the_hospital() -> None:
+    known = background(features=True)
+    assert known.features is not None
+    holes = known.features.copy()
+    holes[::3] = np.nan
+    given = with_sites(predictions())
+    scheme = evaluate(given, SETTINGS, replace(known, features=holes))["schemes"]["kfold"]
+    assert scheme["sites"]["from_features"]["patients"] == 80
+    assert scheme["sites"]["from_risk"]["patients"] == 120
+
+
+def test_parts_divide_the_variance_of_the_risk_in_every_draw_as_by_hand() -> None:
+    given = with_sites(predictions())
+    table = given.select(model="model", role="test").table
+    rng = np.random.default_rng(8)
+    parts = {"slides": rng.normal(0, 2, 120), "clinical": rng.normal(0, 1, 120)}
+    shares = pd.concat(
+        [
+            pd.DataFrame({"scheme": "kfold", "fold": table["fold"], "patient_id": table["patient_id"], "part": name,
+                          "present": np.arange(120) >= 30 if name == "slides" else True, "share": values})
+            for name, values in parts.items()
+        ]
+    )  # fmt: skip
+    known = replace(background(), part_shares=shares)
+    found = evaluate(given, SETTINGS, known)["schemes"]["kfold"]["parts"]["parts"]
+    total = sum(parts.values())
+    for one, (name, values) in zip(found, parts.items(), strict=True):
+        assert one["part"] == name
+        assert one["deviation"]["value"] == pytest.approx(values.std(), abs=1e-9)
+        assert one["part_of_variance"]["value"] == pytest.approx(np.cov(values, total, bias=True)[0, 1] / total.var())
+        assert one["part_of_variance"]["low"] < one["part_of_variance"]["value"] < one["part_of_variance"]["high"]
+    assert sum(one["part_of_variance"]["value"] for one in found) == pytest.approx(1)
+    assert [one["patients"] for one in found] == [90, 120]
+    few = replace(known, part_shares=shares[shares["patient_id"] != "p007"])
+    with pytest.raises(InputError, match="part shares: none of patient\\(s\\) p007"):
+        evaluate(given, SETTINGS, few)
+
+
 def test_small_subgroups_are_named_as_left_out_and_small_hospitals_put_together() -> None:
     given = with_sites(predictions(), sites=40)
     found = evaluate(given, SETTINGS.model_copy(update={"subgroup_events": 60}), background())["schemes"]["kfold"][
@@ -204,7 +266,12 @@ def test_competing_causes_end_follow_up_and_have_an_incidence_of_their_own() -> 
     many = Predictions(given.table.assign(event=cause), DAYS, given.survival)
     one = Predictions(given.table.assign(event=(cause == 1).astype(int)), DAYS, given.survival)
     with_causes, without = (evaluate(each, SETTINGS)["schemes"]["kfold"] for each in (many, one))
-    assert with_causes["metrics"] == without["metrics"]
+    for model, values in with_causes["metrics"].items():
+        assert values == {name: without["metrics"][model][name] for name in values}
+        assert not any("brier" in name for name in values)
+        assert with_causes["calibration"][model]["horizons"] == []
+        assert "other events compete" in with_causes["calibration"][model]["left_out"]
+    assert with_causes["decisions"] == with_causes["trial"]["enrichment"] == []
     assert "incidence" not in without["groups"]["model"]
     high = with_causes["groups"]["model"]["incidence"]["high"]
     assert set(high["causes"]) == {"1", "2"}
@@ -221,6 +288,9 @@ def test_predictions_of_a_model_from_elsewhere_need_no_training_patients() -> No
     found = evaluate(outside, SETTINGS)["schemes"]["validation"]
     assert found["metrics"]["model"]["concordance"]["value"] > 0.6
     assert found["metrics"]["model"]["integrated_brier"]["value"] is not None
+    assert found["groups"]["model"]["p_value"] < 0.05
+    assert found["groups"]["model"]["permutation_p_value"] < 0.05
+    assert found["hazards"]["model"]["likelihood_ratio"]["p_value"] < 0.001
 
 
 @pytest.mark.slow

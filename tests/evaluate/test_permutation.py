@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from pathoml.evaluate.permutation import LinearFold, permutation_p_value, permute_linear, shuffles
+from pathoml.evaluate.permutation import LinearFold, permutation_p_value, permute_fits, permute_linear, shuffles
 from pathoml.survival import concordance, log_rank
 from pathoml.survival.baselines import fit_cox
 from tests.counts import NULL_COHORTS
@@ -41,6 +41,17 @@ def test_every_shuffle_is_fitted_and_judged_as_the_baseline_would_be(tested_fold
         expected = one_by_one(folds, time[given], event[given], 5.0)
         assert found.concordance[draw] == pytest.approx(expected[0], abs=1e-9)
         assert found.log_rank[draw] == pytest.approx(expected[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("tested_folds", [4, 3])
+def test_fits_made_one_after_the_other_give_what_fits_of_all_at_once_give(tested_folds: int) -> None:
+    folds, time, event = cohort(80, 0, effect=0.7)
+    folds, order = folds[:tested_folds], shuffles(80, 6, seed=3)
+    at_once = permute_linear(folds, time, event, order=order, ridge=5.0)
+    fits = [(fold, lambda *known: fit_cox(*known, ridge=5.0).coefficients) for fold in folds]
+    found = permute_fits(fits, time, event, order=order)
+    np.testing.assert_allclose(found.concordance, at_once.concordance, atol=1e-9)
+    np.testing.assert_allclose(found.log_rank, at_once.log_rank, atol=1e-6)
 
 
 def test_a_signal_has_the_smallest_p_value_that_the_shuffles_allow() -> None:

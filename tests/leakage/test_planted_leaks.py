@@ -26,7 +26,16 @@ from pathoml.leakage import (
     refuse_leaks,
     require_unseen,
 )
-from pathoml.splits import Fold, KFoldSettings, SitePreservedSettings, SplitsSettings, check_folds, make_folds
+from pathoml.splits import (
+    ROLES,
+    Fold,
+    KFoldSettings,
+    LeaveOneSiteOutSettings,
+    SitePreservedSettings,
+    SplitsSettings,
+    check_folds,
+    make_folds,
+)
 from pathoml.tune_settings import RangeSettings, TuneSettings
 from tests.planted import DAYS, MEAN, QUICK, TEMPLATE, data, one_fold
 
@@ -387,3 +396,136 @@ def test_predictions_that_score_training_patients_are_refused(tmp_path: Path) ->
     train_row = leaking[(leaking["model"] == "model") & (leaking["role"] == "train")].iloc[:1].assign(role="test")
     with pytest.raises(LeakError, match=r"shared_patients: .*1 patient\(s\) more than once in a fold"):
         check_predictions(pd.concat([leaking, train_row]))
+
+
+@pytest.mark.parametrize("ids", [("P{}", "P{}-01A"), ("TCGA-AA-{}-01A", "TCGA-AA-{}-02A"), ("{}L", "{}R")])
+def test_samples_that_stand_for_patients_are_alike_patient_ids(ids: tuple[str, str]) -> None:
+    everyone = cohort()
+    one, other = pair_apart(everyone)
+    names = everyone.patient_id.astype(object)
+    number = names[one][1:]
+    renamed = {names[row]: ids[place].format(number) for place, row in enumerate((one, other))}
+    folds = [
+        replace(fold, **{role: tuple(renamed.get(name, name) for name in getattr(fold, role)) for role in ROLES})
+        for fold in folds_of(everyone)
+    ]
+    altered = replace(everyone, patient_id=np.array([renamed.get(name, name) for name in names]))
+    found = named(examine_leakage(altered, folds).findings, "alike_patient_ids")
+    assert len(found) == 1
+    assert all(name in found[0].message for name in renamed.values())
+
+
+def with_genes(everyone: Cohort, genes: int = 40, seed: int = 5) -> Cohort:
+    values = np.random.default_rng(seed).normal(3, 2, (len(everyone), genes))
+    return replace(everyone, covariates=everyone.covariates.assign(**{f"g{n}": values[:, n] for n in range(genes)}))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_a_patient_registered_again_a_year_later_is_nearly_same_patient(noise: float) -> None:
+    everyone = with_genes(cohort())
+    one, other = pair_apart(everyone)
+    table, rng = everyone.covariates.copy(), np.random.default_rng(0)
+    table.iloc[other] = table.iloc[one]
+    table.loc[other, "age"] += 1
+    genes = [name for name in table if name.startswith("g")]
+    table.loc[other, genes] = table.loc[one, genes].to_numpy(dtype=float) + rng.normal(0, noise, len(genes))
+    found = named(
+        examine_leakage(replace(everyone, covariates=table), folds_of(everyone)).findings, "nearly_same_patient"
+    )
+    assert [everyone.patient_id[row] in found[0].message for row in (one, other)] == [True, True]
+    assert "1 pair(s)" in found[0].message
+
+
+def test_test_patients_who_stop_early_under_a_second_id_are_nearly_same_patient() -> None:
+    everyone = cohort()
+    fold = folds_of(everyone)[0]
+    twins, own = everyone.rows_of(fold.test[:20]), everyone.rows_of(fold.validation[:20])
+    table, time, event = everyone.covariates.copy(), everyone.time_days.copy(), everyone.event.copy()
+    table.iloc[own] = table.iloc[twins].to_numpy()
+    time[own], event[own] = time[twins] + 7, event[twins]
+    planted = replace(everyone, covariates=table.astype({"age": float}), time_days=time, event=event)
+    found = named(examine_leakage(planted, [fold]).findings, "nearly_same_patient")
+    assert "20 pair(s)" in found[0].message
+
+
+def test_strangers_of_few_words_and_round_numbers_are_not_called_one_patient() -> None:
+    for seed in range(5):
+        everyone = cohort(600, seed=seed)
+        rounded = everyone.covariates.assign(age=everyone.covariates["age"].round())
+        assert (
+            named(
+                examine_leakage(replace(everyone, covariates=rounded), folds_of(everyone)).findings,
+                "nearly_same_patient",
+            )
+            == []
+        )
+
+
+def test_hospitals_that_differ_in_separators_are_alike_site_names() -> None:
+    everyone = cohort()
+    site = everyone.site.astype(object)
+    site[everyone.site == "H1"] = np.where(
+        np.arange((everyone.site == "H1").sum()) % 2 == 0, "Klinikum D", "Klinikum-D"
+    )
+    spelt = replace(everyone, site=site.astype(str))
+    folds = make_folds(spelt, SplitsSettings(schemes=(LeaveOneSiteOutSettings(),)))
+    assert named(examine_leakage(spelt, folds).findings, "alike_site_names")
+
+
+def test_a_hospital_where_everybody_had_the_event_is_one_sided_hospital() -> None:
+    everyone = cohort()
+    event = np.where(everyone.site == "H2", 1, everyone.event)
+    found = named(examine_leakage(replace(everyone, event=event), folds_of(everyone)).findings, "one_sided_hospital")
+    assert "H2" in found[0].message
+    assert named(examine_leakage(everyone, folds_of(everyone)).findings, "one_sided_hospital") == []
+
+
+@pytest.mark.parametrize("kind", ["unit", "word"])
+def test_a_covariate_that_is_the_hospital_is_covariate_names_hospital(kind: str) -> None:
+    everyone = cohort()
+    rng, there = np.random.default_rng(1), everyone.site == "H3"
+    column = (
+        rng.lognormal(1, 0.5, 200) * np.where(there, 100, 1)
+        if kind == "unit"
+        else np.where(there, "scanner B", "scanner A")
+    )
+    planted = replace(everyone, covariates=everyone.covariates.assign(measured=column))
+    found = named(examine_leakage(planted, folds_of(everyone)).findings, "covariate_names_hospital")
+    assert "measured (H3)" in found[0].message
+
+
+@pytest.mark.parametrize("how", ["scaled", "components", "filled"])
+def test_columns_prepared_on_all_patients_are_prepared_on_all_patients(how: str) -> None:
+    everyone = with_genes(cohort(), 12)
+    table = everyone.covariates.copy()
+    genes = [name for name in table if name.startswith("g")]
+    values = table[genes].to_numpy()
+    centred = values - values.mean(axis=0)
+    if how == "scaled":
+        table[genes] = centred / values.std(axis=0)
+    elif how == "components":
+        table[genes] = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
+    else:
+        table.loc[np.arange(200) % 4 == 0, "g3"] = np.median(values[np.arange(200) % 4 != 0, 3])
+    found = named(
+        examine_leakage(replace(everyone, covariates=table), folds_of(everyone)).findings, "prepared_on_all_patients"
+    )
+    assert {"scaled": "standard deviation 1", "components": "no correlation", "filled": "g3"}[how] in found[0].message
+    assert named(examine_leakage(everyone, folds_of(everyone)).findings, "prepared_on_all_patients") == []
+
+
+def test_what_was_measured_with_the_outcome_is_covariate_foretells_outcome() -> None:
+    everyone = cohort()
+    seen = everyone.time_days + np.random.default_rng(2).normal(0, 30, 200)
+    planted = replace(everyone, covariates=everyone.covariates.assign(last_visit=seen))
+    found = named(examine_leakage(planted, folds_of(everyone)).findings, "covariate_foretells_outcome")
+    assert "last_visit" in found[0].message
+
+
+def test_without_hospitals_it_is_said_that_nothing_could_be_looked_for() -> None:
+    everyone = cohort()
+    found = named(
+        examine_leakage(replace(everyone, site=np.full(200, "")), folds_of(everyone)).findings, "shared_sites"
+    )
+    assert [one.level for one in found] == ["note"]
+    assert "cohort.site" in found[0].message

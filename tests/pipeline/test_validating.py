@@ -1,6 +1,7 @@
 """A frozen package on other patients: unchanged, judged, recalibrated beside; and runs side by side."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from pathoml.cli.root import app
 from pathoml.config import load_config
-from pathoml.errors import CohortError, InputError, PackageError
+from pathoml.errors import CohortError, InputError, LeakError, PackageError
 from pathoml.files import file_digest
 from pathoml.pipeline.comparing import compare
 from pathoml.pipeline.predicting import PredictRequest, predict
@@ -18,6 +19,7 @@ from pathoml.pipeline.stages import StageContext, evaluate_stage, report_stage, 
 from pathoml.pipeline.study import open_study
 from pathoml.pipeline.validating import ValidateRequest, validate
 from pathoml.predictions import read_predictions
+from tests.small_cohort import FinishedRun
 
 CONFIG = """
 name: Table alone
@@ -138,6 +140,60 @@ def test_what_cannot_be_validated_is_refused_with_the_reason(trained: Path, tmp_
         validate(request_for(trained, config, tmp_path / "out"), StageContext())
 
 
+def test_patients_that_the_package_has_seen_are_not_its_validation(trained: Path, tmp_path: Path) -> None:
+    config = write_study(tmp_path, "away", seed=1)
+    table = pd.read_csv(tmp_path / "away.csv")
+    table.loc[:2, "patient_id"] = ["home3", "home4", "home5"]
+    table.to_csv(tmp_path / "away.csv", index=False)
+    with pytest.raises(LeakError, match=r"model_saw_test_patients: validation of package.*3 of these patient"):
+        validate(request_for(trained, config, tmp_path / "out"), StageContext())
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_competing_events_stay_competing_events(trained: Path, tmp_path: Path) -> None:
+    config = write_study(tmp_path, "away", seed=1)
+    table = pd.read_csv(tmp_path / "away.csv")
+    table["event"] = np.where((table["event"] == 1) & (table.index % 3 == 0), 2, table["event"])
+    table.to_csv(tmp_path / "away.csv", index=False)
+    old = "  time: time\n  time_unit: days\n  event: event\n"
+    new = (
+        "  endpoint: os\n  endpoints:\n    os: {time: time, time_unit: days, event: event,"
+        ' event_codes: {"0": 0, "1": 1, "2": 2}, causes: {1: cancer, 2: other}}\n'
+    )
+    config.write_text(config.read_text().replace(old, new))
+    evaluation, _ = validate(request_for(trained, config, tmp_path / "out"), StageContext())
+    causes = evaluation["schemes"]["validation"]["groups"]["package"]["incidence"]["high"]["causes"]
+    assert set(causes) == {"1", "2"}
+    predicted = read_predictions(tmp_path / "out" / "predictions.csv").table
+    assert (predicted["event"] == 2).sum() == 2 * (table["event"] == 2).sum()  # package and recalibrated
+
+
+def test_a_package_of_slides_takes_bags_that_fit_or_makes_them_and_says_what_failed(
+    finished: FinishedRun, copy_of_cohort: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = copy_of_cohort()
+    for name in (
+        "cohort.csv",
+        "slides.csv",
+    ):  # the same slides under other patients' names: whom the package knows it refuses
+        table = pd.read_csv(folder / name, dtype=str)
+        table["patient_id"] = "other-" + table["patient_id"]
+        table.to_csv(folder / name, index=False)
+    manifest = pd.read_csv(folder / "slides.csv", dtype=str)
+    package, config = finished.result.folder.package, load_config(folder / "study.yaml")
+    made, outcomes = validate(ValidateRequest(package, config, tmp_path / "made"), StageContext())
+    assert {one.slide_id for one in outcomes if one.has_bag} == set(manifest["slide_id"])
+    assert made["schemes"]["validation"]["tested"]["patients"] == manifest["patient_id"].nunique()
+    bags = ["slides.bags=" + str(finished.folder / "bags")]
+    taken, none = validate(
+        ValidateRequest(package, load_config(folder / "study.yaml", bags), tmp_path / "taken"), StageContext()
+    )
+    assert none == []
+    assert taken["schemes"] == made["schemes"]
+    assert "flow.json" in {path.name for path in (tmp_path / "taken").iterdir()}
+    assert f"{len(manifest)} slides analysed" in (tmp_path / "taken" / "report.html").read_text()
+
+
 def test_runs_stand_side_by_side_with_paired_differences(trained: Path, tmp_path: Path) -> None:
     config = load_config(trained / "home.yaml", ["train.seed=5", "train.max_epochs=2"])
     again = open_study(config.model_copy(update={"output": tmp_path / "again"}))
@@ -171,12 +227,33 @@ def test_the_evaluation_of_a_run_holds_the_refitted_control_of_the_clinical_mode
     assert control["p_value"] == pytest.approx(1 / 21)
 
 
+def test_ridge_baselines_are_fitted_again_on_shuffled_outcomes_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = write_study(tmp_path, "home")
+    table = pd.read_csv(tmp_path / "home.csv")
+    rng = np.random.default_rng(3)
+    genes = pd.DataFrame(rng.normal(size=(len(table), 12)) + 0.1 * (table[["age"]].to_numpy() - 60)).add_prefix("g")
+    pd.concat([table, genes], axis=1).to_csv(tmp_path / "home.csv", index=False)
+    path.write_text(path.read_text().replace("splits:", '    - {kind: block, name: omics, columns: "g*"}\nsplits:'))
+    study = train_stage(
+        open_study(load_config(path, ["evaluate.permute_baselines=3", "train.max_epochs=0"])), StageContext()
+    )
+    scheme = evaluate_stage(study)["schemes"]["kfold"]
+    for model in ("omics_ridge", "clinical_omics_ridge"):
+        control = scheme["permutation"][model]
+        reported = scheme["metrics"][model]["concordance"]["value"]
+        assert control["permutations"] == 3
+        assert control["concordance"]["observed"] == pytest.approx(reported, abs=1e-9)
+        assert control["concordance"]["null_high"] < reported
+    assert set(scheme["permutation"]) == {"clinical", "omics_ridge", "clinical_omics_ridge"}
+    assert [one["part"] for one in scheme["parts"]["parts"]] == ["clinical", "omics"]
+
+
 def test_models_are_trained_on_shuffled_outcomes_where_the_configuration_asks_for_it(tmp_path: Path) -> None:
     config = load_config(write_study(tmp_path, "home"), ["evaluate.permute_model=2", "train.max_epochs=2"])
     study = train_stage(open_study(config), StageContext())
     scheme = evaluate_stage(study)["schemes"]["kfold"]
-    for model in ("model", "clinical"):
-        control = scheme["permutation"][model]
-        reported = scheme["metrics"][model]["concordance"]["value"]
-        assert control["permutations"] == 2
-        assert control["concordance"]["observed"] == pytest.approx(reported, abs=1e-9)
+    control = scheme["permutation"]["model"]
+    reported = scheme["metrics"]["model"]["concordance"]["value"]
+    assert control["permutations"] == 2
+    assert control["concordance"]["observed"] == pytest.approx(reported, abs=1e-9)
+    assert scheme["permutation"]["clinical"]["permutations"] == 20

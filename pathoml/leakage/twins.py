@@ -1,0 +1,189 @@
+"""Leaks through people under two ids: the same data, or nearly, on both sides of a fold."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pathoml.cohort import Cohort
+from pathoml.leakage.alike import alike_rows
+from pathoml.leakage.findings import Finding, Level, shown
+from pathoml.leakage.people import Sides, apart, pair_up
+from pathoml.units import FloatArray, IntArray
+
+_ENOUGH_COLUMNS = 20
+"""Covariates of two people agree in so many columns only if they are one person."""
+_LEAST_NUMBERS = 10
+"""Columns of numbers that near twins are sought in."""
+_MOST_NUMBERS = 2000
+_LEAST_DIMENSIONS = 6.0
+"""Fewer independent directions than this bring strangers near to each other."""
+_NEAR_BY = 31.0
+"""Days by which follow-up of one person may differ in two tables."""
+
+
+class Twins(NamedTuple):
+    """Pairs of patients whose data agree.
+
+    Parameters
+    ----------
+    check : str
+        Name of the check.
+    level : str
+        Of its finding.
+    what : str
+        In what they agree.
+    first, second : ndarray of int64, shape (pairs,)
+        Rows of the cohort.
+    """
+
+    check: str
+    level: Level
+    what: str
+    first: IntArray
+    second: IntArray
+
+
+def find_twins(cohort: Cohort) -> list[Twins]:
+    """Find patients whose covariates, and follow-up, are the same or nearly.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+
+    Returns
+    -------
+    list of Twins
+        By what they agree in.
+    """
+    exact = _same_data(cohort)
+    known = {
+        (one, two) for twins in exact for one, two in zip(twins.first.tolist(), twins.second.tolist(), strict=True)
+    }
+    near = [*_near_numbers(cohort), *_near_follow_up(cohort)]
+    found = list(exact)
+    for twins in near:
+        new = [
+            place
+            for place, pair in enumerate(zip(twins.first.tolist(), twins.second.tolist(), strict=True))
+            if pair not in known
+        ]
+        if new:
+            found.append(twins._replace(first=twins.first[new], second=twins.second[new]))
+    return found
+
+
+def torn_twins(cohort: Cohort, scheme: str, sides: Sequence[Sides], twins: Sequence[Twins]) -> list[Finding]:
+    """Say which of them a scheme tears apart, one training and the other testing.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients.
+    scheme : str
+        Kind.
+    sides : sequence of Sides
+        Of its folds.
+    twins : sequence of Twins
+        As `find_twins` gives them.
+
+    Returns
+    -------
+    list of Finding
+        A leak where many covariates are the same, else a warning.
+    """
+    findings = []
+    for one in twins:
+        torn = apart(sides, one.first, one.second)
+        if not len(torn):
+            continue
+        names = [f"{cohort.patient_id[one.first[place]]} and {cohort.patient_id[one.second[place]]}" for place in torn]
+        message = (
+            f"{len(names)} pair(s) of patients agree in {one.what}, and one trains while the other tests: {shown(names)}; keep one"
+            " id of a patient"
+        )
+        findings.append(Finding(one.check, one.level, scheme, message))
+    return findings
+
+
+def _same_data(cohort: Cohort) -> list[Twins]:
+    table = cohort.covariates.reset_index(drop=True)
+    if table.shape[1] < 2:
+        return []
+    many = table.shape[1] >= _ENOUGH_COLUMNS
+    known = _known(table, words=not many)
+    if not many:
+        table = table.assign(_time=cohort.time_days, _event=cohort.event)
+    first, second = _equal_rows(table, known)
+    what = f"all {table.shape[1]} covariates" if many else "follow-up and all covariates"
+    return [Twins("same_patient_twice", "leak" if many else "warning", what, first, second)] if len(first) else []
+
+
+def _known(table: pd.DataFrame, *, words: bool) -> "pd.Series[bool]":
+    """Tell of whom more than half is known: of two patients of whom nothing is known nothing can be said."""
+    given = table.notna() & (table.astype(str) != "") if words else table.notna()
+    return given.mean(axis=1) > 0.5
+
+
+def _equal_rows(table: pd.DataFrame, known: "pd.Series[bool]") -> tuple[IntArray, IntArray]:
+    marks = pd.util.hash_pandas_object(table, index=False)[known]
+    return pair_up([marks.index.to_numpy()[rows] for rows in marks.groupby(marks).indices.values()])
+
+
+def _near_numbers(cohort: Cohort) -> list[Twins]:
+    """Find pairs far nearer to each other, in many columns of numbers, than to anybody else: measured again, or rounded."""
+    table = cohort.covariates.select_dtypes("number")
+    columns = np.unique(np.linspace(0, table.shape[1] - 1, min(table.shape[1], _MOST_NUMBERS)).astype(np.int64))
+    values: FloatArray = table.iloc[:, columns].to_numpy(dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        spread = np.nanstd(values, axis=0) if len(values) else np.zeros(0)
+    values = values[:, spread > 0]
+    if values.shape[1] < _LEAST_NUMBERS or len(values) < _LEAST_NUMBERS:
+        return []
+    standard = np.nan_to_num((values - np.nanmean(values, axis=0)) / spread[spread > 0])
+    known = np.isfinite(values).mean(axis=1) > 0.5
+    rows = np.flatnonzero(known)
+    if len(rows) < _LEAST_NUMBERS or _dimensions(standard[rows]) < _LEAST_DIMENSIONS:
+        return []
+    first, second = alike_rows(standard[rows], nearest_only=True)
+    what = f"nearly all of {values.shape[1]} columns of numbers"
+    return [Twins("nearly_same_patient", "warning", what, rows[first], rows[second])] if len(first) else []
+
+
+def _dimensions(standard: FloatArray) -> float:
+    """Return how many independent directions there are (participation ratio of the variances)."""
+    small = standard if standard.shape[1] <= len(standard) else standard.T
+    gram = small.T @ small
+    return float(np.trace(gram) ** 2 / max(float((gram**2).sum()), 1e-300))
+
+
+def _near_follow_up(cohort: Cohort) -> list[Twins]:
+    """Find pairs with the same few covariates and nearly the same follow-up, where there are more of them than chance makes."""
+    table = cohort.covariates.reset_index(drop=True)
+    if not 2 <= table.shape[1] < _ENOUGH_COLUMNS:
+        return []
+    marks = pd.util.hash_pandas_object(table, index=False)[_known(table, words=True)]
+    groups = [marks.index.to_numpy()[rows] for rows in marks.groupby(marks).indices.values() if len(rows) > 1]
+    pairs = sum(len(rows) * (len(rows) - 1) // 2 for rows in groups)
+    if not groups or pairs > 20 * len(cohort):
+        return []
+    first = np.concatenate([np.repeat(rows, np.arange(len(rows))[::-1]) for rows in groups])
+    second = np.concatenate([np.concatenate([rows[place + 1 :] for place in range(len(rows))]) for rows in groups])
+    apart_days = np.abs(cohort.time_days[first] - cohort.time_days[second])
+    near = (apart_days <= _NEAR_BY) & (cohort.event[first] == cohort.event[second])
+    expected = pairs * _chance_of_near(cohort)
+    if near.sum() < 2 or near.sum() < expected + 5 * np.sqrt(expected) + 1:
+        return []
+    what = f"all covariates, and in follow-up but for {_NEAR_BY:.0f} days at most"
+    return [Twins("nearly_same_patient", "warning", what, first[near], second[near])]
+
+
+def _chance_of_near(cohort: Cohort) -> float:
+    """Return the share of all pairs of patients with nearly the same follow-up and the same end of it."""
+    near = 0
+    for event in (0, 1):
+        times = np.sort(cohort.time_days[cohort.event == event])
+        near += int((np.searchsorted(times, times + _NEAR_BY, side="right") - np.arange(len(times)) - 1).sum())
+    return near / max(len(cohort) * (len(cohort) - 1) / 2, 1)
