@@ -11,6 +11,8 @@ from pathoml.errors import ConfigError, RefusalCode, RefusedError
 from pathoml.federated.plan import Plan
 from pathoml.files import append_line, make_folder, write_text
 
+_FEWEST_DIGITS = 32
+
 
 class Approvals:
     """A site's approved plans.
@@ -33,16 +35,18 @@ class Approvals:
         plan : Plan
             As read from the site's own copy.
         stated : str
-            The hash that the site was told; at least 12 of its first digits.
+            The hash that the site was told; at least 32 of its first digits, blanks between them do not count.
 
         Raises
         ------
         ConfigError
             If the plan's hash is another: the copy is not what was agreed on.
         """
-        if len(stated) < 12 or not plan.digest.startswith(stated.lower()):
+        told = "".join(stated.split()).lower()
+        if len(told) < _FEWEST_DIGITS or not plan.digest.startswith(told):
             raise ConfigError(
-                f"plan {plan.name} has the hash {plan.digest}, not {stated}; ask the coordinator which file was agreed on"
+                f"plan {plan.name} has the hash {plan.digest}, not {stated}; ask the coordinator which file was agreed on, and give"
+                f" {_FEWEST_DIGITS} of its digits at least: another plan with the same first few is soon found"
             )
         make_folder(self._plans)
         write_text(self._plans / f"{plan.digest}.json", json.dumps(plan.model_dump(mode="json"), indent=1))

@@ -1,16 +1,19 @@
 """A site's audit log: one line for every message in and out, each chained to the one before by its hash."""
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from pathoml.errors import FederationError
+from pathoml.errors import FederationError, OutputError
 from pathoml.federated.messages import Message
-from pathoml.files import append_line, make_folder
+from pathoml.files import make_folder, write_bytes
 from pathoml.provenance import digest_of
 
 _FIRST = "0" * 64
@@ -47,12 +50,15 @@ class AuditLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         make_folder(path.parent)
-        verdict = verify_log(path)
-        if verdict.problem:
-            raise FederationError(
-                f"{path}: {verdict.problem}; the log was altered. Keep it for whoever looks into this, and begin another folder"
-            )
-        self._number, self._head = verdict.lines, verdict.head
+        self._size, self._number, self._head = 0, 0, _FIRST
+        with self._locked() as stream:
+            torn = _torn_end(stream)
+            self._catch_up(stream)
+            if torn:
+                aside = path.with_name(f"{path.stem}.torn-{self._number}")
+                write_bytes(aside, torn)
+                why = {"why": f"the last line was cut off in writing, as by a power cut; it is in {aside.name}"}
+                self._write(stream, "torn", Message("log", ""), torn, why)
 
     def epsilon_of(self, plan: str) -> float:
         """Return the most that the log says a plan has spent of patients' privacy.
@@ -89,16 +95,61 @@ class AuditLog:
         OutputError
             If it cannot be written; then nothing is sent either.
         """
+        with self._locked() as stream:
+            self._catch_up(stream)
+            self._write(stream, direction, message, content, further or {})
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        """Hold the log for this process alone: two that write side by side would break the chain."""
+        try:
+            with self.path.open("a+b") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+                yield stream
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: cannot be written ({error.strerror}); nothing leaves without its line"
+            ) from error
+
+    def _catch_up(self, stream: BinaryIO) -> None:
+        """Take note of what another process has written since."""
+        size = os.fstat(stream.fileno()).st_size
+        if size == self._size:
+            return
+        verdict = verify_log(self.path)
+        if verdict.problem:
+            raise FederationError(
+                f"{self.path}: {verdict.problem}; the log was altered. Keep it for whoever looks into this; begin another folder"
+            )
+        self._size, self._number, self._head = size, verdict.lines, verdict.head
+
+    def _write(
+        self, stream: BinaryIO, direction: str, message: Message, content: bytes, further: Mapping[str, Any]
+    ) -> None:  # fmt: skip
         line: dict[str, Any] = {
             "number": self._number, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "direction": direction,
             "kind": message.kind, "plan": message.plan, "round": message.round_number, "code": message.code,
             "arrays": [[name, array.dtype.name, list(array.shape)] for name, array in sorted(message.arrays.items())],
             "numbers": dict(message.numbers), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
-            **(further or {}), "previous": self._head,
+            **further, "previous": self._head,
         }  # fmt: skip
         line["digest"] = digest_of(line)
-        append_line(self.path, json.dumps(line, sort_keys=True))
+        stream.write(f"{json.dumps(line, sort_keys=True)}\n".encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+        self._size = os.fstat(stream.fileno()).st_size
         self._number, self._head = self._number + 1, line["digest"]
+
+
+def _torn_end(stream: BinaryIO) -> bytes:
+    """Cut off and return what stands behind the last end of a line: a line that was never whole."""
+    stream.seek(0)
+    content = stream.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        stream.truncate(whole)
+        stream.seek(0, os.SEEK_END)
+    return content[whole:]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ class Progress:
     Parameters
     ----------
     model : dict of str to ndarray
-        The next that is sent.
+        The next that is sent; empty while the first is still sought.
     server : ServerState
         What the coordinator's step remembers.
     best : dict of str to ndarray
@@ -34,6 +34,8 @@ class Progress:
         Its loss.
     history : list of dict
         One row a round.
+    judges : list of str
+        Sites whose validation loss the first judged round had; others' losses are not compared with it.
     """
 
     model: dict[str, AnyArray]
@@ -41,6 +43,7 @@ class Progress:
     best: dict[str, AnyArray] = field(default_factory=dict)
     best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
+    judges: list[str] = field(default_factory=list)
 
 
 def write_checkpoint(path: Path, plan: Plan, setup: Setup, progress: Progress) -> None:
@@ -68,7 +71,7 @@ def write_checkpoint(path: Path, plan: Plan, setup: Setup, progress: Progress) -
     for prefix, held in parts:
         arrays |= {f"{prefix}.{name}": one for name, one in held.items()}
     best_loss = progress.best_loss if np.isfinite(progress.best_loss) else None
-    said = {"plan": plan.digest, "history": progress.history, "best_loss": best_loss}
+    said = {"plan": plan.digest, "history": progress.history, "best_loss": best_loss, "judges": progress.judges}
     kept = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
     write_bytes(path, save_arrays(kept, {"federation": json.dumps(said)}))
 
@@ -86,7 +89,7 @@ def read_checkpoint(path: Path, plan: Plan) -> tuple[Setup | None, Progress | No
     Returns
     -------
     tuple of Setup and Progress, or of None
-        None if there is no such file yet.
+        None if there is no such file yet, or no model in it.
 
     Raises
     ------
@@ -105,8 +108,10 @@ def read_checkpoint(path: Path, plan: Plan) -> tuple[Setup | None, Progress | No
         arrays_below(arrays, "first."), arrays_below(arrays, "second."), arrays_below(arrays, "control.")
     )
     best_loss = float("inf") if said["best_loss"] is None else float(said["best_loss"])
-    best = arrays_below(arrays, "best.")
-    return setup, Progress(arrays_below(arrays, "model."), server, best, best_loss, said["history"])
+    best, model = arrays_below(arrays, "best."), arrays_below(arrays, "model.")
+    if not model:
+        return setup, None
+    return setup, Progress(model, server, best, best_loss, said["history"], said["judges"])
 
 
 def arrays_below(arrays: Mapping[str, AnyArray], prefix: str) -> dict[str, AnyArray]:

@@ -89,6 +89,7 @@ def run_federation(
     setup, progress = read_checkpoint(checkpoint, plan)
     if setup is None:
         setup = network.prepare()
+        write_checkpoint(checkpoint, plan, setup, Progress({}))
     network.use(setup)
     if progress is None:
         progress = Progress(_first_model(network, plan, setup))
@@ -255,11 +256,15 @@ def _take_rounds(
         request = network.message("train", named(progress.model) | _controls(progress, plan, setup), number)
         answers = network.need(request, network.trainers())
         weights = [one.numbers[method.weight] for one in answers.values()]
+        if not sum(weights):
+            raise FederationError(
+                f"round {number}: no site that answered has any {method.weight}; set method.weight: patients"
+            )
         row = {"round": float(number), "sites": float(len(answers)), **_weighted(answers, method.judges)}
         spent = [one.numbers["epsilon"] for one in answers.values() if "epsilon" in one.numbers]
         row |= {"epsilon": max(spent)} if spent else {}
         if method.keep == "best_validation":
-            _keep_if_better(progress, row)
+            _keep_if_better(progress, row, _judges(answers, method.judges))
         mean = weighted_mean([models_of(one.arrays) for one in answers.values()], weights)
         changes = [arrays_below(one.arrays, "control.") for one in answers.values()]
         control = next_control(method.aggregation, progress.server.control, changes, len(plan.sites))
@@ -271,11 +276,21 @@ def _take_rounds(
             on_round(number, method.rounds, row)
     if method.keep == "best_validation":
         answers = network.ask(network.message("validate", named(progress.model), method.rounds), network.ready())
-        _keep_if_better(progress, _weighted(answers, method.judges))
+        _keep_if_better(progress, _weighted(answers, method.judges), _judges(answers, method.judges))
 
 
-def _keep_if_better(progress: Progress, row: Mapping[str, float]) -> None:
-    """Keep the model that was just judged, if sites told its validation loss and it is the lowest so far."""
+def _judges(answers: Answers, named: Sequence[str]) -> list[str]:
+    """Return the sites that have told a validation loss, of those that count."""
+    return sorted(
+        name for name, one in answers.items() if (not named or name in named) and "validation_loss" in one.numbers
+    )
+
+
+def _keep_if_better(progress: Progress, row: Mapping[str, float], judges: list[str]) -> None:
+    """Keep the model that was just judged, if its loss is the lowest so far; losses of other sites than at first do not compare."""
+    progress.judges = progress.judges or judges
+    if judges != progress.judges:
+        return
     if row.get("validation_loss", float("inf")) < progress.best_loss:
         progress.best, progress.best_loss = dict(progress.model), row["validation_loss"]
 

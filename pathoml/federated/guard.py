@@ -31,7 +31,9 @@ class Allowed:
     arrays : mapping of str to tuple of (str, tuple of int)
         Name to type and shape; each of them has to be there.
     numbers : frozenset of str
-        Names of numbers; any of them may be absent.
+        Names of numbers.
+    required : frozenset of str
+        Those of them that may not be absent.
     norm : float or None
         Longest change of ``model.*`` against what was asked with; None if no model is sent.
     """
@@ -39,6 +41,7 @@ class Allowed:
     arrays: Mapping[str, tuple[str, Shape]] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()
     norm: float | None = None
+    required: frozenset[str] = frozenset()
 
 
 def release(answer: Message, request: Message, allowed: Allowed) -> Message:
@@ -169,7 +172,14 @@ def allowed_answer(
         "calibrate": frozenset({"patients", "risk_sum", "risk_squares"}),
     }.get(request.kind, frozenset())  # fmt: skip
     limit = plan.update_norm if norm is None else norm
-    return Allowed(arrays, numbers, limit if request.kind == "train" else None)
+    required = (
+        COUNTS
+        if request.kind in ("join", "train")
+        else numbers
+        if request.kind in ("newton", "calibrate")
+        else frozenset()
+    )
+    return Allowed(arrays, numbers, limit if request.kind == "train" else None, required)
 
 
 PRIVATE_REQUESTS = frozenset({"join", "setup", "train", "validate", "personal", "membership"})
@@ -185,7 +195,8 @@ def _allowed_with_privacy(request: Message, plan: Plan, metrics: frozenset[str],
         "train": metrics & NOISED | {"patients", "epsilon"},
     }.get(request.kind, frozenset())  # fmt: skip
     arrays = _ARRAYS[request.kind](request, plan) if request.kind in _ARRAYS else {}
-    return Allowed(arrays, numbers, norm if request.kind == "train" else None)
+    required = frozenset({"patients"}) if request.kind in ("join", "train") else frozenset()
+    return Allowed(arrays, numbers, norm if request.kind == "train" else None, required)
 
 
 NOISED = frozenset({"train_loss", "validation_loss", "validation_patients"})
@@ -258,7 +269,10 @@ _ARRAYS: dict[str, Callable[[Message, Plan], Arrays]] = {
 def _problem_with(answer: Message, request: Message, allowed: Allowed) -> str:
     if answer.plan != request.plan or answer.round_number != request.round_number:
         return "it is of another plan or round than what was asked"
-    return _problem_with_arrays(answer.arrays, allowed) or _problem_with_numbers(answer.numbers, allowed)
+    return (
+        _problem_with_arrays(answer.arrays, allowed) or _problem_with_numbers(answer.numbers, allowed)
+        or _problem_with_counts(answer)
+    )  # fmt: skip
 
 
 def _problem_with_arrays(arrays: Mapping[str, AnyArray], allowed: Allowed) -> str:
@@ -280,4 +294,20 @@ def _problem_with_numbers(numbers: Mapping[str, float], allowed: Allowed) -> str
     infinite = {name for name, value in numbers.items() if not np.isfinite(value)}
     if unlisted or infinite:
         return f"numbers {', '.join(sorted(unlisted | infinite)[:5])} are not on the list, or not finite"
+    missing = allowed.required - set(numbers)
+    return f"numbers {', '.join(sorted(missing))} are missing" if missing else ""
+
+
+_COUNTED = ("patients", "events", "validation_patients")
+
+
+def _problem_with_counts(answer: Message) -> str:
+    """Say what is no count: a weight of it would turn the shared model around, or make it one site's."""
+    numbers = {name: answer.numbers[name] for name in _COUNTED if name in answer.numbers}
+    odd = [name for name, value in numbers.items() if value < 0 or value != int(value)]
+    odd += [name for name, one in answer.arrays.items() if one.dtype.kind == "i" and (one < 0).any()]
+    if odd:
+        return f"{', '.join(odd[:5])}: no count of patients or events"
+    if numbers.get("events", 0.0) > numbers.get("patients", float("inf")):
+        return f"{numbers['events']:.0f} events of {numbers['patients']:.0f} patients"
     return ""

@@ -110,7 +110,7 @@ def pair_sums(
 
 
 def calibration_sums(
-    member: Member, data: SiteData, plan: Plan, smallest: int
+    member: Member, data: SiteData, plan: Plan, smallest: int, fitted_on: tuple[str, ...]
 ) -> tuple[dict[str, AnyArray], dict[str, float]]:
     """Return what the network's mean risk, its spread and, for Cox, its baseline hazard are made of.
 
@@ -119,18 +119,19 @@ def calibration_sums(
     member : Member
         The final model.
     data : SiteData
-        The site; its training and validation patients are taken.
+        The site.
     plan : Plan
         With its grid of times.
     smallest : int
         Fewest events that are told together.
+    fitted_on : tuple of str
+        Patients that are taken.
 
     Returns
     -------
     tuple of dict
         Arrays ``slides`` of shape (out,), ``hazard.events`` and ``hazard.exposure`` of shape (cells,); numbers of sums.
     """
-    fitted_on = (*data.train, *data.validation)
     patients = select_patients(data.cohort, data.features, fitted_on)
     shares = predict_shares(member, patients)
     risk = member.objective.risk(shares.logits)

@@ -12,12 +12,13 @@ import numpy as np
 
 from pathoml.bags import FeatureSpec
 from pathoml.errors import FederationError, RefusalCode
-from pathoml.federated.guard import accept, allowed_answer
+from pathoml.federated.guard import COUNTS, accept, allowed_answer
 from pathoml.federated.judging import calibrated, centred_by_plan, member_of
 from pathoml.federated.linear import LinearTerms, add_terms, newton_step, penalised
 from pathoml.federated.messages import Message, from_bytes
 from pathoml.federated.plan import FixedBins, Plan
 from pathoml.federated.preprocessing import (
+    Spread,
     add_sums,
     edges_from_counts,
     given_transform,
@@ -25,6 +26,7 @@ from pathoml.federated.preprocessing import (
     spread_of,
     transform_of,
 )
+from pathoml.federated.requests import kinds_asked
 from pathoml.federated.scores import SiteScore, score_of
 from pathoml.federated.setup import Setup
 from pathoml.federated.transport import Transport
@@ -36,6 +38,15 @@ from pathoml.train_settings import CoxLossSettings
 from pathoml.units import AnyArray, FloatArray
 
 logger = logging.getLogger(__name__)
+_TRIES = 4
+
+
+class _SiteLeftError(FederationError):
+    """Sums of several requests would be of different sites."""
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        super().__init__(f"site(s) {', '.join(sites)} left between two sums")
+        self.sites = tuple(sites)
 
 
 class Network:
@@ -56,6 +67,7 @@ class Network:
         self._setup: dict[str, AnyArray] = {}
         self._set_up: set[str] = set()
         self._too_few: set[str] = set()
+        self._counted: dict[str, tuple[float, ...]] = {}
         self._why: dict[str, str] = {}
 
     def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
@@ -91,10 +103,19 @@ class Network:
                     else:
                         self._set_up.discard(name)
                     continue
-                answers[name] = accept(answer, request, allowed_answer(request, self.plan))
+                accept(answer, request, allowed_answer(request, self.plan))
+                self._require_same_counts(name, answer)
+                answers[name] = answer
             except FederationError as error:
                 self._note(request, name, f"refused here: {error}")
         return answers
+
+    def _require_same_counts(self, site: str, answer: Message) -> None:
+        """Refuse a site that says in one round that it has so many training patients, and in another so many."""
+        if answer.kind in ("join", "train"):
+            counts = tuple(answer.numbers[name] for name in sorted(COUNTS & answer.numbers.keys()))
+            if self._counted.setdefault(site, counts) != counts:
+                raise FederationError(f"training events and patients {counts}, and {self._counted[site]} before")
 
     def need(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         """Ask, and stop if fewer sites than the quorum give a good answer.
@@ -190,20 +211,32 @@ class Network:
         Raises
         ------
         FederationError
-            If too few sites answer, or one leaves between two sums.
+            If too few sites answer, or sites leave between two sums again and again.
         """
+        among = tuple(self._transport.sites)
+        for _ in range(_TRIES):
+            try:
+                return self._prepared(among)
+            except _SiteLeftError as error:
+                logger.warning("%s; transforms are fitted anew on the others", error)
+                among = tuple(name for name in among if name not in error.sites)
+        raise FederationError(f"sites left while transforms were fitted, {_TRIES} times; start again when they stay")
+
+    def _prepared(self, among: Sequence[str]) -> Setup:
         plan = self.plan
-        sites = list(self.need(self.message("join")))
+        sites = list(self.need(self.message("join"), among))
         edges = np.zeros(0)
         if not isinstance(plan.train.loss, CoxLossSettings):
             edges = self._edges(sites)
-        if plan.privacy is not None:  # sums over patients would leave without noise: the plan has given it all
+        if "values" not in kinds_asked(plan):  # the plan has given it all
             return Setup(given_transform(plan), self._projection(sites), edges)
         values = self.need(self.message("values"), sites)
         sites = list(values)
         sums = add_sums([one.arrays for one in values.values()])
-        squares = self._same(self.message("squares", {"numbers.mean": mean_of(sums)}), sites)
-        spread = spread_of(sums, add_sums([one.arrays for one in squares.values()]))
+        spread = Spread(np.zeros(0), np.ones(0))
+        if "squares" in kinds_asked(plan):
+            squares = self._same(self.message("squares", {"numbers.mean": mean_of(sums)}), sites)
+            spread = spread_of(sums, add_sums([one.arrays for one in squares.values()]))
         products: dict[str, AnyArray] = {}
         if any(one.kind == "block" for one in plan.covariates):
             asked = self.message("products", {"numbers.mean": spread.mean, "numbers.scale": spread.scale})
@@ -215,7 +248,7 @@ class Network:
         answers = self.need(request, sites)
         gone = [name for name in sites if name not in answers]
         if gone:
-            raise FederationError(f"site(s) {', '.join(gone)} left while transforms were fitted; start again")
+            raise _SiteLeftError(gone)
         return answers
 
     def _edges(self, sites: Sequence[str]) -> FloatArray:
@@ -268,22 +301,37 @@ class Network:
         objective = setup.objective(self.plan)
         columns = len(setup.transform.names)
         point = np.zeros(columns + (objective.out if objective.has_level else 0))
-        first = self.need(self.message("newton", {"parameters": point}), self.trainers())
-        sites, terms = list(first), _penalised_sum(first, point, columns, ridge)
+        sites, terms = self._terms_of_all(point, columns, ridge)
         for _ in range(steps):
-            step = newton_step(terms)
-            length = 1.0
-            while True:
-                following = self._terms(point + length * step, sites, columns, ridge)
-                if following.loss <= terms.loss + 1e-12 * abs(terms.loss) or length < 1e-6:
-                    break
-                length /= 2
-            point, terms = point + length * step, following
-            if float(np.abs(length * step).max(initial=0.0)) < tolerance:
+            try:
+                moved, following = self._descend(point, terms, sites, (columns, ridge))
+            except _SiteLeftError as error:
+                logger.warning("%s; those that are there go on from the same point", error)
+                sites, terms = self._terms_of_all(point, columns, ridge)
+                continue
+            longest = float(np.abs(moved - point).max(initial=0.0))
+            point, terms = moved, following
+            if longest < tolerance:
                 return point
         raise FederationError(
             f"Newton's steps did not converge in {steps}; raise method.steps or train.covariate_ridge"
         )
+
+    def _descend(
+        self, point: FloatArray, terms: LinearTerms, sites: Sequence[str], penalty: tuple[int, float]
+    ) -> tuple[FloatArray, LinearTerms]:  # fmt: skip
+        """Take one step, shortened until the loss falls."""
+        step, length = newton_step(terms), 1.0
+        while True:
+            following = self._terms(point + length * step, sites, *penalty)
+            if following.loss <= terms.loss + 1e-12 * abs(terms.loss) or length < 1e-6:
+                return point + length * step, following
+            length /= 2
+
+    def _terms_of_all(self, point: FloatArray, columns: int, ridge: float) -> tuple[list[str], LinearTerms]:
+        """Ask all that train; who answers takes part from here on."""
+        answers = self.need(self.message("newton", {"parameters": point}), self.trainers())
+        return list(answers), _penalised_sum(answers, point, columns, ridge)
 
     def _terms(self, point: FloatArray, sites: Sequence[str], columns: int, ridge: float) -> LinearTerms:
         answers = self._same(self.message("newton", {"parameters": point}), sites)

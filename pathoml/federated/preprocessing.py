@@ -108,8 +108,8 @@ def transform_of(plan: Plan, sums: Arrays, spread: Spread, products: Arrays) -> 
     spans = block_columns(plan)
     for one in plan.covariates:
         if isinstance(one, PlanNumber):
-            at = next(numbers)
             given = _given_number(one)
+            at = next(numbers) if given is None else -1
             mean, scale = given if given is not None else (float(spread.mean[at]), float(spread.scale[at]))
             parts.append(FittedNumeric(one.column, mean if one.fill is None else one.fill, mean, scale))
         elif isinstance(one, PlanCategories) and one.levels == "plan":

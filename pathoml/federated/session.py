@@ -14,21 +14,26 @@ from pathoml.federated.method_settings import RoundsSettings
 from pathoml.federated.patient_fit import patient_losses
 from pathoml.federated.plan import Plan
 from pathoml.federated.privacy_ledger import PrivacyLedger
+from pathoml.federated.requests import RequestBook, require_request
 from pathoml.federated.setup import build_model, load_arrays_into
 from pathoml.federated.site_answers import Answer, calibrate, evaluate, personal, score
 from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_privacy import SitePrivacy, budget_of
-from pathoml.federated.site_sums import SMALL_CELL, merged_counts, sum_products, sum_squares, sum_values
+from pathoml.federated.site_sums import merged_counts, sum_products, sum_squares, sum_values
 from pathoml.federated.training import SiteTraining
 from pathoml.federated.workbench import SessionContext, Workbench
 from pathoml.files import write_json
 from pathoml.mil.patients import select_patients
 from pathoml.mil.projection import projection_of, sum_tiles
 from pathoml.train import follow_up, validate
-from pathoml.units import AnyArray
+from pathoml.units import AnyArray, FloatArray
 
 _ABOUT_OTHERS = ("setup", "validate", "evaluate", "personal", "score")
 """Requests whose answers say nothing of training patients; those that they speak of are counted where they are answered."""
+
+
+WIDEST_RISKS = 30.0
+"""Between the highest and the lowest log hazard of a site's patients where derivatives are summed; fits have less than 10."""
 
 
 class Session:
@@ -47,6 +52,7 @@ class Session:
     def __init__(self, plan: Plan, data: SiteData, context: SessionContext) -> None:
         self._plan, self._data, self._context = plan, data, context
         self._bench = Workbench(plan, data, context)
+        self._book = RequestBook(context.folder)
         self._training: SiteTraining | None = None
         self.privacy = self._with_privacy()
         self._answers: dict[str, Callable[[Message], Answer]] = {
@@ -85,8 +91,6 @@ class Session:
         RefusedError
             If it is not to be done.
         """
-        if request.kind not in self._answers:
-            raise RefusedError(f"request of unknown kind {request.kind[:40]!r}", RefusalCode.BAD_REQUEST)
         if against := self._context.limits.against(self._plan):
             raise RefusedError(against, RefusalCode.LIMIT_OF_SITE)
         if self.privacy is not None and request.kind not in PRIVATE_REQUESTS:
@@ -94,11 +98,12 @@ class Session:
                 f"the plan has privacy of patients, and an answer to {request.kind} would leave without noise",
                 RefusalCode.MAY_NOT_LEAVE,
             )
+        require_request(request, self._plan)
         bench, train = self._bench, self._data.train
-        if request.kind not in _ABOUT_OTHERS and not bench.enough(train):
+        if request.kind not in _ABOUT_OTHERS and not (bench.enough(train) and len(train) >= bench.fewest_to_train):
             raise RefusedError(
                 f"{len(train)} training patients with {bench.events(train):.0f} events; nothing is said of fewer than "
-                f"{bench.fewest} with {bench.fewest_events}",
+                f"{bench.fewest_to_train} with {bench.fewest_events}",
                 RefusalCode.TOO_FEW_PATIENTS,
             )
         refused, norm = self._context.limits.refused_metrics, self._context.limits.norm_for(self._plan)
@@ -107,6 +112,7 @@ class Session:
         kept = None if self.privacy is None else self.privacy.answers.find(request)
         if kept is not None:
             return kept, allowed
+        self._book.enter(request)
         arrays, numbers = self._answers[request.kind](request)
         numbers = {name: value for name, value in numbers.items() if self.privacy is None or name in allowed.numbers}
         answer = Message(request.kind, request.plan, request.round_number, arrays, numbers)
@@ -121,15 +127,14 @@ class Session:
         return {}, {"patients": float(len(time_days)), "events": float(event.sum())}
 
     def _values(self, request: Message) -> Answer:
-        small = 1 if self._context.limits.public_benchmark else SMALL_CELL
-        return sum_values(self._plan, self._bench.raw, self._bench.fewest, small_cell=small), {}
+        return sum_values(self._plan, self._bench.raw), {}
 
     def _squares(self, request: Message) -> Answer:
-        return sum_squares(self._plan, self._bench.raw, request.arrays["numbers.mean"], self._bench.fewest), {}
+        return sum_squares(self._plan, self._bench.raw, request.arrays["numbers.mean"]), {}
 
     def _products(self, request: Message) -> Answer:
         mean, scale = request.arrays["numbers.mean"], request.arrays["numbers.scale"]
-        return sum_products(self._plan, self._bench.raw, mean, scale, self._bench.fewest), {}
+        return sum_products(self._plan, self._bench.raw, mean, scale), {}
 
     def _tiles(self, request: Message) -> Answer:
         tiles = select_patients(self._data.cohort, self._data.features, self._data.train).features
@@ -160,10 +165,30 @@ class Session:
         in_use, point = self._bench.ready(), request.arrays["parameters"]
         levels = in_use.objective.out if in_use.objective.has_level else 0
         if point.shape != (in_use.design.shape[1] + levels,):
-            raise RefusedError(f"parameters of shape {point.shape}", RefusalCode.BAD_REQUEST)
+            expected = (in_use.design.shape[1] + levels,)
+            raise RefusedError(f"parameters of shape {point.shape}, expected {expected}", RefusalCode.BAD_REQUEST)
+        self._require_many_at(point[: in_use.design.shape[1]], in_use.design)
         terms = linear_terms(in_use.objective, point, in_use.design, in_use.outcome)
         self._bench.remember_whom_it_trains_on()
         return {"gradient": terms.gradient, "hessian": terms.hessian}, {"loss": terms.loss}
+
+    def _require_many_at(self, coefficients: AnyArray, design: FloatArray) -> None:
+        """Refuse a point at which few patients count, and a matrix of more columns than the patients can hide in."""
+        if self._context.limits.public_benchmark:
+            return
+        patients, columns = design.shape
+        if patients < 2 * columns:
+            raise RefusedError(
+                f"{patients} training patients for {columns} columns; nothing is summed of fewer than {2 * columns}",
+                RefusalCode.TOO_FEW_PATIENTS,
+            )
+        spread = float(np.ptp(design @ coefficients)) if columns else 0.0
+        if spread > WIDEST_RISKS:
+            raise RefusedError(
+                f"at the point asked for, log hazards lie {spread:.3g} apart, where few patients count by themselves; no sums leave"
+                f" where it is more than {WIDEST_RISKS:g}",
+                RefusalCode.LIMIT_OF_SITE,
+            )
 
     def _train(self, request: Message) -> Answer:
         setup, sent, train = self._bench.ready().setup, models_of(request.arrays), self._data.train
@@ -223,7 +248,7 @@ class Session:
         self._bench.require_fit(sent)
         private = None if self.privacy is None else self.privacy.training
         effort = Asked(context.limits.reference_models, private, context.device)
-        found = examine_membership(self._plan, setup, self._data, sent, effort)
+        found = examine_membership(self._plan, setup, self._bench.data, sent, effort)
         if context.folder is not None:
             write_json(context.folder / "membership.json", found)
         return {}, {}

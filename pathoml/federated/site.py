@@ -77,6 +77,16 @@ class Site:
         except PathomlError as error:
             why["why"] = f"{type(error).__name__}: {error}"
             answer = Message(REFUSED, asked.plan, asked.round_number, code=_code_of(error).value)
+        except (
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # not one line of it leaves
+            logger.exception("request %s: an error that was not foreseen", asked.kind)
+            why["why"] = f"{type(error).__name__}: {error}"
+            answer = Message(REFUSED, asked.plan, asked.round_number, code=RefusalCode.BAD_REQUEST.value)
         content = to_bytes(answer)
         if why:
             logger.warning("request %s refused (%s): %s", asked.kind, answer.code, why["why"])
@@ -91,10 +101,7 @@ class Site:
                 self._log.epsilon_of(request.plan),
             )  # fmt: skip
             self._sessions[request.plan] = Session(plan, self._data_for(plan), context)
-        try:
-            answer, allowed = self._sessions[request.plan].answer(request)
-        except KeyError as error:
-            raise RefusedError(f"request {request.kind} lacks the array {error}", RefusalCode.BAD_REQUEST) from error
+        answer, allowed = self._sessions[request.plan].answer(request)
         return release(answer, request, allowed)
 
     def _spent(self, plan: str) -> dict[str, object]:

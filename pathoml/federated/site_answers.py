@@ -95,7 +95,10 @@ def calibrate(bench: Workbench, request: Message) -> Answer:
     """
     in_use, sent = bench.ready(), models_of(request.arrays)
     bench.require_fit(sent)
-    return calibration_sums(member_of(bench.plan, in_use.setup, sent), bench.data, bench.plan, bench.fewest_events)
+    data = bench.data
+    # A few validation patients would stand in the difference from what was told of the training patients.
+    fitted_on = (*data.train, *(data.validation if bench.enough(data.validation) else ()))
+    return calibration_sums(member_of(bench.plan, in_use.setup, sent), data, bench.plan, bench.fewest_events, fitted_on)
 
 
 def score(bench: Workbench, request: Message) -> Answer:

@@ -6,12 +6,9 @@ import pandas as pd
 from pathoml.federated.plan import Plan, PlanBlock, PlanCategories, PlanNumber
 from pathoml.units import AnyArray, FloatArray, IntArray
 
-SMALL_CELL = 5
-"""A word that fewer patients of a site have is counted as nobody's there."""
-
 
 def number_columns(plan: Plan) -> list[str]:
-    """Return the numeric columns of a plan, blocks included, in the order of its sums.
+    """Return the numeric columns that sites add up, blocks included, in the order of the sums: those whose mean is not given.
 
     Parameters
     ----------
@@ -23,7 +20,7 @@ def number_columns(plan: Plan) -> list[str]:
     list of str
         Names in the clinical table.
     """
-    single = [one.column for one in plan.covariates if isinstance(one, PlanNumber)]
+    single = [one.column for one in plan.covariates if isinstance(one, PlanNumber) and one.mean is None]
     return single + [name for one in plan.covariates if isinstance(one, PlanBlock) for name in one.columns]
 
 
@@ -59,29 +56,7 @@ def counted_words(plan: Plan) -> list[PlanCategories]:
     return [one for one in word_covariates(plan) if one.levels == "network"]
 
 
-def numbers_of(plan: Plan, raw: pd.DataFrame, fewest: int) -> FloatArray:
-    """Return a site's numeric columns; one that too few patients have a value of is nobody's, since its sums would be theirs.
-
-    Parameters
-    ----------
-    plan : Plan
-        Which.
-    raw : DataFrame
-        Training patients of the site.
-    fewest : int
-        Patients of whom something may be said.
-
-    Returns
-    -------
-    ndarray of float64, shape (patients, columns)
-        NaN where a value is missing.
-    """
-    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
-    few = (~np.isnan(values)).sum(axis=0) < fewest
-    return np.where(few, np.nan, values)
-
-
-def sum_values(plan: Plan, raw: pd.DataFrame, fewest: int, *, small_cell: int = SMALL_CELL) -> dict[str, AnyArray]:
+def sum_values(plan: Plan, raw: pd.DataFrame) -> dict[str, AnyArray]:
     """Add up a site's covariates: the first of two passes.
 
     Parameters
@@ -90,17 +65,13 @@ def sum_values(plan: Plan, raw: pd.DataFrame, fewest: int, *, small_cell: int = 
         Which.
     raw : DataFrame
         Training patients of the site.
-    fewest : int
-        A column that fewer have a value of is nobody's.
-    small_cell : int, optional
-        Words that fewer patients have are counted as nobody's.
 
     Returns
     -------
     dict of str to ndarray
         ``numbers.count`` and ``numbers.sum`` of shape (columns,); ``words.K`` of shape (words + 1,), the last for missing.
     """
-    values = numbers_of(plan, raw, fewest)
+    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
     sums: dict[str, AnyArray] = {
         "numbers.count": (~np.isnan(values)).sum(axis=0).astype(np.int64),
         "numbers.sum": np.nansum(values, axis=0),
@@ -110,11 +81,11 @@ def sum_values(plan: Plan, raw: pd.DataFrame, fewest: int, *, small_cell: int = 
         words = raw[one.column].astype(str).to_numpy()
         counts = np.array([(words == word).sum() for word in one.words], dtype=np.int64)
         counts = np.append(counts, len(words) - counts.sum())
-        sums[f"words.{number}"] = np.where(counts < small_cell, 0, counts)
+        sums[f"words.{number}"] = counts
     return sums
 
 
-def sum_squares(plan: Plan, raw: pd.DataFrame, mean: FloatArray, fewest: int) -> dict[str, AnyArray]:
+def sum_squares(plan: Plan, raw: pd.DataFrame, mean: FloatArray) -> dict[str, AnyArray]:
     """Add up squares around the network's means: the second pass.
 
     Parameters
@@ -125,21 +96,17 @@ def sum_squares(plan: Plan, raw: pd.DataFrame, mean: FloatArray, fewest: int) ->
         Training patients of the site.
     mean : ndarray of float64, shape (columns,)
         The network's.
-    fewest : int
-        As for `sum_values`.
 
     Returns
     -------
     dict of str to ndarray
         ``numbers.square`` of shape (columns,).
     """
-    values = numbers_of(plan, raw, fewest)
+    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
     return {"numbers.square": np.nansum((values - mean) ** 2, axis=0)}
 
 
-def sum_products(
-    plan: Plan, raw: pd.DataFrame, mean: FloatArray, scale: FloatArray, fewest: int
-) -> dict[str, AnyArray]:
+def sum_products(plan: Plan, raw: pd.DataFrame, mean: FloatArray, scale: FloatArray) -> dict[str, AnyArray]:
     """Add up products of each block's standardised columns; a missing value is the mean.
 
     Parameters
@@ -150,15 +117,13 @@ def sum_products(
         Training patients of the site.
     mean, scale : ndarray of float64, shape (columns,)
         The network's.
-    fewest : int
-        As for `sum_values`.
 
     Returns
     -------
     dict of str to ndarray
         ``products.K`` of shape (columns of block K, the same).
     """
-    values = numbers_of(plan, raw, fewest)
+    values = raw[number_columns(plan)].to_numpy(dtype=np.float64)
     standard = np.where(np.isnan(values), 0.0, (values - mean) / scale)
     return {
         f"products.{number}": standard[:, columns].T @ standard[:, columns]
@@ -232,7 +197,7 @@ def block_columns(plan: Plan) -> list[slice]:
     list of slice
         One a block, in its order.
     """
-    start = sum(isinstance(one, PlanNumber) for one in plan.covariates)
+    start = sum(isinstance(one, PlanNumber) and one.mean is None for one in plan.covariates)
     spans = []
     for one in plan.covariates:
         if isinstance(one, PlanBlock):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ from torch import as_tensor
 
 from pathoml.errors import RefusalCode, RefusedError
 from pathoml.federated.guard import COUNTS, metrics_allowed
-from pathoml.federated.plan import Plan
+from pathoml.federated.method_settings import EvaluationSettings
+from pathoml.federated.plan import Plan, PlanBlock
+from pathoml.federated.rare_values import hide_rare_values
 from pathoml.federated.setup import Setup, arrays_of, build_model, setup_from_arrays
 from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_settings import LimitsSettings
@@ -92,7 +94,9 @@ class Workbench:
     """
 
     def __init__(self, plan: Plan, data: SiteData, context: SessionContext) -> None:
-        self.plan, self.data, self.context = plan, data, context
+        self.plan, self.context = plan, context
+        summed = plan.privacy is None and not isinstance(plan.method, EvaluationSettings)
+        self.data = self._with_rare_values_hidden(data) if summed else data
         self._in_use: InUse | None = None
         self._patients: dict[tuple[str, ...], TrainingPatients] = {}
 
@@ -100,6 +104,14 @@ class Workbench:
     def fewest(self) -> int:
         """Fewest patients of whom anything is said."""
         return self.context.limits.patients_for(self.plan)
+
+    @property
+    def fewest_to_train(self) -> int:
+        """Fewest patients that the site trains with: from fewer than twice the columns of a block, products tell of each."""
+        blocks = [len(one.columns) for one in self.plan.covariates if isinstance(one, PlanBlock)]
+        return (
+            self.fewest if self.context.limits.public_benchmark else max(self.fewest, *(2 * one for one in blocks), 0)
+        )
 
     @property
     def fewest_events(self) -> int:
@@ -208,7 +220,12 @@ class Workbench:
         """
         found = {name: one.shape for name, one in sent.items()}
         if found != self.ready().shapes or not all(np.isfinite(one).all() for one in sent.values()):
-            raise RefusedError("the model that came is not the plan's, or not finite", RefusalCode.BAD_REQUEST)
+            expected = self.ready().shapes
+            strange = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            words = "; ".join(f"{name} {found.get(name)}, expected {expected.get(name)}" for name in strange[:5])
+            raise RefusedError(
+                f"the model that came is not the plan's: {words or 'not finite'}", RefusalCode.BAD_REQUEST
+            )
 
     def patients(self, names: tuple[str, ...]) -> TrainingPatients:
         """Return patients ready to be trained on.
@@ -271,6 +288,12 @@ class Workbench:
         path = self.context.folder.parent / plan[:16] / _TRAINED_ON
         marks = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
         return sum(_mark(name) in marks for name in names)
+
+    def _with_rare_values_hidden(self, data: SiteData) -> SiteData:
+        """Hide what few share from what is summed; with privacy it would make one patient's part depend on the others."""
+        rows = data.cohort.rows_of(data.train)
+        table = hide_rare_values(self.plan, data.cohort.covariates, rows, self.fewest)
+        return replace(data, cohort=replace(data.cohort, covariates=table))
 
     def _use(self, setup: Setup) -> None:
         plan, data = self.plan, self.data

@@ -23,7 +23,8 @@ NEWTON = {"kind": "newton"}
 
 
 def test_a_linear_network_is_the_pooled_model_and_is_judged_on_the_same_patients(tmp_path: Path) -> None:
-    plan = plan_of(method=NEWTON, bins={"kind": "fixed", "edges_days": [0, 600, 1200, 3000]})
+    bins = {"kind": "fixed", "edges_days": [0, 600, 1200, 3000]}
+    plan = plan_of(method=NEWTON, bins=bins, minimum_patients=1, minimum_events=0)
     parts = parts_of(plan)
     result, found = compare(plan, parts, tmp_path, limits=PUBLIC)
     assert not found.impossible
@@ -33,6 +34,8 @@ def test_a_linear_network_is_the_pooled_model_and_is_judged_on_the_same_patients
         expected = concordance(*follow_up(data.cohort, data.test), risk)
         assert found.sites[name]["shared"].value == pytest.approx(expected, abs=1e-12)
         assert {"shared", "pooled", "local", "without", "shared - local"} <= set(found.sites[name])
+    assert set(found.gives) == set(parts)
+    assert all(np.isfinite(one.value) and one.low <= one.value <= one.high for one in found.gives.values())
     assert found.overall["shared"].low < found.overall["shared"].value < found.overall["shared"].high
 
 

@@ -130,12 +130,16 @@ def test_no_time_at_risk_leaves_for_a_model_that_needs_none_and_coxs_baseline_is
         member = result.package.members[0]
         setup = setup_in(tmp_path / str(loss["kind"]), plan)
         weights = {name: one.numpy() for name, one in member.model.state_dict().items()}
-        sums = [calibration_sums(member_of(plan, setup, weights), data, plan, 10) for data in parts.values()]
+        sums = [
+            calibration_sums(member_of(plan, setup, weights), data, plan, 10, data.train) for data in parts.values()
+        ]
         assert bool(sum(one["hazard.exposure"].sum() for one, _ in sums)) == needs
         if not needs:
             continue
         coarse = calibrated(member_of(plan, setup, weights), plan, [one for one, _ in sums], [two for _, two in sums])
-        exact = [calibration_sums(member_of(plan, setup, weights), data, plan, 1) for data in parts.values()]
+        exact = [
+            calibration_sums(member_of(plan, setup, weights), data, plan, 1, data.train) for data in parts.values()
+        ]
         fine = calibrated(member_of(plan, setup, weights), plan, [one for one, _ in exact], [two for _, two in exact])
         assert isinstance(coarse.objective, CoxObjective)
         assert isinstance(fine.objective, CoxObjective)

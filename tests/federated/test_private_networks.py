@@ -174,7 +174,10 @@ def test_asking_for_more_than_the_plan_is_refused_before_anything_is_done(tmp_pa
     before = (tmp_path / "north" / "privacy.json").read_bytes()
     site = site_at(tmp_path / "north", plan, parts["north"])
     arrays = from_bytes(recorder.asked("train", 2)).arrays
-    answer = from_bytes(site.answer(to_bytes(Message("train", plan.digest, 3, arrays))))
+    beyond = from_bytes(site.answer(to_bytes(Message("train", plan.digest, 3, arrays))))
+    assert beyond.code == "BAD_REQUEST"
+    others = {name: one + np.float32(0.01) for name, one in arrays.items()}
+    answer = from_bytes(site.answer(to_bytes(Message("train", plan.digest, 2, others))))
     assert answer.code == "LIMIT_OF_SITE"
     assert not answer.arrays
     assert (tmp_path / "north" / "privacy.json").read_bytes() == before

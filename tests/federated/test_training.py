@@ -92,9 +92,10 @@ def test_gradients_of_sites_add_up_to_that_of_all_patients_in_one_place(tmp_path
 
 @pytest.mark.parametrize("loss", [{"kind": "discrete"}, {"kind": "cox", "stratified": True}], ids=str)
 def test_newton_steps_end_where_an_optimiser_on_all_patients_does(tmp_path: Path, loss: dict[str, Any]) -> None:
-    plan = plan_of(method={"kind": "newton"}, train={"loss": loss, "covariate_ridge": 5.0})
+    train = {"loss": loss, "covariate_ridge": 5.0}
+    plan = plan_of(method={"kind": "newton"}, train=train, minimum_patients=1, minimum_events=1)
     parts = parts_of(plan)
-    result = simulate(plan, parts, tmp_path)
+    result = simulate(plan, parts, tmp_path, limits=LimitsSettings(public_benchmark=True))
     setup, data = setup_in(tmp_path, plan), pool(parts)
     objective = setup.objective(plan)
     rows = data.cohort.rows_of(data.train)

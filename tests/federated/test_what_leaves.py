@@ -155,10 +155,11 @@ def test_requests_that_are_none_are_refused_with_a_code_alone(tmp_path: Path) ->
     site = one_site(tmp_path, plan, parts_of(plan)["west"])
     assert ask(site, plan, "everything").code == "BAD_REQUEST"
     assert ask(site, plan, "squares").code == "BAD_REQUEST"  # without its array
-    assert ask(site, plan, "train").code == "NOT_SET_UP"
+    assert ask(site, plan, "train").code == "BAD_REQUEST"  # without a model
+    assert ask(site, plan, "train", **{"model.bias": np.zeros(2, dtype=np.float32)}).code == "NOT_SET_UP"
     for content in (b"", b"x" * 100, to_bytes(Message("join", plan.digest))[:-1], b"\xff" * 16):
         assert from_bytes(site.answer(content)).code == "BAD_REQUEST"
-    assert len(read_log(tmp_path / "audit.jsonl")) == 2 * 3 + 4
+    assert len(read_log(tmp_path / "audit.jsonl")) == 2 * 4 + 4
 
 
 def test_a_model_that_is_not_the_plans_is_refused(tmp_path: Path) -> None:
@@ -213,8 +214,9 @@ def test_a_plan_is_approved_by_its_hash_and_by_no_other(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ask the coordinator which file was agreed on"):
         approvals.approve(plan, other.digest)
     with pytest.raises(ConfigError, match="ask the coordinator"):
-        approvals.approve(plan, plan.digest[:8])
-    approvals.approve(plan, plan.digest[:12])
+        approvals.approve(plan, plan.digest[:31])
+    grouped = " ".join(plan.digest[start : start + 4] for start in range(0, 32, 4))  # as it is read out
+    approvals.approve(plan, grouped)
     assert approvals.plan(plan.digest) == plan
     assert json.loads((tmp_path / "approvals.jsonl").read_text())["plan"] == plan.digest
 

@@ -84,9 +84,7 @@ def test_a_site_knows_the_coordinators_one_port_and_opens_none(network: Path):
 def test_nothing_is_left_that_starts_flare_past_pathoml(network: Path):
     assert [
         path.name for path in network.rglob("*") if path.suffix in {".sh", ".ipynb"} or path.name.endswith(".default")
-    ] == [
-        "resources.json.default"  # of the operator's terminal
-    ]
+    ] == ["resources.json.default"] * 2  # of the operator's terminal, and the observer's
 
 
 def test_kits_are_not_made_over_others_nor_for_an_address(network: Path, tmp_path: Path):
