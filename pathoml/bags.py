@@ -1,6 +1,7 @@
 """One slide's tiles as features: written whole, read with every check."""
 
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from pathoml.errors import BagFormatError, BagMismatchError
 from pathoml.finite import FiniteLook
@@ -308,7 +310,10 @@ def _read_attributes(path: Path, file: h5py.File) -> tuple[BagHeader, dict[str, 
         header = header_from_dict(json.loads(_text(attributes["header"])))
     except BagFormatError as error:
         raise BagFormatError(f"{path.name}: {error}") from error
-    return header, json.loads(_text(attributes["digests"]))
+    digests = json.loads(_text(attributes["digests"]))
+    if not isinstance(digests, dict):
+        raise BagFormatError(f"{path.name}: its checksums are no table of names; {_REMEDY}")
+    return header, digests
 
 
 def _text(value: object) -> str:
@@ -331,16 +336,35 @@ def header_from_dict(values: dict[str, Any]) -> BagHeader:
     Raises
     ------
     BagFormatError
-        If a field is missing.
+        If a field is missing, of another kind, or a size that no slide has.
     """
-    names = [field.name for field in fields(BagHeader)]
-    missing = [name for name in names if name not in values]
+    if not isinstance(values, dict):
+        raise BagFormatError("bag header is no table of names; extract it again")
+    missing = [field.name for field in fields(BagHeader) if field.name not in values]
     if missing:
         raise BagFormatError(f"bag header lacks {', '.join(missing)}; extract it again")
-    plain: dict[str, Any] = {
-        name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names
-    }
-    return BagHeader(**plain)
+    try:
+        header = _HEADERS.validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BagFormatError(
+            f"bag header: {where} is {repr(first['input'])[:60]} ({first['msg']}); extract it again"
+        ) from error
+    sizes = {name: getattr(header, name) for name in _SIZES}
+    wrong = [name for name, value in sizes.items() if not _is_size(value)]
+    if wrong:
+        raise BagFormatError(f"bag header: {wrong[0]} is {sizes[wrong[0]]}, expected more than 0; extract it again")
+    return header
+
+
+_HEADERS = TypeAdapter(BagHeader)
+_SIZES = ("target_mpp", "tile_px", "slide_mpp", "mpp_read", "footprint_level0_px")
+"""Of what a header says, that which divides and has to be larger than 0."""
+
+
+def _is_size(value: float | tuple[float, float]) -> bool:
+    return all(math.isfinite(one) and one > 0 for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def _check_arrays(name: str, arrays: dict[str, AnyArray], look: FiniteLook) -> None:

@@ -268,6 +268,12 @@ class WorkerLostError(SlideError, RuntimeError):
     code = "WORKER_LOST"
 
 
+class UnforeseenSlideError(SlideError, RuntimeError):
+    """Reading the slide failed in a way that pathoml does not know: a fault of pathoml, or of a library, that costs this slide."""
+
+    code = "INTERNAL"
+
+
 class SlidesFailedError(PathomlError):
     """Slides were worked through, and too few of them can be used to go on.
 

@@ -1,5 +1,6 @@
 """Writing a file whole or not at all, and the digest of a file."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,9 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pathoml.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -119,7 +125,7 @@ def make_folder(path: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file.
+    """Add a line to a text file, which processes of several machines may do at once.
 
     Parameters
     ----------
@@ -134,12 +140,25 @@ def append_line(path: Path, line: str) -> None:
         If it cannot be written.
     """
     try:
-        with path.open("a", encoding="utf-8") as stream:
+        with path.open("a", encoding="utf-8") as stream, _locked(stream):
             stream.write(f"{line}\n")
+            stream.flush()
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}); free space or choose another output folder"
         ) from error
+
+
+@contextmanager
+def _locked(stream: TextIO) -> Iterator[None]:
+    """Hold a file for oneself: network shares know no atomic appending. Where a share knows no locks, go on without."""
+    try:
+        if fcntl is not None:
+            fcntl.lockf(stream, fcntl.LOCK_EX)  # given back when the file is closed, or its process dies
+    except OSError as error:
+        if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL}:
+            raise
+    yield
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

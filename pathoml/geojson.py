@@ -68,13 +68,12 @@ def geojson_finder(settings: GeojsonTissueSettings, slide_id: str) -> TissueFind
     """
 
     def find(slide: Slide, picture: RgbImage, mpp: float, hidden: BoolArray) -> BoolArray:
+        path, shape = regions_path(settings, slide_id), (picture.shape[0], picture.shape[1])
+        classes = {"include": settings.include, "exclude": settings.exclude, "ignore": settings.ignore}
         try:
-            features = read_features(regions_path(settings, slide_id), exclude=settings.exclude)
+            return mask_of_features(read_features(path, exclude=settings.exclude), slide.geometry, shape, **classes)
         except InputError as error:
             raise NoRegionsError(f"{slide.path.name}: {error}") from error
-        shape = (picture.shape[0], picture.shape[1])
-        classes = {"include": settings.include, "exclude": settings.exclude, "ignore": settings.ignore}
-        return mask_of_features(features, slide.geometry, shape, **classes)
 
     return find
 
@@ -307,12 +306,18 @@ def _polygons(geometry: Mapping[str, Any]) -> list[Any]:
 def _names(feature: Mapping[str, Any]) -> set[str]:
     """Return what a region is called, in small letters: its class, each part of a derived class, and its own name.
 
-    QuPath has written classes as ``{"name": "Tumor: Positive"}`` and as ``{"names": ["Tumor", "Positive"]}``.
+    QuPath has written classes as ``{"name": "Tumor: Positive"}`` and as ``{"names": ["Tumor", "Positive"]}``; others write a
+    plain text, or a list of them.
     """
     properties = feature.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     classification = properties.get("classification") or {}
-    parts = [classification] if isinstance(classification, str) else classification.get("names") or []
+    parts: Any = classification.get("names") or [] if isinstance(classification, dict) else classification
+    parts = [parts] if isinstance(parts, str) else parts
+    if not isinstance(parts, list):
+        raise InputError(
+            f"a region's class is {str(classification)[:60]!r}, which names none; export it again from QuPath"
+        )
     if isinstance(classification, dict) and classification.get("name"):
         parts = [*parts, classification["name"], *str(classification["name"]).split(": ")]
     names = [str(part) for part in [*parts, properties.get("name") or ""]]

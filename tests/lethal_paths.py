@@ -27,6 +27,15 @@ class DeadlyOnce(PosixPath):
         return super().is_file()
 
 
+class Puzzling(PosixPath):
+    """A slide that a library stumbles over in a way that nobody foresaw."""
+
+    def is_file(self) -> bool:
+        if parent_process() is not None:
+            raise IndexError("list index out of range")
+        return super().is_file()
+
+
 class Hanging(PosixPath):
     """A share that does not answer."""
 

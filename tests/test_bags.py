@@ -223,6 +223,33 @@ def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
         read_bag(tmp_path / "clam.h5")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tile_px": "224"}, "tile_px is '224'"),
+        ({"slide_mpp": None}, "slide_mpp is None"),
+        ({"rejected": ["pen"]}, "rejected is"),
+        ({"mpp_read": [0.5]}, "mpp_read"),
+        ({"slide_mpp": [0.5, 0.0]}, r"slide_mpp is \(0\.5, 0\.0\), expected more than 0"),
+        ({"target_mpp": float("nan")}, "target_mpp is nan"),
+        ({"tile_px": 0}, "tile_px is 0, expected more than 0"),
+    ],
+)
+def test_a_header_whose_values_cannot_be_is_refused(change: dict[str, object], said: str) -> None:
+    values = json.loads(json.dumps(dataclasses.asdict(bag().header)))
+    with pytest.raises(BagFormatError, match=f"bag header: {said}.*extract it again"):
+        header_from_dict({**values, **change})
+
+
+@pytest.mark.parametrize("attribute", ["header", "digests"])
+@pytest.mark.parametrize("content", ["[]", "3", '"x"', "null"])
+def test_attributes_that_are_no_tables_are_refused(path: Path, attribute: str, content: str) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs[attribute] = np.bytes_(content)
+    with pytest.raises(BagFormatError, match=r"S1\.h5: .* no table of names; extract"):
+        read_bag(path)
+
+
 def test_a_header_that_lacks_a_field_is_refused_by_its_name() -> None:
     values = json.loads(json.dumps(dataclasses.asdict(bag().header)))
     assert header_from_dict(values) == bag().header

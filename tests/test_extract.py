@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,13 @@ def test_a_share_that_fails_under_a_slide_costs_that_slide_alone(
 def test_the_ledger_holds_one_line_a_slide_as_the_outcome_says(archive: tuple) -> None:
     _, outcomes, folder = archive
     lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert lines == [dataclasses.asdict(one) for one in outcomes]
+    written = {"at", "host", "process", "settings_digest"}
+    assert [{key: value for key, value in line.items() if key not in written} for line in lines] == [
+        dataclasses.asdict(one) for one in outcomes
+    ]
+    assert {line["settings_digest"] for line in lines} == {recipe().digest}
+    assert {line["process"] for line in lines} == {os.getpid()}
+    assert all(datetime.fromisoformat(line["at"]).utcoffset() == timedelta(0) for line in lines)
     assert all(line["message"] for line in lines if line["status"] == "failed")
 
 

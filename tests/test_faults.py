@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from pathoml.bags import Bag, read_bag, write_bag
 from pathoml.cohort import CohortSettings, SlideEntry, SlidesSettings, read_cohort
+from pathoml.decoding.slide_tiles import SlideTiles, decode_slide
 from pathoml.encoders.record import Encoder
 from pathoml.encoders.settings import Lite0Settings
 from pathoml.encoders.weights_identity import known_weights_digest
@@ -39,7 +41,7 @@ from pathoml.testing.design import HOSPITALS
 from pathoml.testing.pyramid import write_pyramid
 from pathoml.tiling import TileFlag, TilingSettings
 from pathoml.tissue import ClassicalTissueSettings
-from tests.lethal_paths import Deadly, DeadlyOnce, Greedy, GreedyOnce, Hanging, Hungry, HungryOnce
+from tests.lethal_paths import Deadly, DeadlyOnce, Greedy, GreedyOnce, Hanging, Hungry, HungryOnce, Puzzling
 
 ROOT = Path(__file__).parents[1]
 LITE0_DIGEST = known_weights_digest(Lite0Settings())
@@ -536,6 +538,32 @@ def test_row_32_a_signal_leaves_whole_bags_and_no_lock_and_the_rest_is_done_late
     assert [one.status for one in again] == ["kept", "done"]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_row_33_what_nobody_foresaw_costs_its_slide_and_is_said(
+    workers: int, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths: list[Path] = [good, Puzzling(good), good]
+    if workers == 0:
+        honest = decode_slide
+
+        def stumbling(slide: SlideEntry, *rest: Any, **named: Any) -> SlideTiles:
+            if slide.slide_id == "s1":
+                raise IndexError("list index out of range")
+            return honest(slide, *rest, **named)
+
+        paths[1] = good
+        monkeypatch.setattr("pathoml.decoding.workers.decode_slide", stumbling)
+    entries = [entry(path, name=f"s{number}") for number, path in enumerate(paths)]
+    found = extract_archive(entries, recipe(workers=workers), tmp_path)
+    assert [one.code or one.status for one in found] == ["done", "INTERNAL", "done"]
+    assert re.search(
+        r"good\.tif: IndexError: list index out of range \(at \w+\.py:\d+\).*please report it", found[1].message
+    )
+    assert str(good.parent) not in found[1].message
+    again = extract_archive(entries, recipe(workers=workers), tmp_path)
+    assert [one.code or one.status for one in again] == ["kept", "INTERNAL", "kept"]
+
+
 def codes_of(kind: type[SlideError]) -> set[str]:
     return {kind.code}.union(*(codes_of(one) for one in kind.__subclasses__()))
 
@@ -552,7 +580,7 @@ def test_every_row_of_the_documented_matrix_has_a_test_or_names_its_file() -> No
         assert all((ROOT / file).is_file() for file in files)
         assert files or numbers <= named | {10}, cells
         assert set(re.findall(r"[A-Z_]{4,}", cells[3])) <= {*codes_of(SlideError), "IN_WORK"}, cells
-    assert documented == set(range(1, 33))
+    assert documented == set(range(1, 34))
 
 
 def test_slides_of_the_fixture_are_as_the_rows_need_them(good: Path, tmp_path: Path) -> None:

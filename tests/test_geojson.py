@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathoml.artefacts import MAPPED_ARTEFACTS, QualitySettings
-from pathoml.errors import InputError
+from pathoml.errors import InputError, NoRegionsError
 from pathoml.geojson import (
+    geojson_finder,
     laid_features,
     mask_features,
     mask_of_features,
@@ -22,7 +25,7 @@ from pathoml.geojson import (
 from pathoml.slides import SlideGeometry
 from pathoml.tiles import LaidTiles
 from pathoml.tiling import TilingSettings, make_grid
-from pathoml.tissue import TissueMask
+from pathoml.tissue import GeojsonTissueSettings, TissueMask
 
 
 def square(left: float, top: float, right: float, bottom: float, name: str | None = None) -> dict:
@@ -170,3 +173,28 @@ def test_what_holds_no_polygon_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"bad\.geojson: (not GeoJSON|holds no polygon|region 1 ).*QuPath"):
         read_features(path)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{"classification": ["Tissue"]}, {"classification": "tissue"}, {"classification": {"names": ["Tumour", "Tissue"]}},
+     {"classification": {"name": "Tissue: Positive"}}, {"name": "TISSUE"}, {"classification": {"names": "Tissue"}}],
+)  # fmt: skip
+def test_a_class_is_found_however_it_is_written(properties: dict) -> None:
+    feature = {**square(0, 0, 50, 100), "properties": properties}
+    mask = mask_of_features([feature], SlideGeometry(100, 100, (1.0,), (0.5, 0.5)), (10, 10), include=["Tissue"])
+    assert mask[:, :5].all()
+    assert not mask[:, 5:].any()
+
+
+@pytest.mark.parametrize("properties", [{"classification": 3}, {"classification": {"names": 3}}])
+def test_a_class_that_names_none_is_refused_and_costs_its_slide(properties: object, tmp_path: Path) -> None:
+    feature = {**square(0, 0, 50, 100), "properties": properties}
+    geometry = SlideGeometry(100, 100, (1.0,), (0.5, 0.5))
+    with pytest.raises(InputError, match=r"a region's class is .* which names none; export it again"):
+        mask_of_features([feature], geometry, (10, 10))
+    (tmp_path / "s.geojson").write_text(json.dumps({"features": [feature]}), encoding="utf-8")
+    find = geojson_finder(GeojsonTissueSettings(folder=tmp_path), "s")
+    slide: Any = SimpleNamespace(path=Path("s.svs"), geometry=geometry)
+    with pytest.raises(NoRegionsError, match=r"s\.svs: a region's class is"):
+        find(slide, np.zeros((10, 10, 3), np.uint8), 8.0, np.zeros((10, 10), bool))

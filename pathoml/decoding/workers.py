@@ -1,8 +1,10 @@
 """Processes that decode slides into shared memory, each supervised: one that dies or hangs costs its slide alone."""
 
+import logging
 import multiprocessing
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -19,10 +21,19 @@ from pebble import ProcessExpired, ProcessPool
 from pathoml.cohort import SlideEntry
 from pathoml.decoding.ring import LaneWriter, RingReader, RingShape
 from pathoml.decoding.slide_tiles import SlideTiles, TileSink, decode_slide
-from pathoml.errors import OutOfMemoryError, PathomlError, SlideError, UnreadableSlideError, WorkerLostError
+from pathoml.errors import (
+    OutOfMemoryError,
+    PathomlError,
+    SlideError,
+    UnforeseenSlideError,
+    UnreadableSlideError,
+    WorkerLostError,
+)
 from pathoml.extract_settings import Recipe
 from pathoml.processes import end_with, is_running, private_bytes
 from pathoml.units import FloatArray, RgbImage
+
+logger = logging.getLogger(__name__)
 
 _WEIGH_EVERY_S, _GB = 0.05, 1_000_000_000
 
@@ -244,7 +255,7 @@ def _give_up(one: Decoding, why: SlideError) -> None:
 
 
 def decode_here(entry: SlideEntry, recipe: Recipe, sink: TileSink, sheet: Path | None, device: str) -> SlideTiles:
-    """Decode a slide; what the operating system says of its file becomes an error of the slide.
+    """Decode a slide; what the operating system says of its file, and what nobody foresaw, becomes an error of the slide.
 
     Parameters
     ----------
@@ -281,6 +292,21 @@ def decode_here(entry: SlideEntry, recipe: Recipe, sink: TileSink, sheet: Path |
         raise UnreadableSlideError(
             f"{entry.path.name}: cannot be read ({error}); is the share there, are you allowed to?"
         ) from error
+    except PathomlError:
+        raise
+    except Exception as error:  # as the death of its process, a fault costs one slide of an archive, not all
+        logger.exception("%s: not foreseen", entry.path.name)
+        raise UnforeseenSlideError(
+            f"{entry.path.name}: {type(error).__name__}: {error} (at {_place(error)}); this is a fault of pathoml or of a library,"
+            " not of yours: please report it with this line and the slide's format"
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    """Return file and line of the innermost step of pathoml that led to an error; no path of this machine."""
+    steps = traceback.extract_tb(error.__traceback__)
+    own = [step for step in steps if "pathoml" in Path(step.filename).parts] or steps
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ from pathoml.errors import EncoderError
 from pathoml.files import file_digest
 from pathoml.weights import check_fit, read_checked_weights, read_weights
 
+logger = logging.getLogger(__name__)
+
 _LITE0_STRIDE_8, _LITE0_STRIDE_16 = 2, 3
 
 
@@ -182,6 +184,11 @@ def _build_registered(settings: RegisteredSettings) -> Encoder:
     path = settings.weights or download_weights(record)
     digest = settings.sha256 or file_digest(path)
     load_published(module, record, path, settings.sha256)
+    if not record.revision and settings.sha256 is None:
+        logger.warning(
+            "encoder %s: no commit of its weights is known, so the newest were taken; for everyone to have the same, add"
+            " encoder.sha256: %s", record.name, digest,
+        )  # fmt: skip
     return Encoder(
         name=f"{record.name}-{digest[:8]}", module=_frozen(module), dim=record.dim, mpp=record.mpp, tile_px=record.tile_px,
         mean=record.mean, std=record.std, weights_digest=digest, licence=record.licence, pretraining=record.pretraining,

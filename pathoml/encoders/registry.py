@@ -39,6 +39,8 @@ class EncoderRecord:
         Key under which the file keeps the state dict, if it does.
     key_layout : str, optional
         Whose names the tensors of the file have.
+    keys_source : str, optional
+        Who documents these names.
     dim : int
         Columns of its features.
     mpp : float, optional
@@ -83,6 +85,7 @@ class EncoderRecord:
     sha256: str = ""
     inside: str = ""
     key_layout: str = "timm"
+    keys_source: str = ""
     dim: int
     mpp: float = 0.5
     tile_px: int = 224
@@ -104,7 +107,7 @@ class EncoderRecord:
     @property
     def verified(self) -> Literal["weights", "architecture", "none"]:
         """What pathoml's tests hold against the published encoder; no published weights are among them."""
-        return "architecture" if self.kind == "tile" else "none"
+        return "architecture" if self.keys_source else "none"
 
     @property
     def input_text(self) -> str:

@@ -14,7 +14,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.errors import InputError
 from pathoml.extract.built import built_encoder
 from pathoml.extract.floor import in_parallel, one_by_one
-from pathoml.extract.kept import Wanted, all_kept, wanted_by_folder
+from pathoml.extract.kept import Wanted, all_kept, has_weights, wanted_by_folder
 from pathoml.extract.line import Job, Line
 from pathoml.extract.locks import Locks, sweep_locks
 from pathoml.extract.outcomes import SlideOutcome, append_to_ledger
@@ -75,7 +75,7 @@ def extract_archive(
     outcomes = _kept(entries, wanted, progress)
     if len(outcomes) < len(entries) and any(one.weights_digest is None for one in wanted.values()):
         wanted = {place: _with_weights(one, device) for place, one in wanted.items()}
-        outcomes = _kept(entries, wanted, progress)
+        outcomes = {name: kept for name, kept in outcomes.items() if has_weights(name, wanted)}
     todo = deque(entry for entry in entries if entry.slide_id not in outcomes)
     progress("extract", len(outcomes), len(entries))
     sweep_locks(folder)  # of a process that was killed when its last bag was written
@@ -133,7 +133,7 @@ def _extract_all(
         for outcome in one_by_one(line, todo) if recipe.extract.workers == 0 else in_parallel(line, todo):
             if outcome is not None:
                 if outcome.status != "kept":
-                    append_to_ledger(folder, outcome)
+                    append_to_ledger(folder, outcome, recipe.digest)
                 keeper.count(outcome)
                 yield outcome
             keeper.tell(stream)

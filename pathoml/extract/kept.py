@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathoml.bags import BagHeader, read_bag
+from pathoml.bags import BagHeader, read_bag, read_bag_header
 from pathoml.cohort import SlideEntry
 from pathoml.decoding.slide_tiles import regions_digest
 from pathoml.encoders.settings import EncoderSettings
@@ -112,16 +112,38 @@ def kept_bag(entry: SlideEntry, folder: Path, wanted: Wanted) -> SlideOutcome | 
     if not path.is_file() or not (entry.url or entry.path.is_file()):
         return None
     try:
-        bag = read_bag(path)
-        fingerprint = source_fingerprint(entry)
+        # The header decides most, and costs little: only bags that are as they should be are read whole.
+        changed = _what_changed(read_bag_header(path), entry, source_fingerprint(entry), wanted)
+        tiles = 0 if changed else len(read_bag(path).features)
     except (BagError, OSError, SlideError) as error:
         logger.warning("extracting slide %s again: %s", entry.slide_id, error)
         return None
-    changed = _what_changed(bag.header, entry, fingerprint, wanted)
     if changed:
         logger.info("extracting slide %s again: %s changed", entry.slide_id, " and ".join(changed))
         return None
-    return SlideOutcome(entry.slide_id, "kept", tiles=len(bag.features))
+    return SlideOutcome(entry.slide_id, "kept", tiles=tiles)
+
+
+def has_weights(slide_id: str, wanted: Mapping[Path, Wanted]) -> bool:
+    """Say whether every bag of a slide, which was found whole before, was made with the weights that are now known.
+
+    Parameters
+    ----------
+    slide_id : str
+        The slide.
+    wanted : mapping of Path to Wanted
+        With digests of weights.
+
+    Returns
+    -------
+    bool
+        False if one was made with others, or is gone meanwhile.
+    """
+    try:
+        headers = {folder: read_bag_header(folder / f"{slide_id}.h5") for folder in wanted}
+    except (BagError, OSError):
+        return False
+    return all(headers[folder].weights_digest == one.weights_digest for folder, one in wanted.items())
 
 
 def _what_changed(header: BagHeader, entry: SlideEntry, fingerprint: str, wanted: Wanted) -> list[str]:

@@ -221,7 +221,7 @@ class Line:
             If it cannot be written down.
         """
         logger.warning("%s; trying once more, alone and fewer tiles at a time", error)
-        append_to_ledger(self.folder, failed(entry.slide_id, error))
+        append_to_ledger(self.folder, failed(entry.slide_id, error), self.recipe.digest)
 
     def freed(self) -> list[SlideEntry]:
         """Return slides whose owner has died since they were passed over; they can be claimed.

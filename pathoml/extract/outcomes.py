@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pathoml.errors import SlideError
 from pathoml.files import append_line
+from pathoml.processes import this_process
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def failed(slide_id: str, error: SlideError, *, attempt: int = 1) -> SlideOutcom
     return SlideOutcome(slide_id, "failed", error.code, str(error), attempt=attempt)
 
 
-def append_to_ledger(folder: Path, outcome: SlideOutcome) -> None:
-    """Add one line to a folder's ledger.
+def append_to_ledger(folder: Path, outcome: SlideOutcome, settings_digest: str) -> None:
+    """Add one line to a folder's ledger: what became of a slide, when, by whom and with which settings.
 
     Parameters
     ----------
@@ -74,10 +76,25 @@ def append_to_ledger(folder: Path, outcome: SlideOutcome) -> None:
         Of the bags.
     outcome : SlideOutcome
         What became of a slide.
+    settings_digest : str
+        Of the recipe, as the bag has it.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    append_line(folder / "ledger.jsonl", json.dumps(asdict(outcome)))
+    line = {**asdict(outcome), **stamp(), "settings_digest": settings_digest}
+    append_line(folder / "ledger.jsonl", json.dumps(line))
+
+
+def stamp() -> dict[str, str | int]:
+    """Return when and by whom a line is written, since several machines append to one file.
+
+    Returns
+    -------
+    dict of str to str or int
+        ``at`` (UTC), ``host`` and ``process``.
+    """
+    writer = this_process()
+    return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "host": writer.host, "process": writer.number}

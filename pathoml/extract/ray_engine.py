@@ -58,10 +58,13 @@ def extract_with_ray(
         import ray
     except ImportError as error:
         raise InputError('the engine ray is not installed; pip install "pathoml[ray]"') from error
-    started = not ray.is_initialized()
+    started, needs = not ray.is_initialized(), needs_of_a_task(recipe.extract, device)
     if started:
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+            cores = None if address else max(os.cpu_count() or 1, needs["num_cpus"])
+            ray.init(
+                address=address, num_cpus=cores, include_dashboard=False, log_to_driver=False, configure_logging=False
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"Ray at {address or 'this machine'} cannot be reached ({error})") from error
     try:
@@ -90,7 +93,7 @@ def needs_of_a_task(extract: ExtractSettings, device: str) -> dict[str, int]:
     kept = {"max_calls": 0, "max_retries": 1}
     if device.startswith("cuda"):
         return {"num_gpus": 1, "num_cpus": max(1, extract.workers) + 1, **kept}
-    return {"num_cpus": extract.threads_per_worker, **kept}
+    return {"num_cpus": extract.threads_per_worker + 1, **kept}  # one for the process that decodes
 
 
 def _run(
@@ -121,7 +124,7 @@ def _run(
                     continue
                 lost = failed(share[0].slide_id, _as_slide_error(share[0], error))
                 outcomes[lost.slide_id] = lost
-                append_to_ledger(folder, lost)
+                append_to_ledger(folder, lost, recipe.digest)
             progress("extract", len(outcomes), len(entries))
     return [outcomes[entry.slide_id] for entry in entries]
 

@@ -319,7 +319,7 @@ class _Remote:
             raise UnreadableSlideError(
                 f"{self.name}: {self.shown} cannot be reached ({error}); install what it asks for with pip"
             ) from error
-        except Exception as error:
+        except Exception as error:  # each kind of store raises errors of its own making; one costs its slide
             said = without_query(str(error)) or type(error).__name__
             raise UnreadableSlideError(
                 f"{self.name}: {self.shown} cannot be read ({said}); is the store there, are you allowed to?"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pathoml.extract.outcomes import SlideOutcome
+from pathoml.extract.outcomes import SlideOutcome, stamp
 from pathoml.extract.stream import BatchStream
 from pathoml.files import append_line
 
@@ -101,7 +101,7 @@ class StatusKeeper:
             return
         self._told = time_s
         status = self._status(time_s, stream)
-        append_line(self._folder / "metrics.jsonl", json.dumps(asdict(status)))
+        append_line(self._folder / "metrics.jsonl", json.dumps({**asdict(status), **stamp()}))
         if self._watch is not None:
             self._watch(status)
 

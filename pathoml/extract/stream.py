@@ -146,7 +146,7 @@ class BatchStream:
             tiles = torch.empty((batch_tiles, tile_px, tile_px, 3), dtype=torch.uint8)
             self._empty.put(_Batch(tiles.pin_memory() if on_gpu else tiles))
         self._filling: _Batch | None = None
-        self._running: deque[tuple[Future[tuple[NDArray[np.float32], int]], _Batch]] = deque()
+        self._running: deque[tuple[Future[_Encoded], _Batch]] = deque()
         self.busy_s, self.encoded_tiles, self.first_batch = 0.0, 0, 0.0
         self._while_open = ExitStack()
 
@@ -214,11 +214,12 @@ class BatchStream:
         any_came = False
         while self._running and (wait or self._running[0][0].done()):
             future, batch = self._running.popleft()
-            features, used = future.result()
+            encoded = future.result()
+            self.busy_s += encoded.seconds  # here, since several threads encode
             for one in batch.segments:
-                one.slide.pieces[one.first] = features[one.at : one.at + len(one.rows)]
+                one.slide.pieces[one.first] = encoded.features[one.at : one.at + len(one.rows)]
                 one.slide.encoded += len(one.rows)
-                one.slide.batch_used = min(one.slide.batch_used or used, used)
+                one.slide.batch_used = min(one.slide.batch_used or encoded.size, encoded.size)
             self.encoded_tiles += batch.filled
             batch.segments, batch.filled = [], 0
             self._empty.put(batch)
@@ -234,28 +235,25 @@ class BatchStream:
                 self._filling = self._empty.get()
         return self._filling
 
-    def _encode(self, batch: _Batch) -> tuple[NDArray[np.float32], int]:
+    def _encode(self, batch: _Batch) -> "_Encoded":
         place = self._places.get()
         try:
             started = time.perf_counter()
-            tiles = batch.tiles.to(place.device, non_blocking=True)
-            for one in batch.segments:
-                if one.slide.change is not None:
-                    part = slice(one.at, one.at + len(one.rows))
-                    tiles[part] = one.slide.change(tiles[part], one.rows)
-            features, used = self._call(place, tiles)
+            features, used = self._call(place, batch)
             array: NDArray[np.float32] = features.cpu().numpy()
-            self.busy_s += time.perf_counter() - started
+            return _Encoded(array, used, time.perf_counter() - started)
         finally:
             self._places.put(place)
-        return array, used
 
-    def _call(self, place: EncodingPlace, tiles: Tensor) -> tuple[Tensor, int]:
-        """Encode a batch; where memory is too small, in halves from here on."""
+    def _call(self, place: EncodingPlace, batch: _Batch) -> tuple[Tensor, int]:
+        """Bring a batch to its device, change its colours and encode it; where memory is too small, in halves from here on."""
         while True:
-            size = min(self._largest, len(tiles))
+            size = min(self._largest, len(batch.tiles))
             try:
-                parts = [place.encoder.encode(part, precision=self._precision) for part in _parts(tiles, size)]
+                parts = [
+                    place.encoder.encode(_on_device(batch, start, size, place.device), precision=self._precision)
+                    for start in range(0, len(batch.tiles), size)
+                ]
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise EncoderError(
@@ -267,13 +265,30 @@ class BatchStream:
                     "%s has no memory for %d tiles at once; going on with %d", place.device, size, self._largest
                 )
                 continue
-            return torch.cat(parts)[: len(tiles)], size
+            return torch.cat(parts)[: len(batch.tiles)], size
 
 
-def _parts(tiles: Tensor, size: int) -> Sequence[Tensor]:
-    """Cut a batch into equal parts; the last is padded with white."""
-    short = -len(tiles) % size
-    if short:
-        white = torch.full((short, *tiles.shape[1:]), 255, dtype=tiles.dtype, device=tiles.device)
-        tiles = torch.cat([tiles, white])
-    return [tiles[start : start + size] for start in range(0, len(tiles), size)]
+class _Encoded(NamedTuple):
+    """Features of a batch, the size of the parts in which they were computed, and the seconds that took."""
+
+    features: NDArray[np.float32]
+    size: int
+    seconds: float
+
+
+def _on_device(batch: _Batch, start: int, size: int, device: str) -> Tensor:
+    """Return a part of a batch on its device, in its slides' changed colours; the last part is padded with white."""
+    tiles = batch.tiles[start : start + size].to(device, non_blocking=True)
+    for one in batch.segments:
+        low, high = max(one.at, start), min(one.at + len(one.rows), start + size)
+        if one.slide.change is None or low >= high:
+            continue
+        if tiles.data_ptr() == batch.tiles[start].data_ptr():
+            tiles = tiles.clone()  # a second attempt, in smaller parts, begins with the colours as they came
+        tiles[low - start : high - start] = one.slide.change(
+            tiles[low - start : high - start], one.rows[low - one.at : high - one.at]
+        )
+    if len(tiles) == size:
+        return tiles
+    white = torch.full((size - len(tiles), *tiles.shape[1:]), 255, dtype=tiles.dtype, device=tiles.device)
+    return torch.cat([tiles, white])

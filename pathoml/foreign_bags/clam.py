@@ -13,6 +13,7 @@ from pathoml.errors import BagFormatError
 from pathoml.files import write_bytes
 from pathoml.foreign_bags.record import (
     MPP_ATTRIBUTE,
+    TILE_PX_ATTRIBUTE,
     ForeignBag,
     Known,
     checked_arrays,
@@ -69,7 +70,7 @@ def read(path: Path, known: Known, patches: Path | None = None) -> ForeignBag:
     mpp, mpp_from = resolve_mpp(path.name, known, grid.mpp)
     return ForeignBag(
         layout=LAYOUT, features=features, coords=whole, footprint_level0_px=grid.footprint_level0_px, step_level0_px=None,
-        tile_px=grid.patch_size, encoder=resolve_encoder(path.name, known.encoder), mpp=mpp,
+        tile_px=grid.tile_px, encoder=resolve_encoder(path.name, known.encoder), mpp=mpp,
         mpp_from=mpp_from, asked_mpp=None, extent_px=grid.extent_px,
     )  # fmt: skip
 
@@ -117,7 +118,7 @@ class _Patches(NamedTuple):
     """What a patch file says."""
 
     coords: AnyArray
-    patch_size: int
+    tile_px: int
     footprint_level0_px: tuple[float, float]
     extent_px: tuple[int, int]
     mpp: tuple[float, ...] | None
@@ -139,9 +140,10 @@ def _read_patches(path: Path) -> _Patches:
         patch_size = required_px(name, "patch_size", file.number("patch_size", "coords"))
         down = _downsample(file, name)
         level = file.numbers("level_dim", "coords") or (0.0, 0.0)
+        own = file.number(TILE_PX_ATTRIBUTE, "coords")
         return _Patches(
             file.array("coords"),
-            patch_size,
+            patch_size if own is None else required_px(name, TILE_PX_ATTRIBUTE, own),
             (patch_size * down[0], patch_size * down[1]),
             (round(level[0] * down[0]), round(level[-1] * down[1])),
             file.numbers(MPP_ATTRIBUTE, "coords"),
@@ -169,6 +171,7 @@ def _attributes(bag: Bag) -> dict[str, object]:
         "name": header.slide_id,
         "save_path": "patches",
         MPP_ATTRIBUTE: header.slide_mpp,
+        TILE_PX_ATTRIBUTE: header.tile_px,
     }
 
 

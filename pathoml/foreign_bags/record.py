@@ -11,6 +11,8 @@ from pathoml.units import AnyArray, IntArray
 
 MPP_ATTRIBUTE = "level0_mpp"
 """Our addition to every layout: microns per level-0 pixel in x and y. The layouts' own readers pass it over."""
+TILE_PX_ATTRIBUTE = "tile_px"
+"""Our addition to CLAM's layout: side of a tile as the encoder's input was read, where patches are only known at level 0."""
 _MAX_LEVEL0_PX = float(np.iinfo(np.int32).max)
 _REFUSED = "refused"
 

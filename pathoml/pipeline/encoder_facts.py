@@ -35,6 +35,7 @@ def record_facts(name: str) -> list[tuple[str, str]]:
         ("TCGA among it", record.tcga_text),
         ("Parameters", f"{record.parameters} ({record.parameters_source})" if record.parameters else ""),
         ("Weights", _weights_text(record)),
+        ("Names of tensors", record.keys_source),
         ("Verified", record.verified),
         ("Source", record.source),
     ]

@@ -1,6 +1,6 @@
 """Measure extraction against the encoder alone, against what peers do, and over many slides; bags against the usual HDF5.
 
-Usage: python scripts/bench/extract.py [FOLDER] [--only NAME ...] [--device cuda:0]
+Usage: python scripts/bench/extract.py [FOLDER] [--only NAME ...] [--rounds N] [--device cuda:0]
 
 Draws slides of 256 px JPEG tiles (real H&E where the test data are at hand) into FOLDER. Parts: encoder (tiles/s of the whole
 engine over those of the same encoder on tiles in memory, on all cores), peer (resnet18 on one core against a DataLoader
@@ -110,14 +110,14 @@ def alone_rate(wanted: Recipe, batches: int, calls_at_once: int, device: str = "
         return batches * settings.batch_tiles / (time.perf_counter() - started)
 
 
-def engine_over_encoder(figures: Figures, folder: Path, tiles: list[np.ndarray]) -> None:
+def engine_over_encoder(figures: Figures, folder: Path, tiles: list[np.ndarray], rounds: int) -> None:
     """All cores: the engine between two turns of its encoder alone, so that a machine that slows down does so for both."""
-    slides = entries(folder / "large", 2, 256 * 24, tiles)
+    slides = entries(folder / "medium", 4, 256 * 18, tiles)[:2]
     cases = {"lite0": (Lite0Settings(), 224), "resnet18": (local(folder, "resnet18", 224), 224)}
     for name, (encoder, tile_px) in cases.items():
         wanted = recipe(encoder, tile_px, precision="bfloat16", batch_tiles=16, workers=1, cpu_encoders=len(CORES))
         ratios, before = [], alone_rate(wanted, 40, len(CORES))
-        for _ in range(5):
+        for _ in range(rounds):
             engine, busy = engine_rate(slides, wanted)
             after = alone_rate(wanted, 40, len(CORES))
             alone, before = (before + after) / 2, after
@@ -181,26 +181,29 @@ def _engine_only(slides: list[SlideEntry], wanted: Recipe) -> float:
     return engine_rate(slides, wanted)[0]
 
 
-def against_peers(figures: Figures, folder: Path, tiles: list[np.ndarray]) -> None:
+def against_peers(figures: Figures, folder: Path, tiles: list[np.ndarray], rounds: int) -> None:
     slides = entries(folder / "medium", 4, 256 * 18, tiles)
     coords = np.array([(x * 256, y * 256) for y in range(18) for x in range(18)])
     encoder = local(folder, "resnet18", 256)
     rates: dict[str, list[float]] = {}
+
+    def note(name: str, rate: float) -> None:
+        rates.setdefault(name, []).append(rate)
+        print(f"{name:<36} {rate:>8.1f} tiles/s", flush=True)
+
     cases = {"bfloat16": (torch.bfloat16, torch.channels_last), "float32": (torch.float32, torch.channels_last)}
-    for _ in range(3):
+    for _ in range(rounds):
         usual = on_cores(1, peer_rate, slides[0].path, coords, torch.float32, torch.contiguous_format)
-        rates.setdefault("usual DataLoader, float32", []).append(usual)
+        note("usual DataLoader, float32", usual)
         for name, (dtype, layout) in cases.items():
-            rates.setdefault(f"DataLoader, {name} channels_last", []).append(
-                on_cores(1, peer_rate, slides[0].path, coords, dtype, layout)
-            )
+            note(f"DataLoader, {name} channels_last", on_cores(1, peer_rate, slides[0].path, coords, dtype, layout))
             wanted = recipe(encoder, 256, precision=name, batch_tiles=16, workers=1, cpu_encoders=1)
-            rates.setdefault(f"pathoml, {name}", []).append(on_cores(1, _engine_only, slides[:2], wanted))
+            note(f"pathoml, {name}", on_cores(1, _engine_only, slides[:2], wanted))
         two = recipe(encoder, 256, precision="bfloat16", batch_tiles=16, workers=1, cpu_encoders=2)
-        rates.setdefault("pathoml, bfloat16, two cores", []).append(on_cores(2, _engine_only, slides, two))
+        note("pathoml, bfloat16, two cores", on_cores(2, _engine_only, slides, two))
     best = {name: max(found) for name, found in rates.items()}
     for name, rate in best.items():
-        print(f"{name:<36} {rate:>8.1f} tiles/s", flush=True)
+        print(f"fastest: {name:<36} {rate:>8.1f} tiles/s")
     judge(
         figures,
         "resnet18, one core: over the usual DataLoader",
@@ -255,7 +258,7 @@ def peak_of(slides: list[SlideEntry], wanted: Recipe) -> float:
 
 
 def flat_memory(figures: Figures, folder: Path, tiles: list[np.ndarray]) -> None:
-    first = entries(folder / "small", 50, 256 * 4, tiles)
+    first = entries(folder / "tiny", 50, 256 * 2, tiles)
     many = []
     for number in range(1000):  # the same fifty files under a thousand names
         source = first[number % 50]
@@ -362,6 +365,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--only", nargs="+", choices=["encoder", "peer", "memory", "bag", "gpu"])
+    parser.add_argument("--rounds", type=int, default=3, help="of the parts encoder (median) and peer (fastest)")
     parser.add_argument("--device", default="cuda:0", help="GPU of the part of that name")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="pathoml-bench-"))
@@ -370,8 +374,8 @@ def main() -> int:
     figures: Figures = {}
     parts: dict[str, Callable[[], None]] = {
         "bag": lambda: bag_speed(figures, folder),
-        "encoder": lambda: engine_over_encoder(figures, folder, tiles),
-        "peer": lambda: against_peers(figures, folder, tiles),
+        "encoder": lambda: engine_over_encoder(figures, folder, tiles, options.rounds),
+        "peer": lambda: against_peers(figures, folder, tiles, options.rounds),
         "memory": lambda: flat_memory(figures, folder, tiles),
         "gpu": lambda: on_a_gpu(figures, folder, tiles, options.device),
     }

@@ -1,4 +1,4 @@
-"""Published names of tensors become the network's: by the lists of names documented (SOURCES), and by computing with them."""
+"""Published names of tensors become the network's: by the lists of names documented (`keys_source`), and by computing with them."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pathoml.encoders.architectures import build_architecture
 from pathoml.encoders.key_mapping import map_keys, resampled
-from pathoml.encoders.registry import encoder_records, find_record
+from pathoml.encoders.registry import EncoderRecord, encoder_records, find_record
 from pathoml.errors import EncoderError
 from pathoml.weights import check_fit
 
@@ -192,30 +192,31 @@ PUBLISHED = {
     "keep": keep(),
     "musk": beit3(24, 1024, 16, 24),
 }
-SOURCES = {
-    "phikon": "modeling_vit of huggingface/transformers, which owkin/HistoSSLscaling loads it with",
-    "phikon_v2": "modeling_dinov2 of huggingface/transformers, which mahmoodlab/TRIDENT loads it with",
-    "midnight12k": "modeling_dinov2 of huggingface/transformers, which kaiko-ai/Midnight loads it with",
-    "hibou_b": "modeling_dinov2 of histai/hibou-b",
-    "hibou_l": "modeling_dinov2 of histai/hibou-b, which names no size",
-    "openmidnight": "vision_transformer of facebookresearch/dinov2, which MedARC-AI/OpenMidnight loads it with",
-    "gpfm": "vision_transformer of facebookresearch/dinov2 in chunks; what kaiko-ai/eva strips of the file",
-    "conch_v1": "open_clip_custom of mahmoodlab/CONCH",
-    "conch_v15": "conchv1_5 of mahmoodlab/TRIDENT",
-    "keep": "modeling file and quick_start of MAGIC-AI4Med/KEEP",
-    "musk": "BEiT3 of microsoft/torchscale as modeling.py of lilab-stanford/MUSK builds it",
-    "ctranspath": "ctran.py of mahmoodlab/TRIDENT, timm 0.5's Swin transformer; see test_architectures.py",
-    "resnet50": "torchvision's ResNet; see below",
-}
-"""Where the names of the tensors of each published file are documented, for files whose names are not timm's own."""
 
 
-def test_every_file_with_names_of_its_own_has_a_documented_list_of_them() -> None:
-    """Without one, a record could not be called verified."""
-    tiles = [record for record in encoder_records() if record.kind == "tile"]
-    renamed = {record.name for record in tiles if record.key_layout != "timm"}
-    assert renamed == set(SOURCES) >= set(PUBLISHED)
-    assert {record.verified for record in tiles} == {"architecture"}
+TILES = [record for record in encoder_records() if record.kind == "tile"]
+TESTED_BELOW = {"resnet50"}
+TESTED_WITH_THE_ARCHITECTURES = {"ctranspath"}
+
+
+def test_only_what_has_a_documented_list_of_names_that_is_tested_is_called_verified() -> None:
+    renamed = {record.name for record in TILES if record.key_layout != "timm"}
+    assert renamed == set(PUBLISHED) | TESTED_BELOW | TESTED_WITH_THE_ARCHITECTURES
+    for record in encoder_records():
+        assert (record.verified == "architecture") == bool(record.keys_source)
+        assert not record.keys_source or record.kind == "tile"
+
+
+@pytest.mark.parametrize(
+    "record", [record for record in TILES if record.key_layout == "timm"], ids=lambda record: record.name
+)
+def test_files_in_timms_own_format_fit_tensor_by_tensor(record: EncoderRecord) -> None:
+    network = build_architecture(record, "meta")
+    published = {key.removeprefix("network."): value for key, value in network.state_dict().items()}
+    check_fit(network, map_keys(record, published), record.name)
+    stranger = map_keys(record, {**published, "stranger": torch.empty(1, device="meta")})
+    with pytest.raises(EncoderError, match=r"0 missing.*1 unknown \((network\.)?stranger\)"):
+        check_fit(network, stranger, record.name)
 
 
 def test_names_of_torchvisions_resnet_fit_less_the_stage_that_is_left_out() -> None:

@@ -108,6 +108,24 @@ def test_too_little_memory_halves_the_batch_from_there_on_and_says_so(caplog: py
     ]
 
 
+def test_too_little_memory_for_a_change_of_colours_halves_the_batch_too() -> None:
+    def change(tiles: Tensor, rows: np.ndarray) -> Tensor:
+        if len(tiles) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 255 - tiles
+
+    pictures = slides((5, 9))
+    changed, plain = SlideFeatures(change), SlideFeatures()
+    with stream(Means()) as running:
+        running.add(changed, pictures[0], np.arange(5))
+        running.add(plain, pictures[1], np.arange(9))
+        running.flush()
+        running.collect(wait=True)
+    np.testing.assert_allclose(changed.array(), 1 - expected(pictures[0]), atol=1e-5)
+    np.testing.assert_allclose(plain.array(), expected(pictures[1]), atol=1e-5)
+    assert changed.batch_used == 2
+
+
 def test_no_memory_for_a_single_tile_is_an_error() -> None:
     with stream(Means(most=0), batch_tiles=2) as running:
         running.add(SlideFeatures(), slides((2,))[0], np.arange(2))
