@@ -320,8 +320,8 @@ def _names(feature: Mapping[str, Any]) -> set[str]:
         )
     if isinstance(classification, dict) and classification.get("name"):
         parts = [*parts, classification["name"], *str(classification["name"]).split(": ")]
-    names = [str(part) for part in [*parts, properties.get("name") or ""]]
-    return {name.lower() for name in [*names, ": ".join(names[:-1])] if name}
+    classes = list(dict.fromkeys(str(part) for part in parts))
+    return {name.lower() for name in [*classes, ": ".join(classes), str(properties.get("name") or "")] if name}
 
 
 def _rings(mask: BoolArray) -> Iterator[Ring]:
