@@ -155,7 +155,7 @@ def test_balanced_steps_leave_time_bins_at_their_observed_level(loss: Any, monke
 
 
 def test_balanced_steps_need_a_size() -> None:
-    with pytest.raises(ValueError, match="event_balanced.*give batch_patients too"):
+    with pytest.raises(ValueError, match=r"event_balanced.*give batch_patients too"):
         TrainSettings(event_balanced=True)
 
 

@@ -84,7 +84,7 @@ class Parts:
         return replace(self, chosen=self.chosen[some])
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.is_kept:
+        if self.is_kept or not self.chosen:
             yield from (self.batch(*one) for one in self.chosen)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="bags") as reader:

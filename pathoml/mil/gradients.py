@@ -81,16 +81,16 @@ def _in_two_passes(
     leaves |= {name: value.requires_grad_() for name, value in joined.auxiliary.items()}
     loss = _finite(total_loss(joined, seen.outcome, objective), outputs, seen)
     loss.backward()  # type: ignore[no-untyped-call]
-    rows = seen.rows
-    known = len(graphs)
-    for number in range(known):
-        _backward_part(graphs[number], leaves, rows[number])
-        graphs[number] = outputs[number]  # lets the graph go
-    for part, state, own in zip(parts[known:], states[known:], rows[known:], strict=True):
+    # From the last part to the first, as one backward pass through all graphs would add them up.
+    known, back = len(graphs), slice(None, len(graphs) - 1, -1)
+    for part, state, own in zip(parts[back], states[back], seen.rows[back], strict=True):
         set_random_state(device, state)
         with Room(math.inf):
             output = forward(model, part, settings)
         _backward_part(output, leaves, own)
+        del output
+    for own in reversed(seen.rows[:known]):
+        _backward_part(graphs.pop(), leaves, own)
     set_random_state(device, after)
     return loss.detach()
 
