@@ -48,6 +48,15 @@ def take_pictures(page: Page, address: str, folder: Path, size: str) -> None:
     page.screenshot(path=folder / f"viewer_tile_{size}.jpg", **picture)
 
 
+def take_report(page: Page, report: Path, folder: Path, size: str) -> None:
+    page.goto(report.absolute().as_uri())
+    for name, heading in (("head", "h1"), ("measures", "h2[id^=scheme]"), ("groups", "h3:has-text('Risk groups')")):
+        page.locator(heading).first.evaluate(
+            "one => window.scrollTo(0, one.getBoundingClientRect().top + scrollY - 20)"
+        )
+        page.screenshot(path=folder / f"report_{name}_{size}.jpg", type="jpeg", quality=82)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path)
@@ -69,6 +78,7 @@ def main() -> int:
             page.on("console", lambda message: print(message.text, file=sys.stderr))
             page.on("pageerror", lambda error: print(error, file=sys.stderr))
             take_pictures(page, address, options.folder, size)
+            take_report(page, options.demo / "run" / "report.html", options.folder, size)
             page.close()
         browser.close()
     return 0

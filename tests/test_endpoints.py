@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pathoml.cohort import (
     SlidesSettings,
     TimeZeroSettings,
     events_per_parameter,
+    flow_from_json,
     flow_to_csv,
     flow_to_json,
     read_cohort,
@@ -125,6 +127,13 @@ def test_time_may_count_from_entry(tmp_path: Path) -> None:
     assert cohort.patient_id.tolist() == ["05", "E2", "p3"]
     assert cohort.time_days.tolist() == [100, 370, 700]
     assert cohort.flow[-1].reason == "came under observation when follow-up was over"
+
+
+def test_a_clock_that_starts_at_entry_is_said(tmp_path: Path) -> None:
+    warned = [one.message for one in read(tmp_path, endpoints=with_os(entry="entered")).warnings]
+    assert any("time counts from each patient's own entry" in one and "entry_is: landmark" in one for one in warned)
+    landmark = read(tmp_path, endpoints=with_os(entry="entered", entry_is="landmark", landmark=60))
+    assert not any("own entry" in one.message for one in landmark.warnings)
 
 
 def test_a_landmark_takes_those_who_had_entered_by_then(tmp_path: Path) -> None:
@@ -291,6 +300,14 @@ def test_a_rule_on_dates_of_slides_needs_a_time_zero(tmp_path: Path) -> None:
     asked = slides(tmp_path, eligibility=(DateRule(column="taken", at_most=0),))
     entries, _ = examine_manifest(asked)
     assert "needs cohort.time_zero.column" in str(screen_slides(asked, entries, read(tmp_path))[2][0])
+
+
+def test_a_flow_table_comes_back_as_it_was_and_another_version_is_refused(tmp_path: Path) -> None:
+    flow = read(tmp_path, endpoints=with_os(landmark=60)).flow
+    content = flow_to_json(flow)
+    assert flow_from_json(json.loads(json.dumps(content))) == flow
+    with pytest.raises(CohortError, match="not a flow table that this pathoml reads"):
+        flow_from_json({**content, "format_version": 2})
 
 
 def test_the_flow_table_is_written_with_counts_and_with_who(tmp_path: Path) -> None:

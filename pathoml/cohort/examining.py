@@ -28,6 +28,7 @@ from pathoml.units import FloatArray
 
 _SHOWN_ROWS = 10
 _EVENTS_PER_PARAMETER = 10
+_MONTH = 31.0
 
 
 def read_cohort(settings: CohortSettings) -> Cohort:
@@ -139,8 +140,21 @@ def examine_cohort(settings: CohortSettings) -> CohortReading:
             cohort = leave_out(cohort, np.flatnonzero(stay), reason)
         problems += _nobody(cohort, settings)
     if not problems:
-        cohort = replace(cohort, warnings=(*doubts, *_doubtful(cohort, settings)))
+        cohort = replace(cohort, warnings=(*doubts, *_clock(entry_days, settings), *_doubtful(cohort, settings)))
     return CohortReading(cohort, tuple(problems), outcomes_known=not of_outcome)
+
+
+def _clock(entry_days: FloatArray | None, settings: CohortSettings) -> list[Problem]:
+    """Say where time starts if that is not the table's time zero: horizons and probabilities count from there."""
+    outcome = settings.outcome
+    if entry_days is not None and outcome.entry_is == "time_zero" and np.ptp(entry_days) > _MONTH:
+        message = (
+            f"time counts from each patient's own entry (up to {np.nanmax(entry_days):.0f} days after the table's time zero):"
+            " horizons and probabilities are 'since entry', and patients who entered late are compared with those who entered at once. To"
+            " keep the table's time zero set entry_is: landmark, with a landmark by which most had entered"
+        )
+        return [Problem(f"column {outcome.entry}", message)]
+    return []
 
 
 def _nobody(cohort: Cohort, settings: CohortSettings) -> list[Problem]:

@@ -10,10 +10,12 @@ from pathoml.cohort import Cohort
 from pathoml.leakage.alike import alike_rows
 from pathoml.leakage.findings import Finding, Level, shown
 from pathoml.leakage.people import Sides, apart, pair_up
-from pathoml.units import FloatArray, IntArray
+from pathoml.units import BoolArray, FloatArray, IntArray
 
 _ENOUGH_COLUMNS = 20
-"""Covariates of two people agree in so many columns only if they are one person."""
+"""Measurements of two people agree in so many columns only if they are one person."""
+_DISTINCT, _LOOKED_AT = 10, 100
+"""A column with fewer values among so many patients is no measurement: strangers agree in columns of zeros and ones."""
 _LEAST_NUMBERS = 10
 """Columns of numbers that near twins are sought in."""
 _MOST_NUMBERS = 2000
@@ -112,7 +114,7 @@ def _same_data(cohort: Cohort) -> list[Twins]:
     table = cohort.covariates.reset_index(drop=True)
     if table.shape[1] < 2:
         return []
-    many = table.shape[1] >= _ENOUGH_COLUMNS
+    many = int(_is_measured(_numbers(table)).sum()) >= _ENOUGH_COLUMNS
     known = _known(table, words=not many)
     if not many:
         table = table.assign(_time=cohort.time_days, _event=cohort.event)
@@ -134,9 +136,10 @@ def _equal_rows(table: pd.DataFrame, known: "pd.Series[bool]") -> tuple[IntArray
 
 def _near_numbers(cohort: Cohort) -> list[Twins]:
     """Find pairs far nearer to each other, in many columns of numbers, than to anybody else: measured again, or rounded."""
-    table = cohort.covariates.select_dtypes("number")
-    columns = np.unique(np.linspace(0, table.shape[1] - 1, min(table.shape[1], _MOST_NUMBERS)).astype(np.int64))
-    values: FloatArray = table.iloc[:, columns].to_numpy(dtype=np.float64)
+    values = _numbers(cohort.covariates)
+    measured = np.flatnonzero(_is_measured(values))
+    places = np.linspace(0, len(measured) - 1, min(len(measured), _MOST_NUMBERS)).astype(np.int64)
+    values = values[:, measured[places]]
     with np.errstate(invalid="ignore"):
         spread = np.nanstd(values, axis=0) if len(values) else np.zeros(0)
     values = values[:, spread > 0]
@@ -152,6 +155,18 @@ def _near_numbers(cohort: Cohort) -> list[Twins]:
     return [Twins("nearly_same_patient", "warning", what, rows[first], rows[second])] if len(first) else []
 
 
+def _numbers(table: pd.DataFrame) -> FloatArray:
+    values: FloatArray = table.select_dtypes("number").to_numpy(dtype=np.float64)
+    return values
+
+
+def _is_measured(values: FloatArray) -> BoolArray:
+    """Tell which columns take many values, by some of the patients."""
+    some = np.sort(values[np.linspace(0, len(values) - 1, min(len(values), _LOOKED_AT)).astype(np.int64)], axis=0)
+    measured: BoolArray = (np.diff(some, axis=0) > 0).sum(axis=0) + 1 >= _DISTINCT  # blanks sort last and are no step
+    return measured
+
+
 def _dimensions(standard: FloatArray) -> float:
     """Return how many independent directions there are (participation ratio of the variances)."""
     small = standard if standard.shape[1] <= len(standard) else standard.T
@@ -162,7 +177,7 @@ def _dimensions(standard: FloatArray) -> float:
 def _near_follow_up(cohort: Cohort) -> list[Twins]:
     """Find pairs with the same few covariates and nearly the same follow-up, where there are more of them than chance makes."""
     table = cohort.covariates.reset_index(drop=True)
-    if not 2 <= table.shape[1] < _ENOUGH_COLUMNS:
+    if table.shape[1] < 2 or int(_is_measured(_numbers(table)).sum()) >= _ENOUGH_COLUMNS:
         return []
     marks = pd.util.hash_pandas_object(table, index=False)[_known(table, words=True)]
     groups = [marks.index.to_numpy()[rows] for rows in marks.groupby(marks).indices.values() if len(rows) > 1]

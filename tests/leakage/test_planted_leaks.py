@@ -461,6 +461,16 @@ def test_strangers_of_few_words_and_round_numbers_are_not_called_one_patient() -
         )
 
 
+def test_strangers_who_agree_in_forty_columns_of_zeros_and_ones_are_not_one_patient() -> None:
+    everyone = cohort(600)
+    rng = np.random.default_rng(0)
+    codes = (rng.random((600, 40)) < rng.uniform(0.001, 0.04, 40)).astype(float)
+    table = pd.DataFrame(codes).add_prefix("stage_").assign(age=everyone.covariates["age"].round())
+    findings = examine_leakage(replace(everyone, covariates=table), folds_of(everyone)).findings
+    assert table.duplicated().sum() > 20
+    assert named(findings, "same_patient_twice") == named(findings, "nearly_same_patient") == []
+
+
 def test_hospitals_that_differ_in_separators_are_alike_site_names() -> None:
     everyone = cohort()
     site = everyone.site.astype(object)
