@@ -75,7 +75,7 @@ def prepare(data: Path, out: Path) -> None:
     (out / "plan.yaml").write_text(json.dumps(plan.model_dump(mode="json"), indent=1))  # JSON is YAML
     counts = table.groupby("member")["censorship"].agg(patients="size", censored="sum")
     for name, row in counts.iterrows():
-        print(f"{name}: {row.patients} patients, {row.patients - row.censored:.0f} events")
+        print(f"{name}: {row.patients:.0f} patients, {row.patients - row.censored:.0f} events")
 
 
 def repeat(out: Path, splits: int) -> None:
