@@ -153,11 +153,11 @@ def test_hospitals_that_the_plan_does_not_know_are_named(tmp_path: Path) -> None
         )
 
 
-@pytest.mark.parametrize("name", ["plan.yaml", "site.yaml"])
+@pytest.mark.parametrize("name", ["plan.yaml", "pittsburgh.yaml", "evaluation.yaml", "site.yaml"])
 def test_the_example_files_are_read(name: str) -> None:
     from pathoml.federated.plan import read_plan
     from pathoml.federated.site_settings import read_site
 
     path = Path(__file__).parents[2] / "configs" / "federated" / name
-    read = read_plan(path) if name == "plan.yaml" else read_site(path)
+    read = read_site(path) if name == "site.yaml" else read_plan(path)
     assert read.name

@@ -102,8 +102,9 @@ def test_a_site_tells_no_server_of_its_process_or_its_configuration_and_does_not
 
 
 def test_a_run_at_a_site_is_started_by_the_module_that_hears_no_more_than_the_run() -> None:
-    from nvflare.apis.fl_constant import FLContextKey, JobProcessArgs
+    from nvflare.apis.fl_constant import FLContextKey
     from nvflare.apis.fl_context import FLContext
+    from nvflare.apis.job_launcher_spec import JobProcessArgs
 
     from pathoml.errors import FederationError
     from pathoml.federated.flare.launcher import SiteRunLauncher
