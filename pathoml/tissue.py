@@ -49,7 +49,7 @@ class GeojsonTissueSettings(Settings):
         (), description="Classes (or names) of regions that are taken; none given: all that are not excluded."
     )
     exclude: tuple[str, ...] = Field(
-        ("exclude", "ignore", "ignore*", "artifact", "artefact", "pen", "fold", "bubble"),
+        ("exclude", "ignore", "ignore*", "artifact", "artefact", "pen", "fold", "bubble", "blood or pigment"),
         description="Classes (or names) of regions that are taken away.",
     )
     ignore: tuple[str, ...] = Field(

@@ -289,7 +289,7 @@ def test_the_side_of_a_tile_can_be_given_in_micrometres() -> None:
 @pytest.mark.parametrize("changes", [{}, {"decode": "scaled"}, {"align_to_native": True}, {"tile_px": 100}])
 def test_a_tile_covers_its_pixels_at_the_resolution_that_results(mpp: float, changes: dict[str, object]) -> None:
     geometry = SlideGeometry(30_000, 20_000, (1.0, 4.0), (mpp, mpp), (1, 2, 4, 8), (256, 256))
-    settings = TilingSettings(**changes)  # type: ignore[arg-type]
+    settings = TilingSettings(max_enlargement=2, **changes)  # type: ignore[arg-type]
     plan = plan_reading(geometry, settings)
     width, height = plan.footprint_level0_px(geometry)
     assert width * mpp == pytest.approx(plan.mpp_read[0] * plan.tile_px, rel=1e-9)

@@ -166,8 +166,9 @@ def _candidates(rim: NDArray[np.float32], radii_px: FloatArray) -> FloatArray:
     every = 1 + len(rows) // _MOST_VOTERS
     rows, columns = rows[::every], columns[::every]
     normal = _normals(rim, (rows, columns))
+    across = (np.cos(normal), np.sin(normal))
     weight = np.minimum(rim[rows, columns], _FULL_RIM) * every
-    found = [_most_voted((rows, columns), normal, weight, radius, rim.shape) for radius in radii_px]
+    found = [_most_voted((rows, columns), across, weight, radius, rim.shape) for radius in radii_px]
     return np.concatenate(found) if found else np.zeros((0, 3))
 
 
@@ -179,8 +180,8 @@ def _normals(rim: NDArray[np.float32], at: tuple[IntArray, IntArray]) -> NDArray
 
 
 def _most_voted(
-    at: tuple[IntArray, IntArray], normal: NDArray[np.float32], weight: NDArray[np.float32], radius: float,
-    shape: tuple[int, ...],
+    at: tuple[IntArray, IntArray], across: tuple[NDArray[np.float32], NDArray[np.float32]],
+    weight: NDArray[np.float32], radius: float, shape: tuple[int, ...],
 ) -> FloatArray:  # fmt: skip
     cell = max(1.0, radius / 4)
     width, height = int(shape[1] / cell) + 3, int(shape[0] / cell) + 3
@@ -188,9 +189,9 @@ def _most_voted(
     room = int(np.ceil(radius / cell)) + 1
     wide, high = width + 2 * room, height + 2 * room
     votes = np.zeros(wide * high)
-    across, down = at[1] / cell + (1 + room), at[0] / cell + (1 + room)
-    reach_x, reach_y = np.cos(normal) * (radius / cell), np.sin(normal) * (radius / cell)
-    for x, y in ((across + reach_x, down + reach_y), (across - reach_x, down - reach_y)):
+    here_x, here_y = at[1] / cell + (1 + room), at[0] / cell + (1 + room)
+    reach_x, reach_y = across[0] * (radius / cell), across[1] * (radius / cell)
+    for x, y in ((here_x + reach_x, here_y + reach_y), (here_x - reach_x, here_y - reach_y)):
         place = y.astype(np.int64)
         place *= wide
         place += x.astype(np.int64)

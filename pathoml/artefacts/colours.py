@@ -82,7 +82,10 @@ def _ink_in(densities: Densities, mpp: float, dense: float, violet_here: _Violet
     crimson = (green > 1.9 * dense) & (blue > 0.75 * green) & (red < 0.25 * green)
     violet = (green > 1.7 * dense) & violet_here.of(green, blue)
     coloured = bluish | cyan | royal_blue | yellow | crimson | violet
-    certain = opened(coloured | black, _STROKE_UM / mpp)
+    certain: BoolArray = coloured | black
+    if not certain.any():
+        return certain
+    certain = opened(certain, _STROKE_UM / mpp)
     if not certain.any():
         return certain
     faint_bluish = (red > 0.35 * dense) & (red > 1.05 * green)

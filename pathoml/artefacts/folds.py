@@ -22,7 +22,7 @@ _SURROUNDINGS_UM, _ABOVE = 260.0, 1.2
 _MIDDLE_UM, _ALONG_UM = (-8.0, 0.0, 8.0), (0.0, 25.0, -25.0, 50.0, -50.0)
 """Where a band is sampled across and along, from its middle outwards: most pixels are told by the first."""
 _FLANKS_UM, _FLANKS_ALONG_UM, _FLANK_BLUR_UM = (52.0, 68.0, 84.0), (-40.0, 0.0, 40.0), 10.0
-_LEAST_FLANK, _CONTINUOUS, _MOST_CHROMA, _FAINT = 0.7, 1.15, 1.25, 0.65
+_LEAST_FLANK, _CONTINUOUS, _MOST_CHROMA, _FAINT, _LEAST_DENSITY = 0.7, 1.15, 1.25, 0.65, 0.04
 _HALF_WIDTH_UM, _LEAST_LENGTH_UM = 44.0, 80.0
 _PINK_RATIO, _PINK_CHROMA, _PINK_RED = 1.7, 1.05, 1.2
 _WIDEST_UM, _LEAST_PINK_LENGTH_UM, _LEAST_PINK_UM2 = 50.0, 120.0, 800.0
@@ -156,6 +156,7 @@ class _Surroundings:
         # Flanks are means over a width, which is taken once for all pixels.
         wide = cv2.GaussianBlur(self._fine, (0, 0), _FLANK_BLUR_UM / mpp)
         self._wide = np.asarray(wide, dtype=np.float32)
+        self._green, self._wide_green = densities[1], np.ascontiguousarray(self._wide[..., 1])
 
     def places(self, at: tuple[IntArray, IntArray]) -> _Places:
         """Return pixels with the direction in which density changes most."""
@@ -168,35 +169,41 @@ class _Surroundings:
         profile = _Profile(places, self._wide.shape)
         left, right = profile.both(self._wide, _FLANKS_UM[-1], (0.0,))
         own = self._fine[places.rows, places.columns]
-        return _least(own / np.maximum(np.maximum(left, right), 0.04))
+        return _least(own / np.maximum(np.maximum(left, right), _LEAST_DENSITY))
 
     def ratio_to_flanks(self, usual: FloatArray, places: _Places) -> NDArray[np.float32]:
         """Return by how many times each pixel is denser than both sides, in the colour where it is least; 0 if no fold."""
-        flanks, possible = [], []
-        profile = _Profile(places, self._wide.shape)
-        for flank_um in _FLANKS_UM:
+        ratio = np.zeros(len(places.rows), dtype=np.float32)
+        bands, possible = self._bands(usual, places)
+        profile = _Profile(places.some(bands), self._fine.shape)
+        middle = profile.mean(self._fine, _MIDDLE_UM, _ALONG_UM)
+        best = np.zeros(len(bands), dtype=np.float32)
+        for flank_um, each in zip(_FLANKS_UM, possible, strict=True):
             left, right = profile.both(self._wide, flank_um, _FLANKS_ALONG_UM)
-            flanks.append(np.maximum(np.maximum(left, right), 0.04))
-            possible.append(np.minimum(left[:, 1], right[:, 1]) > _LEAST_FLANK * usual[1])
-        # What is looked at gets less as the band proves to be broken, or without tissue beside it.
-        left_over, total = np.arange(len(places.rows)), np.zeros((len(places.rows), 3), dtype=np.float32)
-        for along_um in _ALONG_UM:
-            still = np.flatnonzero(np.any(possible, axis=0))
-            left_over, total = left_over[still], total[still]
-            flanks, possible = [flank[still] for flank in flanks], [each[still] for each in possible]
-            middle = _Profile(places.some(left_over), self._fine.shape).mean(self._fine, _MIDDLE_UM, (along_um,))
-            total += middle
-            possible = [
-                each & (middle[:, 1] > _CONTINUOUS * flank[:, 1]) for each, flank in zip(possible, flanks, strict=True)
-            ]
-        best = np.zeros(len(left_over), dtype=np.float32)
-        for each, flank in zip(possible, flanks, strict=True):
-            ratios = total / len(_ALONG_UM) / flank
+            ratios = middle / np.maximum(np.maximum(left, right), _LEAST_DENSITY)
             same_colour = ratios[:, 0] < _MOST_CHROMA * np.maximum(ratios[:, 1], 0.1)
             best = np.maximum(best, _least(ratios) * (each & same_colour))
-        ratio = np.zeros(len(places.rows), dtype=np.float32)
-        ratio[left_over] = best
+        ratio[bands] = best
         return ratio
+
+    def _bands(self, usual: FloatArray, places: _Places) -> tuple[IntArray, list[BoolArray]]:
+        """Return which pixels lie in an unbroken band with tissue beside it, by their green density, and for which flanks."""
+        flanks, possible = [], []
+        profile = _Profile(places, self._green.shape)
+        for flank_um in _FLANKS_UM:
+            left, right = profile.both(self._wide_green, flank_um, _FLANKS_ALONG_UM)
+            flanks.append(np.maximum(np.maximum(left, right), _LEAST_DENSITY))
+            possible.append(np.minimum(left, right) > _LEAST_FLANK * usual[1])
+        left_over = np.arange(len(places.rows))
+        # What is looked at gets less as the band proves to be broken.
+        for along_um in _ALONG_UM:
+            still = np.flatnonzero(np.any(possible, axis=0))
+            left_over = left_over[still]
+            flanks, possible = [flank[still] for flank in flanks], [each[still] for each in possible]
+            middle = _Profile(places.some(left_over), self._green.shape).mean(self._green, _MIDDLE_UM, (along_um,))
+            possible = [each & (middle > _CONTINUOUS * flank) for each, flank in zip(possible, flanks, strict=True)]
+        still = np.flatnonzero(np.any(possible, axis=0))
+        return left_over[still], [each[still] for each in possible]
 
 
 def _least(colours: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -213,7 +220,7 @@ def _changes(density: NDArray[np.float32], mpp: float) -> tuple[NDArray[np.float
 
 
 class _Profile:
-    """Samples pictures (rows, columns, 3) along lines across pixels: offsets run across the band, and along it."""
+    """Samples pictures, of one colour or of three, along lines across pixels: offsets run across the band, and along it."""
 
     def __init__(self, places: _Places, shape: tuple[int, ...]) -> None:
         self._count, self._shape = len(places.rows), shape
@@ -227,13 +234,13 @@ class _Profile:
     def mean(
         self, picture: NDArray[np.float32], across_um: tuple[float, ...], along_um: tuple[float, ...]
     ) -> NDArray[np.float32]:
-        """Return the mean over all pairs of offsets, interpolated, shape (pixels, 3)."""
+        """Return the mean over all pairs of offsets, interpolated, shape (pixels,) or (pixels, 3)."""
         return self._mean(picture, across_um, along_um, cv2.INTER_LINEAR)
 
     def both(
         self, smooth: NDArray[np.float32], across_um: float, along_um: tuple[float, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the means on the left and on the right, shape (pixels, 3), of a picture that is smooth.
+        """Return the means on the left and on the right, of a picture that is smooth, shaped as those of `mean`.
 
         There the nearest pixel is taken, which is several times as fast as interpolating between four. Where the picture
         ends beside a pixel, the side that can be seen has to do.
@@ -247,13 +254,15 @@ class _Profile:
     def _mean(
         self, picture: NDArray[np.float32], across_um: tuple[float, ...], along_um: tuple[float, ...], method: int
     ) -> NDArray[np.float32]:
+        colours = picture.shape[2:]
         if self._count == 0:
-            return np.zeros((0, 3), dtype=np.float32)
-        total = np.zeros((*self._x.shape, 3), dtype=np.float32)
+            return np.zeros((0, *colours), dtype=np.float32)
+        total = np.zeros((*self._x.shape, *colours), dtype=np.float32)
         for across, along in ((across, along) for across in across_um for along in along_um):
             x, y = self._place(across, along)
             total += cv2.remap(picture, x, y, method, borderMode=cv2.BORDER_REPLICATE)
-        return total.reshape(-1, 3)[: self._count] / np.float32(len(across_um) * len(along_um))
+        total /= len(across_um) * len(along_um)
+        return total.reshape(-1, *colours)[: self._count]
 
     def _shown(self, across_um: float) -> BoolArray:
         """Say for which pixels the place beside them lies in the picture."""

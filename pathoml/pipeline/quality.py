@@ -113,6 +113,7 @@ class _Seen(NamedTuple):
             "mean_tissue_share": round(float(bag.tissue_share.mean()), 4),
             **{f"flagged_{flag_name(flag)}": count for flag, count in flagged.items()},
             **{f"{flag_name(flag)}_share": round(count / tiles, 4) for flag, count in flagged.items()},
+            "slide_mpp": round(header.slide_mpp[0], 5),
             "mpp_read": round(header.mpp_read[0], 5),
             **{f"density_{name}": value for name, value in header.optical_density.items()},
             "stain": header.stain,
