@@ -12,7 +12,7 @@ from pathoml.mil.embedding import Embedding
 from pathoml.mil.randomness import RandomState, random_state, set_random_state
 from pathoml.mil.room import current_room
 
-PIECE_TILES = 1024
+PIECE_TILES = 2048
 WHOLE_UP_TO = 32_768
 """Tiles up to which everything is kept, since that is faster, unless a step is taken in two passes."""
 
