@@ -150,8 +150,8 @@ def _clock(entry_days: FloatArray | None, settings: CohortSettings) -> list[Prob
     if entry_days is not None and outcome.entry_is == "time_zero" and np.ptp(entry_days) > _MONTH:
         message = (
             f"time counts from each patient's own entry (up to {np.nanmax(entry_days):.0f} days after the table's time zero):"
-            " horizons and probabilities are 'since entry', and patients who entered late are compared with those who entered at once. To"
-            " keep the table's time zero set entry_is: landmark, with a landmark by which most had entered"
+            " horizons and probabilities are 'since entry', and patients who entered late are compared with those who entered at"
+            " once. To keep the table's time zero set entry_is: landmark, with a landmark by which most had entered"
         )
         return [Problem(f"column {outcome.entry}", message)]
     return []

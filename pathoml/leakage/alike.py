@@ -13,54 +13,82 @@ _FAR_NEARER = 0.25
 """How much nearer than anybody else the nearest has to be."""
 
 
-def alike_rows(standard: FloatArray, *, nearest_only: bool = False) -> tuple[IntArray, IntArray]:
+def alike_rows(standard: FloatArray) -> tuple[IntArray, IntArray]:
     """Return pairs of rows that point nearly the same way.
 
     Parameters
     ----------
     standard : ndarray of float64, shape (rows, columns)
         Standardised columns.
-    nearest_only : bool, optional
-        Whether the two have to be far nearer to each other than the first of them is to anybody else.
 
     Returns
     -------
     tuple of ndarray of int64
         First and second of each pair.
     """
-    unit = standard.astype(np.float32)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    unit = _unit(standard.astype(np.float32))
+    sketch = _unit(_sketch(unit))
     first: list[int] = []
     second: list[int] = []
-    for one, two in _candidates(unit):
-        cosine = np.einsum("ij,ij->i", unit[one], unit[two])
-        near = cosine >= _NEARLY_ONE
-        first += one[near].tolist()
-        second += two[near].tolist()
-    pairs = np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)
-    return _far_nearer(standard, *pairs) if nearest_only else pairs
-
-
-def _candidates(unit: AnyArray) -> Iterator[tuple[IntArray, IntArray]]:
-    sketch = unit
-    if unit.shape[1] > _SKETCH:
-        turn = np.random.default_rng(0).normal(size=(unit.shape[1], _SKETCH)).astype(np.float32)
-        sketch = unit @ turn
-        sketch /= np.maximum(np.linalg.norm(sketch, axis=1, keepdims=True), 1e-12)
     for start in range(0, len(sketch), _BLOCK):
         near = sketch[start : start + _BLOCK] @ sketch[start:].T >= _NEARLY_ONE - 0.02
-        first, second = np.nonzero(near)
-        later = second > first
-        yield first[later] + start, second[later] + start
+        one, two = (places + start for places in np.nonzero(near))
+        later = two > one
+        one, two = one[later], two[later]
+        cosine = np.einsum("ij,ij->i", unit[one], unit[two])
+        first += one[cosine >= _NEARLY_ONE].tolist()
+        second += two[cosine >= _NEARLY_ONE].tolist()
+    return np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)
 
 
-def _far_nearer(standard: FloatArray, first: IntArray, second: IntArray) -> tuple[IntArray, IntArray]:
-    kept = []
-    for place, (one, two) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+def far_nearest_rows(standard: FloatArray) -> tuple[IntArray, IntArray]:
+    """Return pairs of rows of which one is far nearer to the other than to any third.
+
+    Parameters
+    ----------
+    standard : ndarray of float64, shape (rows, columns)
+        Standardised columns, of enough independent directions.
+
+    Returns
+    -------
+    tuple of ndarray of int64
+        First and second of each pair, the first above.
+    """
+    found = set()
+    for one, two in _nearest(_sketch(standard.astype(np.float32))):
         distance = np.linalg.norm(standard - standard[one], axis=1)
         distance[one] = np.inf
         own = float(distance[two])
         distance[two] = np.inf
         if own < _FAR_NEARER * float(distance.min()):
-            kept.append(place)
-    return first[kept], second[kept]
+            found.add((min(one, two), max(one, two)))
+    pairs = np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _nearest(sketch: AnyArray) -> Iterator[tuple[int, int]]:
+    """Yield each row whose nearest one is nearer by half than the next, with that one: twice what is asked for, for the sketch."""
+    squares = (sketch**2).sum(axis=1)
+    for start in range(0, len(sketch), _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, len(sketch)))
+        own = np.arange(len(block))
+        distance = squares[block][:, None] + squares[None] - 2 * (sketch[block] @ sketch.T)
+        distance[own, block] = np.inf
+        nearest = distance.argmin(axis=1)
+        first = distance[own, nearest]
+        distance[own, nearest] = np.inf
+        for place in np.flatnonzero(first < (2 * _FAR_NEARER) ** 2 * distance.min(axis=1)).tolist():
+            yield int(block[place]), int(nearest[place])
+
+
+def _sketch(rows: AnyArray) -> AnyArray:
+    """Project rows on few directions, which keeps distances and angles nearly."""
+    if rows.shape[1] <= _SKETCH:
+        return rows
+    turn = np.random.default_rng(0).normal(size=(rows.shape[1], _SKETCH)).astype(np.float32)
+    return rows @ turn
+
+
+def _unit(rows: AnyArray) -> AnyArray:
+    unit: AnyArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

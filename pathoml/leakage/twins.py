@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import Cohort
-from pathoml.leakage.alike import alike_rows
+from pathoml.leakage.alike import far_nearest_rows
 from pathoml.leakage.findings import Finding, Level, shown
 from pathoml.leakage.people import Sides, apart, pair_up
 from pathoml.units import BoolArray, FloatArray, IntArray
@@ -150,7 +150,7 @@ def _near_numbers(cohort: Cohort) -> list[Twins]:
     rows = np.flatnonzero(known)
     if len(rows) < _LEAST_NUMBERS or _dimensions(standard[rows]) < _LEAST_DIMENSIONS:
         return []
-    first, second = alike_rows(standard[rows], nearest_only=True)
+    first, second = far_nearest_rows(standard[rows])
     what = f"nearly all of {values.shape[1]} columns of numbers"
     return [Twins("nearly_same_patient", "warning", what, rows[first], rows[second])] if len(first) else []
 

@@ -45,7 +45,7 @@ def methods_of(
         f" {_beside(study.config, evaluation)}",
         "Measures of ranking were computed within folds and averaged, since risks of different folds are not"
         " comparable; probabilities"
-        f" were judged at {horizons}. Censoring weights: {evaluation['censoring_weights']}. Intervals:"
+        f" were judged at {horizons}{_chosen(study.config)}. Censoring weights: {evaluation['censoring_weights']}. Intervals:"
         f" {evaluation['condition']}, with {evaluation['bootstraps']} draws.",
     ]
 
@@ -212,6 +212,14 @@ def _beside(config: Config, evaluation: Mapping[str, Any]) -> str:
         return "The data allow no other model beside it."
     chosen = f"; their penalties were chosen in {config.baselines.inner_folds} inner folds of these patients"
     return f"Beside the model stand, on the same folds: {names}{chosen if len(models) > 2 else ''}."
+
+
+def _chosen(config: Config) -> str:
+    return (
+        ""
+        if config.evaluate.horizons_days
+        else " (quartiles of the event times of all patients; name others beforehand)"
+    )
 
 
 def _eligibility(study: Study) -> str:

@@ -79,7 +79,11 @@ def _ranking(scheme: Mapping[str, Any]) -> Section:
             f"differences: {first} minus each other, on the same draws of patients", "minus", others
         )
     figure = Picture(concordance_figure(rows), f"Concordance of each model; {_count(scheme)}. Lines: 95 % intervals.")
-    return Section("Who is at higher risk", [], [figure], tables)
+    text = [
+        "Intervals hold for the models as they were fitted: one above 0.5 is no test of whether there is anything to find."
+        " Models fitted again on shuffled outcomes, under Controls, are."
+    ]
+    return Section("Who is at higher risk", text, [figure], tables)
 
 
 def _measure_tables(what: str, head: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:

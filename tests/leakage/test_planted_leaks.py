@@ -429,6 +429,7 @@ def test_a_patient_registered_again_a_year_later_is_nearly_same_patient(noise: f
     table.loc[other, "age"] += 1
     genes = [name for name in table if name.startswith("g")]
     table.loc[other, genes] = table.loc[one, genes].to_numpy(dtype=float) + rng.normal(0, noise, len(genes))
+    table.loc[other, "g0"] += 3  # one thing measured quite anew
     found = named(
         examine_leakage(replace(everyone, covariates=table), folds_of(everyone)).findings, "nearly_same_patient"
     )
