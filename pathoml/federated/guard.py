@@ -32,10 +32,10 @@ class Allowed:
         Name to type and shape; each of them has to be there.
     numbers : frozenset of str
         Names of numbers.
-    required : frozenset of str
-        Those of them that may not be absent.
     norm : float or None
         Longest change of ``model.*`` against what was asked with; None if no model is sent.
+    required : frozenset of str
+        Numbers that may not be absent.
     """
 
     arrays: Mapping[str, tuple[str, Shape]] = field(default_factory=dict)

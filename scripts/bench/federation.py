@@ -33,7 +33,7 @@ from pathoml.survival.metrics import concordance_sums
 from pathoml.testing.hospital_features import SPEC, HospitalsDesign, draw_hospitals
 from pathoml.train import follow_up
 
-DESIGN = HospitalsDesign(dim=32, kinds=10)
+DESIGN = HospitalsDesign()
 """Five hospitals of 1,200 patients together."""
 PUBLIC = LimitsSettings(public_benchmark=True)
 CANDIDATES = tuple((ridge, rate) for ridge in (3.0, 10.0, 30.0, 100.0) for rate in (0.05, 0.2))
@@ -214,9 +214,13 @@ def hospitals_plan(sites: list[str], seed: int) -> Plan:
         {
             "name": "hospitals", "sites": sites, "quorum": len(sites), "endpoint": "overall survival",
             "covariates": [{"kind": "numeric", "column": "age"}], "features": {**vars(SPEC), "dim": DESIGN.dim, "scaling": "site"},
-            "model": {"aggregator": {"kind": "abmil"}, "tile_components": 16}, "seed": seed, "validation_share": 0.0,
+            "model": {"aggregator": {"kind": "abmil"}, "tile_components": 12},
+            "minimum_patients": 10, "minimum_events": 5, "seed": seed, "validation_share": 0.2,
             "train": {"loss": {"kind": "discrete"}, "learning_rate": 0.005, "batch_patients": 64, "seed": seed},
-            "method": {"kind": "rounds", "rounds": 15, "local_epochs": 2, "aggregation": {"kind": "fedavg"}, "weight": "patients"},
+            "method": {
+                "kind": "rounds", "rounds": 15, "local_epochs": 2, "aggregation": {"kind": "fedavg"}, "weight": "patients",
+                "keep": "best_validation",  # by each model's own validation patients: the network's, all of them, or one hospital's
+            },
         }
     )  # fmt: skip
 

@@ -11,11 +11,15 @@ from typer.testing import CliRunner
 
 from pathoml.cli import app
 from pathoml.federated.compare import compare, risks_at
-from pathoml.federated.simulate import pool
+from pathoml.federated.coordinator import result_to_json
+from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_settings import LimitsSettings
+from pathoml.pipeline.federating import write_page
+from pathoml.report.federation_page import FederationPage, privacy_sentences
 from pathoml.survival import concordance
 from pathoml.train import follow_up
 from tests.federated.networks import GENES, cohort_of, parts_of, plan_of
+from tests.federated.test_private_networks import private_plan
 from tests.federated.test_what_leaves import site_in
 
 PUBLIC = LimitsSettings(public_benchmark=True)
@@ -161,3 +165,51 @@ def test_the_example_files_are_read(name: str) -> None:
     path = Path(__file__).parents[2] / "configs" / "federated" / name
     read = read_site(path) if name == "site.yaml" else read_plan(path)
     assert read.name
+
+
+def test_the_page_of_a_network_without_privacy_says_that_there_is_none(tmp_path: Path) -> None:
+    plan = plan_of(method=NEWTON)
+    result, found = compare(plan, parts_of(plan), tmp_path, limits=PUBLIC)
+    page = write_page(plan, tmp_path, result, found, tmp_path / "shared" / "sites").read_text()
+    assert "Privacy of patients: none." in page
+    assert "nothing on this page is private" in page
+    assert "differential" not in page
+    assert "by west&#39;s joining" in page or "by west's joining" in page
+
+
+def test_the_page_and_the_card_say_what_was_spent_of_privacy_and_that_comparisons_are_not_private(
+    tmp_path: Path,
+) -> None:
+    plan = private_plan({"spare_passes": 0})
+    assert plan.privacy is not None
+    result = simulate(plan, parts_of(plan), tmp_path)
+    page = write_page(plan, tmp_path, result, None, tmp_path / "sites").read_text()
+    spent = json.loads((tmp_path / "coordinator" / "federation.json").read_text())["privacy"]["epsilon_spent"]
+    assert f"differential, epsilon {plan.privacy.epsilon:g}" in page
+    assert f"has spent {spent:.3g}" in page
+    assert "The comparison itself" not in page
+    compared = FederationPage("t", [], result_to_json(plan, result), {"overall": {}}, [], [])
+    assert "The comparison itself is not private" in privacy_sentences(compared)[1]
+    card = (tmp_path / "coordinator" / "package" / "MODEL_CARD.md").read_text()
+    assert f"differential, of each patient: epsilon {plan.privacy.epsilon:g}" in card
+
+
+def test_the_card_of_a_model_without_privacy_says_that_there_is_none(tmp_path: Path) -> None:
+    plan = plan_of(method=NEWTON)
+    simulate(plan, parts_of(plan), tmp_path)
+    card = (tmp_path / "coordinator" / "package" / "MODEL_CARD.md").read_text()
+    assert "| Privacy of the patients trained on | none: weights are computed from patients" in card
+
+
+def test_a_coordinator_makes_a_page_of_what_sites_told_it(tmp_path: Path) -> None:
+    plan = plan_of(method=NEWTON)
+    simulate(plan, parts_of(plan), tmp_path)
+    (tmp_path / "kit" / "federation").mkdir(parents=True)
+    (tmp_path / "coordinator").rename(tmp_path / "kit" / "federation" / plan.digest[:16])
+    told = run("report", tmp_path / "kit")
+    assert told.exit_code == 0, told.output
+    page = (tmp_path / "kit" / "federation" / plan.digest[:16] / "federation.html").read_text()
+    assert "As the coordinator sees it" in page
+    assert "Privacy of patients: none." in page
+    with pytest.raises(ValueError, match="no run has ended here"):
+        CliRunner().invoke(app, ["federate", "report", str(tmp_path)], catch_exceptions=False)
