@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from pathoml.mil.as_given import as_given, attended, normalised
 from pathoml.mil.pieces import in_pieces
 
 Bias = tuple[Tensor, Tensor]
@@ -51,11 +51,8 @@ class SelfAttention(nn.Module):
             What each took.
         """
         query, key, value = self._split(tokens, norm, bias)
-        # Zeros beside the values keep all three as wide, which the fast kernels ask for.
-        width = value.shape[2]
-        padded = torch.nn.functional.pad(value, (0, query.shape[2] - width))
-        taken = scaled_dot_product_attention(query[None], key[None], padded[None], scale=width**-0.5)[0]
-        joined: Tensor = self.joined(taken[:, :, :width].transpose(0, 1).flatten(1))
+        taken = attended(query, key, value, value.shape[2] ** -0.5)
+        joined: Tensor = self.joined(taken.transpose(0, 1).flatten(1))
         return joined
 
     def of_first(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None = None) -> tuple[Tensor, Tensor]:
@@ -79,12 +76,12 @@ class SelfAttention(nn.Module):
         """
         query, key, value = self._split(tokens, norm, bias)
         scores = (query[:, :1] @ key.transpose(1, 2)).float() * value.shape[2] ** -0.5
-        taken = torch.softmax(scores, dim=2).to(value.dtype) @ value
+        taken = as_given(torch.softmax(scores, dim=2)).to(value.dtype) @ value
         weights = torch.softmax(scores[:, 0, 1:], dim=1).mean(dim=0)
         return self.joined(taken.transpose(0, 1).flatten(1)), weights
 
     def _split(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None) -> tuple[Tensor, Tensor, Tensor]:
-        (projected,) = in_pieces(lambda own: (self.project(norm(own)),), tokens, nn.ModuleList([norm, self.project]))
+        (projected,) = in_pieces(lambda own: (self.project(normalised(norm, own)),), tokens, nn.ModuleList([norm, self.project]))
         parts = projected.reshape(len(tokens), 3, self._heads, tokens.shape[1] // self._heads).permute(1, 2, 0, 3)
         query, key, value = parts[0], parts[1], parts[2]
         if bias is not None:

@@ -12,9 +12,9 @@ from pathoml.cohort import Cohort, SlideEntry
 from pathoml.errors import InputError
 from pathoml.files import write_text
 from pathoml.heatmaps import extreme_tiles, relative_to_average
-from pathoml.infer import score_tiles
 from pathoml.packages import Package, load_package
 from pathoml.pipeline.run_folder import check_training
+from pathoml.pipeline.shown_names import shown_names
 from pathoml.pipeline.stages import StageContext, slides_with_bags, usable_study
 from pathoml.pipeline.study import Study
 from pathoml.prototypes import Prototypes, PrototypeSettings, ScoredTiles, find_prototypes, shares
@@ -23,6 +23,7 @@ from pathoml.slides import open_slide
 from pathoml.splits import read_folds
 from pathoml.survival.associations import benjamini_hochberg, cox_score_test, group_difference, rank_correlation
 from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
+from pathoml.tile_scores import score_tiles
 from pathoml.units import FloatArray, IntArray, RgbImage
 from pathoml.viewer.pyramid import Rectangle, render
 
@@ -40,6 +41,8 @@ class SurveyedSlide:
     ----------
     entry : SlideEntry
         The slide.
+    name, patient : str
+        What slide and patient are called on pages, as in the viewer.
     header : BagHeader
         Of its bag.
     coords : ndarray of int32, shape (tiles, 2)
@@ -49,6 +52,8 @@ class SurveyedSlide:
     """
 
     entry: SlideEntry
+    name: str
+    patient: str
     header: BagHeader
     coords: IntArray
     tiles: ScoredTiles
@@ -105,6 +110,7 @@ def _survey(study: Study, context: StageContext) -> list[SurveyedSlide]:
     if study.config.slides is None:
         raise InputError(f"study {study.config.name}: it has no slides, so there are no tiles to look at")
     present = slides_with_bags(study)
+    names = shown_names(study.config.slides.manifest, study.entries)
     folds = read_folds(study.folder.folds)
     packages: dict[str, Package] = {}
     surveyed: list[SurveyedSlide] = []
@@ -120,7 +126,8 @@ def _survey(study: Study, context: StageContext) -> list[SurveyedSlide]:
             bag = read_bag(study.config.slides.bags / f"{entry.slide_id}.h5")
             scores = score_tiles(package.members, package, bag, device=context.device)
             tiles = ScoredTiles(bag.features, relative_to_average(scores.contribution))
-            surveyed.append(SurveyedSlide(entry, bag.header, bag.coords.astype(np.int64), tiles))
+            called = names.slides[entry.slide_id], names.patients[patient]
+            surveyed.append(SurveyedSlide(entry, *called, bag.header, bag.coords.astype(np.int64), tiles))
         context.progress("score tiles", done, len(tested))
     return surveyed
 
@@ -243,7 +250,7 @@ def _slide_extremes(surveyed: Sequence[SurveyedSlide]) -> list[SlidePart]:
         ]
         shown = _shown([place for end in ends for place in end], surveyed)
         highest, lowest = ([shown[place] for place in end] for end in ends)
-        parts.append(SlidePart(slide.entry.slide_id, slide.entry.patient_id, highest, lowest))
+        parts.append(SlidePart(slide.name, slide.patient, highest, lowest))
     return parts
 
 
@@ -258,5 +265,5 @@ def _shown(places: Sequence[tuple[int, int]], surveyed: Sequence[SurveyedSlide])
                 width, height = (max(1, round(value)) for value in slide.header.footprint_level0_px)
                 crop: RgbImage = render(opened, Rectangle(x, y, width, height, _CROP_PX, _CROP_PX))
                 value = float(slide.tiles.contribution[tile])
-                shown[number, tile] = ShownTile(slide.entry.slide_id, tile, (x, y), value, crop)
+                shown[number, tile] = ShownTile(slide.name, tile, (x, y), value, crop)
     return shown

@@ -21,9 +21,9 @@ from pathoml.evaluate import evaluate
 from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray, release_encoders
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.fold_fitting import FitPlan
-from pathoml.heatmaps import STYLES
+from pathoml.heatmaps import style_of
 from pathoml.leakage import check_predictions, examine_leakage, refuse_leaks
-from pathoml.mil.patients import load_features
+from pathoml.mil.patients import load_features, select_patients
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.part_shares import shares_of_tested, write_part_shares
 from pathoml.pipeline.checking import cohort_facts
@@ -250,9 +250,10 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     drawn: list[tuple[str, Path]] = []
     for done, (entry, caption, fold) in enumerate(chosen, start=1):
         package = load_package(study.folder.members / fold.folder_name)
-        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends)
+        known = select_patients(study.cohort, None, [entry.patient_id]).covariates
+        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends, known)
         maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
-        drawn += [(f"{caption}: {STYLES[kind].title.lower()}", path) for kind, path in maps]
+        drawn += [(f"{caption}: {style_of(kind).title.lower()}", path) for kind, path in maps]
         context.progress("heatmaps", done, len(chosen))
     if drawn or study.folder.heatmaps.is_dir():
         listed = [[caption, path.name] for caption, path in drawn]

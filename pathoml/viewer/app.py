@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pathoml.errors import PathomlError
-from pathoml.heatmap_settings import MapKind, MapScale
+from pathoml.heatmap_settings import MapScale
 from pathoml.units import RgbImage
 from pathoml.viewer.caches import ByteCache
 from pathoml.viewer.guard import Guard
@@ -175,7 +175,7 @@ def _data_routes(services: _Services) -> list[Route]:
         steps = (await _in_thread(services.workers, lambda: services.slides.facts(position))).steps
         if not steps.holds(zoom, column, row) or not services.maps.knows(position, kind, scale):
             raise NoSuchThingError
-        which = (cast(MapKind, kind), cast(MapScale, scale))
+        which = (str(kind), cast(MapScale, scale))
         painted = await _in_thread(
             services.workers, lambda: services.maps.tile(position, which, steps, (zoom, column, row))
         )
@@ -189,7 +189,7 @@ def _data_routes(services: _Services) -> list[Route]:
         Route(f"{slide}/tiles/{{zoom}}/{{column}}/{{row}}.jpg", _answered(tile)),
         Route(f"{slide}/crops/{{tile}}.jpg", _answered(crop)),
         Route(f"{slide}/scores", _answered(scores)),
-        Route(f"{slide}/map/{{kind}}/{{scale}}/{{zoom}}/{{column}}/{{row}}", _answered(map_tile)),
+        Route(f"{slide}/map/{{kind:path}}/{{scale}}/{{zoom}}/{{column}}/{{row}}", _answered(map_tile)),
     ]
 
 

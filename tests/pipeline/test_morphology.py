@@ -1,6 +1,7 @@
 """From a run to the kinds of tiles behind its risk."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,21 @@ def test_pages_and_tables_of_a_run(finished: FinishedRun, tmp_path: Path) -> Non
     first = pages[1].read_text()
     for entry in study.entries[:3]:
         assert f"Slide {entry.slide_id}, patient {entry.patient_id}" in first
+
+
+def test_pages_call_slides_as_the_viewer_does(finished: FinishedRun, tmp_path: Path) -> None:
+    study = open_run(finished.result.folder.root)
+    table = pd.read_csv(study.config.slides.manifest, dtype=str)
+    hidden = table["slide_id"].tolist()
+    table["path"] = [str(study.config.slides.manifest.parent / path) for path in table["path"]]
+    table["pseudonym"] = [f"S-{number:04}" for number in range(len(table))]
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    slides = study.config.slides.model_copy(update={"manifest": tmp_path / "slides.csv"})
+    study = replace(study, config=study.config.model_copy(update={"slides": slides}))
+    for page in study_morphology(study, tmp_path / "out", SETTINGS, StageContext()):
+        words = re.sub(r'src="data:[^"]*"', "", page.read_text())
+        assert "name=S-00" in words
+        assert not [slide for slide in hidden if re.search(rf"\b{re.escape(slide)}\b", words)]
 
 
 def test_a_table_without_patients_is_refused(finished: FinishedRun, tmp_path: Path) -> None:

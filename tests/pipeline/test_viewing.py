@@ -9,11 +9,11 @@ import pytest
 
 from pathoml.bags import read_bag
 from pathoml.errors import InputError
-from pathoml.infer import score_tiles
 from pathoml.packages import load_package
 from pathoml.pipeline.viewing import open_library
 from pathoml.predictions import read_predictions
 from pathoml.splits import read_folds
+from pathoml.tile_scores import score_tiles
 from tests.small_cohort import FinishedRun
 
 pytestmark = pytest.mark.xdist_group("small_cohort")
