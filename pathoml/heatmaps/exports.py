@@ -83,6 +83,9 @@ def band_features(maps: SlideMaps, kind: MapName, scale: MapScale) -> list[dict[
     rows, columns = (lattice.values.shape[axis] - 1 + extra[axis] for axis in (0, 1))
     left = lattice.origin_px[0] + lattice.first[1] * lattice.stride_px[0]
     top = lattice.origin_px[1] + lattice.first[0] * lattice.stride_px[1]
+    # What of overlapping tiles lies beyond the slide's edge is left out: cut to the edge it would be a line.
+    columns = min(columns, math.ceil((maps.header.width_px - left) / lattice.stride_px[0] - 1e-9))
+    rows = min(rows, math.ceil((maps.header.height_px - top) / lattice.stride_px[1] - 1e-9))
     width, height = columns * lattice.stride_px[0], rows * lattice.stride_px[1]
     band = _bands(paint(lattice, Window(left, top, width, height, (rows, columns))), scaled)
     geometry = SlideGeometry(1, 1, (1.0,), None)  # polygons in shares of the window, brought to their places below
