@@ -140,10 +140,11 @@ def played_back(record: list[Tensor] | None, into: list[Tensor]) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         for module in (ilra, self_attention):
             patch.setattr(module, "attended", attention)
-        for module in (transformer, transmil):
+        for module in (transformer, transmil, self_attention):
             patch.setattr(module, "normalised", norm)
+        for module in (ilra, self_attention):
+            patch.setattr(module, "as_given", kept)
         patch.setattr(GatedLinear, "forward", lambda _, rows: rows * kept(torch.special.ndtr(rows)))
-        patch.setattr(ilra, "as_given", kept)
         patch.setattr(torch, "relu", lambda rows: rows * kept((rows > 0).float()))
         yield
 
