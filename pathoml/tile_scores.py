@@ -35,6 +35,9 @@ class TileScores:
         with attention and gates as given.
     disagreement : ndarray of float64, shape (tiles,), or None
         Standard deviation over the members of each tile's contribution; None for one member.
+    is_alone : bool
+        Whether contribution and attention are those of slides of which nothing else is known, though the model would look at
+        them otherwise if it were.
     by_way_of : mapping of str to ndarray of float64, shape (tiles,)
         What each tile adds by way of another part of a fused model, given what is known of the patient: by the block or the
         gene groups that ask for it, or through the gate that they open. In the unit of the contribution; 0 adds nothing.
@@ -44,6 +47,7 @@ class TileScores:
     contribution: FloatArray
     is_exact: bool = True
     disagreement: FloatArray | None = None
+    is_alone: bool = False
     by_way_of: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
@@ -97,6 +101,7 @@ def score_tiles(
         np.mean(contributions, axis=0),
         is_exact,
         np.std(contributions, axis=0, ddof=1) if len(contributions) > 1 else None,
+        not members[0].model.fusion.slides_stand_alone,
         {name: np.mean([way[name] for way in ways], axis=0) for name in ways[0]} if ways else {},
     )
 

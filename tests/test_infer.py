@@ -219,6 +219,7 @@ def test_by_way_of_other_parts_tiles_add_what_the_slides_do_once_those_are_known
     scores = score_tiles(members, package(*members), bag(alone.features[0]), known=alone.covariates)
     shares = [predict_shares(one, alone).values[0, -1, 0] / one.risk_scale for one in members]
     assert list(scores.by_way_of) == ["clinical"]
+    assert scores.is_alone
     assert scores.by_way_of["clinical"].sum() == pytest.approx(np.mean(shares), rel=1e-5)
     assert score_tiles(members, package(*members), bag(alone.features[0])).by_way_of == {}
 

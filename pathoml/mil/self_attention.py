@@ -81,7 +81,9 @@ class SelfAttention(nn.Module):
         return self.joined(taken.transpose(0, 1).flatten(1)), weights
 
     def _split(self, tokens: Tensor, norm: nn.LayerNorm, bias: Bias | None) -> tuple[Tensor, Tensor, Tensor]:
-        (projected,) = in_pieces(lambda own: (self.project(normalised(norm, own)),), tokens, nn.ModuleList([norm, self.project]))
+        (projected,) = in_pieces(
+            lambda own: (self.project(normalised(norm, own)),), tokens, nn.ModuleList([norm, self.project])
+        )
         parts = projected.reshape(len(tokens), 3, self._heads, tokens.shape[1] // self._heads).permute(1, 2, 0, 3)
         query, key, value = parts[0], parts[1], parts[2]
         if bias is not None:

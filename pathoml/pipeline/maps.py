@@ -31,6 +31,7 @@ from pathoml.slides import open_slide, whole_slide_image
 from pathoml.tile_scores import TileScores, score_tiles
 from pathoml.units import FloatArray, RgbImage
 
+_NOTED = ("contribution", "disagreement")
 _WORDS = re.compile(r"[^A-Za-z0-9_+-]+")
 
 
@@ -187,7 +188,7 @@ def _write_map(
         write_ome_tiff(start.with_name(f"{start.name}.ome.tif"), raster, mpp=mpp, name=start.name, label=label)
     if "picture" not in settings.files:
         return []
-    caption = "; ".join([request.caption, *(maps.notes if kind == "contribution" else ())])
+    caption = "; ".join([request.caption, *(maps.notes if kind in _NOTED else ())])
     path = start.with_name(f"{start.name}.png")
     draw_heatmap(path, picture, raster, scaled=scaled, caption=caption, settings=settings)
     return [path]
@@ -202,4 +203,12 @@ def _by_kind(scores: TileScores) -> dict[MapName, FloatArray]:
 
 
 def _notes(scores: TileScores) -> tuple[str, ...]:
-    return () if scores.is_exact else ("contributions are integrated gradients, with attention and gates as given",)
+    alone = ("slides as if nothing else were known of the patient",) if scores.is_alone else ()
+    return (
+        alone
+        if scores.is_exact
+        else (
+            *alone,
+            "contributions are integrated gradients, with attention and gates as given",
+        )
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -132,12 +133,20 @@ def _survey(study: Study, context: StageContext) -> list[SurveyedSlide]:
     return surveyed
 
 
-def _columns(cohort: Cohort, table: Path | None) -> pd.DataFrame:
+class _Columns(NamedTuple):
+    """What shares are held against, one row a patient, and the family of questions that each column belongs to."""
+
+    table: pd.DataFrame
+    families: dict[str, str]
+
+
+def _columns(cohort: Cohort, table: Path | None) -> _Columns:
     """Return what shares are held against: site, covariates, and the table's columns; numbers as numbers, words as words."""
     patients = cohort.patient_id.tolist()
     columns = {name: cohort.covariates[name].to_numpy() for name in cohort.covariates}
+    families = dict.fromkeys(map(str, columns), "covariates")
     if len(set(cohort.site)) > 1:
-        columns = {"site": cohort.site, **columns}
+        columns, families = {"site": cohort.site, **columns}, {"site": "site", **families}
     if table is not None:
         given = read_text_table(table)
         if "patient_id" not in given.columns:
@@ -147,7 +156,8 @@ def _columns(cohort: Cohort, table: Path | None) -> pd.DataFrame:
             numbers, missing = parse_numbers(given[name])
             is_numeric = bool((~np.isnan(numbers) | missing).all())
             columns[name] = numbers if is_numeric else given[name].to_numpy(dtype=str)
-    return pd.DataFrame(columns, index=patients)
+            families[str(name)] = "table"
+    return _Columns(pd.DataFrame(columns, index=patients), families)
 
 
 def _patient_shares(
@@ -162,20 +172,27 @@ def _patient_shares(
     return pd.DataFrame(rows, index=known, columns=[f"prototype_{number}" for number in range(1, count + 1)])
 
 
-def _associations(cohort: Cohort, patient_shares: pd.DataFrame, columns: pd.DataFrame) -> pd.DataFrame:
-    """Ask every question once, and adjust the p-values for their number."""
+def _associations(cohort: Cohort, patient_shares: pd.DataFrame, columns: _Columns) -> pd.DataFrame:
+    """Ask every question once, and adjust the p-values for the number of questions of their family."""
     rows = cohort.rows_of(patient_shares.index.tolist())
-    time_days, event = cohort.time_days[rows], cohort.event[rows]
+    time_days, event, site = cohort.time_days[rows], cohort.event[rows], cohort.site[rows]
     found = []
     for prototype in patient_shares.columns:
         share = patient_shares[prototype].to_numpy(dtype=np.float64)
-        effect, p_value = cox_score_test(time_days, event, share)
-        found.append((prototype, "survival", "log hazard ratio per SD of the share", effect, p_value, len(share)))
-        for name in columns.columns:
-            values = columns.loc[patient_shares.index, name].to_numpy()
-            found.append((prototype, str(name), *_association(share, values)))
-    table = pd.DataFrame(found, columns=["prototype", "with", "measure", "effect", "p_value", "patients"])
-    table["q_value"] = benjamini_hochberg(table["p_value"].to_numpy(dtype=np.float64))
+        tests = {"survival": cox_score_test(time_days, event, share)}
+        if len(set(site)) > 1:
+            tests["survival within hospitals"] = cox_score_test(time_days, event, share, site)
+        found += [
+            (prototype, "survival", name, "log hazard ratio per SD of the share", *test, len(share))
+            for name, test in tests.items()
+        ]
+        for name, family in columns.families.items():
+            values = columns.table.loc[patient_shares.index, name].to_numpy()
+            found.append((prototype, family, name, *_association(share, values)))
+    table = pd.DataFrame(found, columns=["prototype", "family", "with", "measure", "effect", "p_value", "patients"])
+    table["q_value"] = table.groupby("family")["p_value"].transform(
+        lambda own: benjamini_hochberg(own.to_numpy(dtype=np.float64))
+    )
     return table.sort_values(["p_value", "prototype"], kind="stable").reset_index(drop=True)
 
 

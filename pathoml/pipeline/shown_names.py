@@ -15,7 +15,7 @@ class ShownNames:
     Parameters
     ----------
     slides : mapping of str to str
-        By slide_id: its pseudonym, or the id itself.
+        By slide_id: its pseudonym, or the id itself; of a patient who has a pseudonym for another slide, one made of that.
     patients : mapping of str to str
         By patient_id; a patient one of whose slides has a pseudonym is called after it.
     """
@@ -50,4 +50,11 @@ def shown_names(manifest: Path, entries: Sequence[SlideEntry]) -> ShownNames:
         if own is not None and patients.get(entry.patient_id, entry.patient_id) == entry.patient_id:
             patients[entry.patient_id] = f"patient of {own}"
         patients.setdefault(entry.patient_id, entry.patient_id)
-    return ShownNames({entry.slide_id: given.get(entry.slide_id, entry.slide_id) for entry in entries}, patients)
+    slides: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for entry in entries:
+        seen[entry.patient_id] = seen.get(entry.patient_id, 0) + 1
+        patient = patients[entry.patient_id]
+        hidden = entry.slide_id if patient == entry.patient_id else f"{patient}, slide {seen[entry.patient_id]}"
+        slides[entry.slide_id] = given.get(entry.slide_id, hidden)
+    return ShownNames(slides, patients)

@@ -34,6 +34,7 @@ from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.reporting_words import answers_of, methods_of
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
+from pathoml.pipeline.shown_names import shown_names
 from pathoml.pipeline.slide_marks import slide_marks
 from pathoml.pipeline.study import Study, is_imported, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
@@ -501,6 +502,8 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
     present = slides_with_bags(study)
     if is_imported(study.config.encoder):  # such slides need not exist, and then there is nothing to draw on
         present &= {entry.slide_id for entry in study.entries if entry.path.exists()}
+    assert study.config.slides is not None  # a study without slides has none to draw
+    names = shown_names(study.config.slides.manifest, study.entries)
     chosen = []
     for row in extremes.itertuples():
         entry = next(
@@ -511,7 +514,8 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
         outcome = f"{'event' if row.event == 1 else 'censored'} at {row.time_days:.0f} days"
         slides = len(study.cohort.slides.get(str(row.patient_id), ()))
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
-        caption = f"Slide {entry.slide_id}{alone}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
+        called = f"Slide {names.slides[entry.slide_id]}{alone}, patient {names.patients[str(row.patient_id)]}"
+        caption = f"{called}: risk {row.standard:+.2f} SD, {outcome}"
         chosen.append((entry, caption, folds[str(row.fold)]))
     return chosen
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pathoml.errors import SlideError
 from pathoml.heatmaps import SlideMaps, name_of_way
 from pathoml.slides import open_slide
 from pathoml.testing.pyramid import write_pyramid
@@ -121,6 +122,45 @@ def test_a_slide_without_a_pyramid_gets_an_overview_that_shows_the_same(
         time.sleep(0.02)
     again.close()
     assert sorted(cache.iterdir()) == kept
+
+
+def test_an_overview_that_is_damaged_or_failed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "flat.tif"
+    write_pyramid(path, coloured(2600, 1800), mpp=0.5, downsamples=())
+    for name, value in (("DIRECT_PX", 1 << 16), ("MOST_PX", 1 << 18)):
+        monkeypatch.setattr(pyramid, name, value)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def overview(shelved: SlideShelf) -> object:
+        deadline = time.monotonic() + 30
+        while (levels := shelved.overview(0)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return levels
+
+    shelved = SlideShelf([ViewedSlide("flat", path, None, "P")], cache)
+    whole = [level.pixels.copy() for level in overview(shelved)]
+    shelved.close()
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:300])
+    shelved = SlideShelf([ViewedSlide("flat", path, None, "P")], cache)
+    for level, expected in zip(overview(shelved), whole, strict=True):
+        np.testing.assert_array_equal(level.pixels, expected)
+    shelved.close()
+    for file in cache.iterdir():
+        file.unlink()
+    shelved = SlideShelf([ViewedSlide("flat", path, None, "P")], cache)
+    shelved.facts(0)
+    with monkeypatch.context() as patch:
+
+        def away(*_: object) -> None:
+            raise SlideError("the share is away")
+
+        patch.setattr(shelf, "shrunken_image", away)
+        with pytest.raises(SlideError, match="away"):
+            overview(shelved)
+    assert overview(shelved), "tried again when it is asked for next"
+    shelved.close()
 
 
 def test_the_shelf_keeps_few_slides_open_and_closes_all_at_the_end(
