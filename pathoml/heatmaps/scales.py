@@ -98,8 +98,10 @@ def kind_of(name: MapName) -> MapKind:
     """
     if name.startswith(_WAY):
         return "modality"
-    if name == "contribution" or name == "attention" or name == "disagreement":  # noqa: PLR1714 - for the type checker
-        return name
+    plain: tuple[MapKind, ...] = ("contribution", "attention", "disagreement")
+    for kind in plain:
+        if name == kind:
+            return kind
     raise ValueError(f"there is no map {name!r}")
 
 

@@ -222,8 +222,9 @@ class PrognosisModel(nn.Module):
         logits = output.logits.requires_grad_()
         with torch.enable_grad(), weights_as_given():
             fused = self.fusion(Seen(tiles, output._replace(logits=logits)), covariates, present)
-            (weight,) = torch.autograd.grad(fused.shares[0, -1].mean(), logits)
-        return weight[0]
+            (gradient,) = torch.autograd.grad(fused.shares[0, -1].mean(), logits)
+        weight: Tensor = gradient[0]
+        return weight
 
     def _nothing_else(self, bags: int) -> tuple[Tensor, Tensor]:
         """Return covariates and parts of patients of whom only slides are known."""
