@@ -11,10 +11,18 @@ from torch import Tensor, nn
 
 from pathoml.covariates import ColumnGroup
 from pathoml.mil import as_given as given_weights
-from pathoml.mil import ilra, self_attention, transformer, transmil
+from pathoml.mil import ilra, pieces, self_attention, transformer, transmil
 from pathoml.mil.aggregator import NonAdditiveAggregator
 from pathoml.mil.aggregators import build_aggregator
-from pathoml.mil.as_given import GatedLinear, attended, mean_gradient, normalised, weights_as_given
+from pathoml.mil.as_given import (
+    GatedLinear,
+    as_given,
+    attended,
+    mean_gradient,
+    normalised,
+    weights_as_given,
+    with_weights_given,
+)
 from pathoml.mil.packed import Packed, pack
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.settings import (
@@ -99,6 +107,20 @@ def test_shares_sum_to_the_logit_less_that_of_average_tiles(settings: Any, out: 
     average = tiles.filled(torch.zeros_like(tiles.values))
     expected = ((model(tiles).logits - model(average).logits)[0] * weight).sum()
     torch.testing.assert_close(model.explained(tiles, weight)[1].sum(), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_large_bags_in_pieces_are_shared_out_alike(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed again on the way back treats weights as they were treated before, in whichever thread."""
+    model = build(settings)
+    whole = model.explained(bag(), torch.ones(1))[1]
+    monkeypatch.setattr(pieces, "WHOLE_UP_TO", 10)
+    monkeypatch.setattr(pieces, "PIECE_TILES", 7)
+    torch.testing.assert_close(model.explained(bag(), torch.ones(1))[1], whole, rtol=1e-4, atol=1e-7)
+    weight = torch.ones(3, requires_grad=True)
+    with weights_as_given():
+        kept = with_weights_given(lambda rows: as_given(weight) * rows)
+    assert not kept(torch.ones(3)).requires_grad
+    assert with_weights_given(lambda rows: as_given(weight) * rows)(torch.ones(3)).requires_grad
 
 
 def many_steps(model: Callable[[Packed], Any], tiles: Packed, steps: int = 400) -> Tensor:
