@@ -115,7 +115,7 @@ def contribution_cost(settings: Any, bag: Packed) -> tuple[str, tuple[float, flo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiles", type=int, default=2_000, help="of the bag whose contributions are timed")
+    parser.add_argument("--tiles", type=int, default=5_000, help="of the bag whose contributions are timed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
