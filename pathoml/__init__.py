@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathoml.errors import PathomlError
     from pathoml.extract import extract_archive, extract_slide
     from pathoml.heatmaps import draw_heatmap, tile_raster
-    from pathoml.infer import predict_package, score_tiles
+    from pathoml.infer import predict_package
     from pathoml.packages import Package, load_package, save_package
     from pathoml.pipeline.checking import check
     from pathoml.pipeline.demo import demo
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathoml.pipeline.running import run
     from pathoml.predictions import Predictions, read_predictions
     from pathoml.slides import Slide, open_slide
+    from pathoml.tile_scores import score_tiles
 
 _HOMES = {
     "Bag": "bags",
@@ -47,7 +48,7 @@ _HOMES = {
     "read_predictions": "predictions",
     "run": "pipeline.running",
     "save_package": "packages",
-    "score_tiles": "infer",
+    "score_tiles": "tile_scores",
     "tile_raster": "heatmaps",
     "write_bag": "bags",
 }

@@ -348,7 +348,23 @@ def _rings(mask: BoolArray) -> Iterator[Ring]:
             here, before = there, step
             if here == first:
                 break
-        yield [(float(x), float(y)) for x, y in ring]
+        yield from _without_touching([(float(x), float(y)) for x, y in ring])
+
+
+def _without_touching(ring: Ring) -> Iterator[Ring]:
+    """Part a ring where it touches itself at a corner: valid polygons have a hole there, whose ring touches theirs."""
+    path: Ring = []
+    place: dict[tuple[float, float], int] = {}
+    for point in ring:
+        start = place.get(point)
+        if start is None:
+            place[point] = len(path)
+            path.append(point)
+            continue
+        yield [*path[start:], point]
+        for passed in path[start + 1 :]:
+            del place[passed]
+        del path[start + 1 :]
 
 
 def _next(

@@ -6,7 +6,9 @@ from pydantic import Field
 
 from pathoml.settings import Settings
 
-MapKind = Literal["contribution", "attention", "disagreement"]
+MapKind = Literal["contribution", "attention", "disagreement", "modality"]
+MapName = str
+"""``contribution``, ``attention``, ``disagreement``, or ``by PART``: what tiles add by way of another part of a fused model."""
 MapScale = Literal["raw", "percentile", "cohort"]
 MapFile = Literal["picture", "overlay", "csv", "bands", "tiles", "ome_tiff"]
 
@@ -18,9 +20,10 @@ class HeatmapSettings(Settings):
         8, ge=0, description="Slides drawn by 'run': half of the highest, half of the lowest risk among test patients."
     )
     kinds: tuple[MapKind, ...] = Field(
-        ("contribution", "attention"),
+        ("contribution", "attention", "modality"),
         min_length=1,
-        description="Maps drawn of each slide. Disagreement is that of several models about the contribution.",
+        description="Maps drawn of each slide, where there are such. Disagreement is that of several models about the "
+        "contribution; modality: what tiles add by way of each block or family of gene groups of a fused model.",
     )
     scale: MapScale = Field(
         "raw",

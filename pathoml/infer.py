@@ -1,7 +1,6 @@
-"""A package and patients -> predictions; a package and one slide -> what each tile adds."""
+"""A package and patients -> predictions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pathoml.bags import Bag, check_same_features
 from pathoml.covariates import SLIDES_PART
 from pathoml.errors import BagMismatchError, PackageError
-from pathoml.mil.attribution import integrated_gradients
 from pathoml.mil.packed import Packed, pack
-from pathoml.mil.patients import Patients, given_parts, has_grid, places_of
+from pathoml.mil.patients import Patients, given_parts
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.mil.tile_rows import TileRows
 from pathoml.packages import Member, Package
@@ -22,30 +19,6 @@ from pathoml.predictions import Predictions
 from pathoml.units import AnyArray, BoolArray, FloatArray, IntArray
 
 GROUPS = ("low", "high")
-
-
-@dataclass(frozen=True)
-class TileScores:
-    """What a model sees in one slide.
-
-    Parameters
-    ----------
-    attention : ndarray of float64, shape (tiles,), or None
-        Weight of each tile; sums to 1 over the slide. None where the aggregator has none.
-    contribution : ndarray of float64, shape (tiles,)
-        What each tile adds to the slide's share of the risk, counted from the average training patient: positive
-        raises it. In standard deviations of the training patients' risk, which is the log hazard; for time bins, hazard
-        logits averaged over the bins.
-    is_exact : bool
-        Whether the model is a sum over tiles, so that contributions are its terms; otherwise they are integrated gradients.
-    disagreement : ndarray of float64, shape (tiles,), or None
-        Standard deviation over the members of each tile's contribution; None for one member.
-    """
-
-    attention: FloatArray | None
-    contribution: FloatArray
-    is_exact: bool = True
-    disagreement: FloatArray | None = None
 
 
 def predict_logits(member: Member, patients: Patients, *, device: str = "cpu") -> FloatArray:
@@ -113,7 +86,7 @@ def predict_shares(member: Member, patients: Patients, *, device: str = "cpu") -
     for index, (one, place) in enumerate(zip(tiles, places, strict=True)):
         own = slice(index, index + 1)
         with torch.inference_mode():
-            packed = _packed(member, one, place).to(device)
+            packed = projected(member, one, place).to(device)
             rows.append(model.shares(packed, covariates[own].to(device), torch.from_numpy(present[own]).to(device)))
     return PartShares(
         np.concatenate([_array(row.output.logits) for row in rows]),
@@ -169,7 +142,7 @@ def slides_alone(member: Member, patients: Patients, *, device: str = "cpu") -> 
     for one, place in zip(features, places, strict=True):
         if len(one):
             with torch.inference_mode():
-                rows.append(_array(model.slides_alone(_packed(member, one, place).to(device)).logits))
+                rows.append(_array(model.slides_alone(projected(member, one, place).to(device)).logits))
     return np.concatenate(rows)
 
 
@@ -304,54 +277,6 @@ def _require_what_was_learnt(package: Package, patients: Patients) -> None:
         )
 
 
-def score_tiles(members: Sequence[Member], package: Package, bag: Bag, *, device: str = "cpu") -> TileScores:
-    """Ask members what each tile of one slide adds.
-
-    Parameters
-    ----------
-    members : sequence of Member
-        One or more; several are averaged.
-    package : Package
-        The package that they belong to, for the check of the bag.
-    bag : Bag
-        The slide's features.
-    device : str, optional
-        ``cpu`` or ``cuda``.
-
-    Returns
-    -------
-    TileScores
-        In the bag's tile order.
-
-    Raises
-    ------
-    BagMismatchError
-        If the bag was made with other settings than the model's.
-    PackageError
-        If the model takes no slides.
-    """
-    if package.feature_spec is None:
-        raise PackageError("the model was trained without slides, so there is no map to draw")
-    check_same_features(bag.header, package.feature_spec, "the model")
-    for member in members:
-        require_grid(member.model, () if has_grid(bag) else (bag.header.slide_id,))
-    attentions, contributions, is_exact = [], [], True
-    for member in members:
-        with torch.inference_mode():
-            output = member.model.to(device).slides_alone(_packed(member, bag.features, places_of(bag)).to(device))
-        attention = None if output.attention is None else _array(output.attention.values.mean(dim=1))
-        if output.contributions is None:
-            contributions.append(_centred_gradients(member, bag, device))
-        else:
-            contributions.append(_centred_contribution(member, _array(output.contributions.values), attention))
-        is_exact &= output.contributions is not None
-        if attention is not None:
-            attentions.append(attention)
-    attention = np.mean(attentions, axis=0) if attentions else None
-    disagreement = np.std(contributions, axis=0, ddof=1) if len(contributions) > 1 else None
-    return TileScores(attention, np.mean(contributions, axis=0), is_exact, disagreement)
-
-
 def risk_groups(risk: FloatArray, cutoff: float) -> list[str]:
     """Name each patient's risk group.
 
@@ -370,30 +295,27 @@ def risk_groups(risk: FloatArray, cutoff: float) -> list[str]:
     return [GROUPS[int(value > cutoff)] for value in risk]
 
 
-def _centred_gradients(member: Member, bag: Bag, device: str) -> FloatArray:
-    """Share a slide's part of the logits out by integrated gradients, and take the average training patient away evenly."""
-    tiles = _packed(member, bag.features, places_of(bag)).to(device)
-    shares, start = integrated_gradients(member.model.to(device).slides_alone, tiles)
-    scale = member.risk_scale if member.objective.risk_is_logit else 1.0
-    even = (float(start) - float(np.mean(member.slide_centre))) / len(bag.features)
-    return (_array(shares) + even) / scale
-
-
 def _array(values: Tensor) -> FloatArray:
     return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
 
 
-def _centred_contribution(member: Member, raw: FloatArray, attention: FloatArray | None) -> FloatArray:
-    """Take each tile's share of the average training patient away, so that zero means neither better nor worse."""
-    weight = attention if attention is not None else np.full(len(raw), 1 / len(raw))
-    centred = raw - weight[:, None] * np.asarray(member.slide_centre)[None, :]
-    scale = member.risk_scale if member.objective.risk_is_logit else 1.0
-    mean: FloatArray = centred.mean(axis=1) / scale
-    return mean
+def projected(member: Member, features: AnyArray | TileRows | None, places: IntArray | None) -> Packed:
+    """Bring the tiles of one patient into the form that a member takes.
 
+    Parameters
+    ----------
+    member : Member
+        With its projection.
+    features : ndarray or TileRows, shape (tiles, dim), or None
+        As bags hold them; None for a model without slides.
+    places : ndarray of int64, shape (tiles, 3), or None
+        Where they lie.
 
-def _packed(member: Member, features: AnyArray | TileRows | None, places: IntArray | None) -> Packed:
-    """Project the tiles of one patient."""
+    Returns
+    -------
+    Packed
+        One bag.
+    """
     columns = torch.zeros((0, 0))
     if features is not None and member.projection is not None:
         columns = torch.from_numpy(member.projection.apply(features))

@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import shapely
+import shapely.geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +53,18 @@ def test_any_mask_comes_back_unchanged(
     mask[0, 0] = True
     path = tmp_path_factory.mktemp("geo") / "mask.geojson"
     np.testing.assert_array_equal(there_and_back(mask, SlideGeometry(*size, (1.0,), (0.5, 0.5)), path), mask)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(1, 25), st.integers(1, 25), st.floats(0.2, 0.95), st.integers(0, 2**32 - 1))
+def test_regions_of_any_mask_are_valid_polygons_of_its_area(rows: int, columns: int, share: float, seed: int) -> None:
+    """To GEOS, the same geometry as QuPath's: no ring crosses or touches itself, holes lie inside, parts beside each other."""
+    mask = np.random.default_rng(seed).random((rows, columns)) < share
+    mask[0, 0] = True
+    (feature,) = mask_features(mask, SlideGeometry(columns, rows, (1.0,), None), "Tissue")
+    geometry = shapely.geometry.shape(feature["geometry"])
+    assert geometry.is_valid, shapely.is_valid_reason(geometry)
+    assert geometry.area == pytest.approx(mask.sum())
 
 
 def test_islands_in_holes_come_back_unchanged(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from pathoml.heatmaps import (
     colour_end,
     draw_heatmap,
     extreme_tiles,
+    kind_of,
+    name_of_way,
     paint,
     relative_to_average,
     scaled_map,
@@ -249,6 +251,17 @@ def test_percentiles_are_ranks_and_the_cohort_scale_is_the_same_on_every_slide()
     with pytest.raises(ValueError, match="needs the training cohort's colour end"):
         scaled_map(values, "attention", "cohort")
     assert colour_end(np.array([np.nan, 0.0])) == 1.0
+
+
+def test_a_map_by_way_of_a_part_names_it_and_says_that_0_adds_nothing() -> None:
+    name = name_of_way("copy/number $1")
+    assert (name, kind_of(name), kind_of("attention")) == ("by copy/number $1", "modality", "attention")
+    scaled = scaled_map(np.array([-1.0, 2.0]), name, "raw")
+    assert scaled.title == "What each tile adds by way of copy/number $1"
+    assert "0 = adds nothing" in scaled.label
+    assert (scaled.signed, scaled.low) == (True, -scaled.high)
+    with pytest.raises(ValueError, match="no map 'saliency'"):
+        kind_of("saliency")
 
 
 def test_extreme_tiles_stand_in_order_and_ties_as_on_the_slide() -> None:

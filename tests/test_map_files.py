@@ -1,10 +1,13 @@
 """Maps for other programs: what they read is what was written, where it belongs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
+import shapely.geometry
 import tifffile
 
 from pathoml.geojson import mask_of_features, read_features
@@ -85,6 +88,31 @@ def test_regions_are_valid_geojson_inside_the_slide_with_closed_rings(tmp_path: 
                 points = np.array(ring)
                 assert points.min() >= 0
                 assert (points <= [maps.header.width_px, maps.header.height_px]).all()
+
+
+@pytest.mark.parametrize("stride", [224.4, 112.2])
+@pytest.mark.parametrize("kind", ["contribution", "attention"])
+def test_regions_and_tiles_are_valid_to_the_geometry_that_qupath_uses(tmp_path: Path, kind: str, stride: float) -> None:
+    """GEOS is the same geometry as QuPath's: rings closed, none crossing itself, holes inside, bands beside each other."""
+    maps = maps_of(stride=stride)
+    write_band_file(tmp_path / "bands.geojson", maps, kind, "raw")
+    write_tile_file(tmp_path / "tiles.geojson", maps, kind, "raw")
+    content = {name: json.loads((tmp_path / f"{name}.geojson").read_text()) for name in ("bands", "tiles")}
+    for collection in content.values():
+        assert collection["type"] == "FeatureCollection"
+        for feature in collection["features"]:
+            assert set(feature) >= {"type", "geometry", "properties"}
+            geometry = shapely.geometry.shape(feature["geometry"])
+            assert geometry.is_valid, shapely.is_valid_reason(geometry)
+            assert geometry.area > 0
+    bands, tiles = (
+        [shapely.geometry.shape(feature["geometry"]) for feature in content[name]["features"]] for name in content
+    )
+    slide = shapely.box(0, 0, maps.header.width_px, maps.header.height_px)
+    whole = shapely.union_all(bands)
+    assert whole.area == pytest.approx(sum(band.area for band in bands), rel=1e-6), "bands lie beside each other"
+    seen = shapely.intersection(shapely.union_all(tiles), slide)
+    assert shapely.symmetric_difference(whole, seen).area < 0.001 * seen.area, "together they are the tiles"
 
 
 def test_tiles_of_geojson_and_csv_hold_every_value_at_its_place(tmp_path: Path) -> None:

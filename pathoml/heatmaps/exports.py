@@ -13,7 +13,7 @@ import tifffile
 
 from pathoml.files import atomic_path, write_text
 from pathoml.geojson import mask_features, write_features
-from pathoml.heatmap_settings import MapKind, MapScale
+from pathoml.heatmap_settings import MapName, MapScale
 from pathoml.heatmaps.painting import Window, paint, tile_lattice
 from pathoml.heatmaps.scales import ScaledMap
 from pathoml.heatmaps.slide_maps import SlideMaps
@@ -61,7 +61,7 @@ def write_tile_table(path: Path, maps: SlideMaps) -> None:
     write_text(path, tile_table(maps).to_csv(index=False, float_format="%.8g"))
 
 
-def band_features(maps: SlideMaps, kind: MapKind, scale: MapScale) -> list[dict[str, Any]]:
+def band_features(maps: SlideMaps, kind: MapName, scale: MapScale) -> list[dict[str, Any]]:
     """Return a map as regions of five bands of its colours, along the edges of tiles.
 
     Parameters
@@ -83,6 +83,9 @@ def band_features(maps: SlideMaps, kind: MapKind, scale: MapScale) -> list[dict[
     rows, columns = (lattice.values.shape[axis] - 1 + extra[axis] for axis in (0, 1))
     left = lattice.origin_px[0] + lattice.first[1] * lattice.stride_px[0]
     top = lattice.origin_px[1] + lattice.first[0] * lattice.stride_px[1]
+    # What of overlapping tiles lies beyond the slide's edge is left out: cut to the edge it would be a line.
+    columns = min(columns, math.ceil((maps.header.width_px - left) / lattice.stride_px[0] - 1e-9))
+    rows = min(rows, math.ceil((maps.header.height_px - top) / lattice.stride_px[1] - 1e-9))
     width, height = columns * lattice.stride_px[0], rows * lattice.stride_px[1]
     band = _bands(paint(lattice, Window(left, top, width, height, (rows, columns))), scaled)
     geometry = SlideGeometry(1, 1, (1.0,), None)  # polygons in shares of the window, brought to their places below
@@ -96,7 +99,7 @@ def band_features(maps: SlideMaps, kind: MapKind, scale: MapScale) -> list[dict[
     return features
 
 
-def tile_value_features(maps: SlideMaps, kind: MapKind, scale: MapScale) -> list[dict[str, Any]]:
+def tile_value_features(maps: SlideMaps, kind: MapName, scale: MapScale) -> list[dict[str, Any]]:
     """Return the tiles as rectangles with their values.
 
     Parameters
@@ -125,7 +128,7 @@ def tile_value_features(maps: SlideMaps, kind: MapKind, scale: MapScale) -> list
     return features
 
 
-def write_band_file(path: Path, maps: SlideMaps, kind: MapKind, scale: MapScale) -> None:
+def write_band_file(path: Path, maps: SlideMaps, kind: MapName, scale: MapScale) -> None:
     """Write `band_features` for QuPath.
 
     Parameters
@@ -140,7 +143,7 @@ def write_band_file(path: Path, maps: SlideMaps, kind: MapKind, scale: MapScale)
     write_features(path, band_features(maps, kind, scale))
 
 
-def write_tile_file(path: Path, maps: SlideMaps, kind: MapKind, scale: MapScale) -> None:
+def write_tile_file(path: Path, maps: SlideMaps, kind: MapName, scale: MapScale) -> None:
     """Write `tile_value_features` for QuPath.
 
     Parameters
@@ -194,11 +197,11 @@ def _bands(values: FloatArray, scaled: ScaledMap) -> "np.ndarray[tuple[int, ...]
     return np.where(np.isfinite(values), np.minimum((share * BANDS).astype(np.int64), BANDS - 1), -1)
 
 
-def _band_class(kind: MapKind, number: int) -> str:
+def _band_class(kind: MapName, number: int) -> str:
     return f"{kind}: {number + 1} {_BAND_NAMES[number]}"
 
 
-def _classified(feature: dict[str, Any], kind: MapKind, scaled: ScaledMap, number: int) -> dict[str, Any]:
+def _classified(feature: dict[str, Any], kind: MapName, scaled: ScaledMap, number: int) -> dict[str, Any]:
     step = (scaled.high - scaled.low) / BANDS
     colour = scaled.palette()[round((number + 0.5) / BANDS * 254)].tolist()
     properties = {

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from pathoml.heatmap_settings import MapKind, MapScale
+from pathoml.heatmap_settings import MapKind, MapName, MapScale
 from pathoml.units import FloatArray
 
 COLOUR_END = 0.98
@@ -36,7 +36,7 @@ class MapStyle:
     signed: bool
 
 
-STYLES: dict[MapKind, MapStyle] = {
+STYLES: dict[MapName, MapStyle] = {
     "contribution": MapStyle(
         "What each tile adds to the risk",
         "contribution to the risk x tiles of the slide: red raises,\n"
@@ -58,6 +58,77 @@ STYLES: dict[MapKind, MapStyle] = {
         signed=False,
     ),
 }
+
+_WAY = "by "
+
+
+def name_of_way(part: str) -> MapName:
+    """Return what the map of a way through another part of the model is called.
+
+    Parameters
+    ----------
+    part : str
+        Name of the part.
+
+    Returns
+    -------
+    str
+        ``by PART``.
+    """
+    return f"{_WAY}{part}"
+
+
+def kind_of(name: MapName) -> MapKind:
+    """Return which kind a map is of.
+
+    Parameters
+    ----------
+    name : str
+        Of a map.
+
+    Returns
+    -------
+    str
+        ``modality`` for those of `name_of_way`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such map.
+    """
+    if name.startswith(_WAY):
+        return "modality"
+    plain: tuple[MapKind, ...] = ("contribution", "attention", "disagreement")
+    for kind in plain:
+        if name == kind:
+            return kind
+    raise ValueError(f"there is no map {name!r}")
+
+
+def style_of(name: MapName) -> MapStyle:
+    """Return colours and words of a map.
+
+    Parameters
+    ----------
+    name : str
+        Of a map.
+
+    Returns
+    -------
+    MapStyle
+        One of `STYLES`, or that of a way through another part of the model.
+    """
+    if kind_of(name) != "modality":
+        return STYLES[name]
+    part = name.removeprefix(_WAY)
+    return MapStyle(
+        f"What each tile adds by way of {part}",
+        f"what tiles add to the risk by way of {part},\ngiven what is known of the patient, x tiles of the slide: red raises,\n"
+        "blue lowers, 0 = adds nothing; in SD of the training patients'\nrisk (Cox), or hazard logits (time bins)",
+        "RdBu_r",
+        signed=True,
+    )
+
 
 _SCALE_WORDS: dict[MapScale, str] = {
     "raw": "colours end at the 98th percentile of this slide",
@@ -167,7 +238,7 @@ def colour_end(values: FloatArray) -> float:
     return high if high > 0 else 1.0
 
 
-def scaled_map(values: FloatArray, kind: MapKind, scale: MapScale, *, cohort_end: float | None = None) -> ScaledMap:
+def scaled_map(values: FloatArray, kind: MapName, scale: MapScale, *, cohort_end: float | None = None) -> ScaledMap:
     """Decide what the colours of a map mean.
 
     Parameters
@@ -192,7 +263,7 @@ def scaled_map(values: FloatArray, kind: MapKind, scale: MapScale, *, cohort_end
     ValueError
         If ``cohort`` is asked for and `cohort_end` is not given.
     """
-    style = STYLES[kind]
+    style = style_of(kind)
     label = f"{style.quantity};\n{_SCALE_WORDS[scale]}"
     if scale == "percentile":
         ranks = 100 * _ranks(values) / len(values)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathoml.bags import BagHeader
-from pathoml.heatmap_settings import MapKind, MapScale
+from pathoml.heatmap_settings import MapName, MapScale
 from pathoml.heatmaps.painting import TileLattice, tile_lattice
 from pathoml.heatmaps.scales import ScaledMap, scaled_map
 from pathoml.units import FloatArray
@@ -36,11 +36,11 @@ class SlideMaps:
     header: BagHeader
     coords: NDArray[np.int32]
     grid: NDArray[np.int32]
-    values: Mapping[MapKind, FloatArray]
-    cohort_ends: Mapping[MapKind, float]
+    values: Mapping[MapName, FloatArray]
+    cohort_ends: Mapping[MapName, float]
     notes: tuple[str, ...] = ()
 
-    def scales_of(self, kind: MapKind) -> tuple[MapScale, ...]:
+    def scales_of(self, kind: MapName) -> tuple[MapScale, ...]:
         """Return the scales on which a map can be shown.
 
         Parameters
@@ -55,7 +55,7 @@ class SlideMaps:
         """
         return ("raw", "percentile", "cohort") if kind in self.cohort_ends else ("raw", "percentile")
 
-    def scaled(self, kind: MapKind, scale: MapScale) -> ScaledMap:
+    def scaled(self, kind: MapName, scale: MapScale) -> ScaledMap:
         """Return one map with the meaning of its colours.
 
         Parameters
@@ -72,7 +72,7 @@ class SlideMaps:
         """
         return scaled_map(self.values[kind], kind, scale, cohort_end=self.cohort_ends.get(kind))
 
-    def lattice(self, kind: MapKind, scale: MapScale) -> TileLattice:
+    def lattice(self, kind: MapName, scale: MapScale) -> TileLattice:
         """Return one map ready to be painted.
 
         Parameters

@@ -46,6 +46,33 @@ class Aggregator(nn.Module, ABC):
         """
 
 
+class NonAdditiveAggregator(Aggregator):
+    """An aggregator that is no sum over tiles: what each of them adds is found by integrated gradients.
+
+    They run from average tiles to what the tiles are, with attention, gates and scales as given, as those of additive heads
+    are: what is left is linear, up to a small network behind the pooling, so that they cost less than another pass.
+    """
+
+    @abstractmethod
+    def explained(self, tiles: Packed, weight: Tensor) -> tuple[BagOutput, Tensor]:
+        """Score one bag, and share its logits out among the tiles.
+
+        Parameters
+        ----------
+        tiles : Packed
+            One bag; 0 is the average training tile.
+        weight : Tensor, shape (out,)
+            Of the logits: what is shared out is their weighted sum.
+
+        Returns
+        -------
+        BagOutput
+            As of `forward`.
+        Tensor, shape (tiles,)
+            What each tile adds: they sum to that weighted sum less what as many average tiles would give.
+        """
+
+
 def start_at_zero(layer: nn.Linear) -> nn.Linear:
     """Return a linear layer that gives 0 until it is trained.
 

@@ -1,50 +1,53 @@
-"""What each tile adds to a model that is no sum over tiles."""
+"""What each tile adds to a model whose head is no sum over tiles."""
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from pathoml.mil.as_given import weights_as_given
 from pathoml.mil.packed import BagOutput, Packed
 
-STEPS = 8
-"""Of Gauss and Legendre's rule: they share out as exactly as 32 steps of the midpoint rule, for a quarter of the work."""
 
-
-def integrated_gradients(
-    model: Callable[[Packed], BagOutput], tiles: Packed, *, steps: int = STEPS
-) -> tuple[Tensor, Tensor]:
-    """Share the mean logit of one bag out among its tiles, from the average tile to what they are.
+def linear_shares(
+    embed: Callable[[Tensor], Tensor] | None,
+    join: Callable[[Tensor, Packed], BagOutput],
+    tiles: Packed,
+    weight: Tensor,
+) -> tuple[BagOutput, Tensor]:
+    """Share a bag's logits out among its embedded tiles, with attention, gates and scales as given.
 
     Parameters
     ----------
-    model : callable
-        An aggregator, or a model's slides alone, in evaluation mode.
+    embed : callable or None
+        What a head does to single tiles first; None for nothing.
+    join : callable
+        Embedded tiles, and the bag -> what the head says; linear in the former inside `weights_as_given`.
     tiles : Packed
-        One bag, projected, so that 0 is the average training tile.
-    steps : int, optional
-        Places between the two at which gradients are taken; more make the sum more exact.
+        One bag; 0 is the average training tile.
+    weight : Tensor, shape (out,)
+        Of the logits.
 
     Returns
     -------
-    shares : Tensor, shape (tiles,)
-        They sum to the bag's mean logit less `start`, up to the number of steps.
-    start : Tensor, shape ()
-        The mean logit of as many average tiles.
+    BagOutput
+        Of the bag.
+    Tensor, shape (tiles,)
+        Gradient of the weighted sum times the way from the embedded average tile: integrated gradients of what is linear.
 
     References
     ----------
-    Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017, equation 3, by Gauss and Legendre's rule.
+    Ali A, Schnake T, Eberle O, Montavon G, Muller KR, Wolf L. XAI for transformers: better explanations through conservative
+    propagation. ICML 2022, section 4: attention weights and layer norms as constants.
     """
     values = tiles.values.detach().float()
-    total = torch.zeros_like(values)
-    places, weights = np.polynomial.legendre.leggauss(steps)  # from -1 to 1, weights that sum to 2
-    with torch.enable_grad():
-        for place, weight in zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
-            scaled = (values * place).requires_grad_()
-            (gradient,) = torch.autograd.grad(model(tiles.filled(scaled)).logits.mean(), scaled)
-            total += gradient * weight
     with torch.no_grad():
-        start = model(tiles.filled(torch.zeros_like(values))).logits.mean()
-    return (total * values).sum(dim=1), start
+        embedded = values if embed is None else embed(values)
+        average = torch.zeros_like(values[:1]) if embed is None else embed(torch.zeros_like(values[:1]))
+    embedded = embedded.detach().requires_grad_()
+    with torch.enable_grad(), weights_as_given():
+        output = join(embedded, tiles)
+        (gradient,) = torch.autograd.grad((output.logits[0] * weight).sum(), embedded)
+    attention = None if output.attention is None else output.attention.filled(output.attention.values.detach())
+    shares = (gradient * (embedded.detach() - average)).sum(dim=1)
+    return BagOutput(output.logits.detach(), attention, None, {}), shares

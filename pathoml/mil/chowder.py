@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import NonAdditiveAggregator, start_at_zero
+from pathoml.mil.as_given import mean_gradient
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import ChowderSettings
 
 
-class Chowder(Aggregator):
+class Chowder(NonAdditiveAggregator):
     """A linear score of each tile; the extreme scores of a bag, sorted, through a small network.
 
     A bag with fewer tiles than extremes repeats its last one.
@@ -56,15 +57,30 @@ class Chowder(Aggregator):
             Logits (bags, out); no attention and no contributions, since extremes act together.
         """
         (scores,) = in_pieces(lambda values: (self.score(values),), tiles.values, self)
-        extremes = torch.stack([self._extremes_of(scores[span]) for span in tiles.spans])
+        extremes = torch.stack([self._extremes_of(scores[span])[0] for span in tiles.spans])
         return BagOutput(tiles.unless_empty(self.judge(extremes)[..., 0]), None, None, {})
 
-    def _extremes_of(self, scores: Tensor) -> Tensor:
-        """Return the highest scores, falling, and the lowest, rising, shape (out, 2 x extremes)."""
+    def explained(self, tiles: Packed, weight: Tensor) -> tuple[BagOutput, Tensor]:
+        """See `NonAdditiveAggregator.explained`: scores are linear, so that the same tiles are extreme all the way."""
+        with torch.no_grad():
+            (scores,) = in_pieces(lambda values: (self.score(values),), tiles.values, self)
+            extremes, rows = self._extremes_of(scores)
+            average = self.score.bias.to(scores.dtype)[:, None].expand_as(extremes)
+            slope, logits = mean_gradient(lambda points: self.judge(points)[..., 0], average, extremes, weight)
+            added = (slope * (extremes - average)).flatten()
+            shares = scores.new_zeros(len(scores)).index_add(0, rows.flatten(), added)
+            return BagOutput(logits[None], None, None, {}), shares
+
+    def _extremes_of(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the highest scores, falling, and the lowest, rising, and whose they are, shapes (out, 2 x extremes)."""
         count = len(scores)
         if count == 0:
-            return scores.new_zeros(scores.shape[1], 2 * self._extremes)
-        ranks = torch.arange(self._extremes, device=scores.device).clamp(max=count - 1)
+            nothing = scores.new_zeros(scores.shape[1], 2 * self._extremes)
+            return nothing, nothing.long()
         most = min(self._extremes, count)
-        top, bottom = (scores.topk(most, dim=0, largest=largest).values[ranks] for largest in (True, False))
-        return torch.cat([top, bottom]).T
+        (top, highest), (bottom, lowest) = (scores.topk(most, dim=0, largest=largest) for largest in (True, False))
+        found = [top, bottom, highest, lowest]
+        if most < self._extremes:
+            ranks = torch.arange(self._extremes, device=scores.device).clamp(max=most - 1)
+            found = [one[ranks] for one in found]
+        return torch.cat(found[:2]).T, torch.cat(found[2:]).T

@@ -1,16 +1,17 @@
 """DeepMIL: gated attention over embedded tiles, then a network instead of a linear layer."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import NonAdditiveAggregator, start_at_zero
+from pathoml.mil.as_given import mean_gradient
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import DeepMilSettings
 
 
-class DeepMil(Aggregator):
+class DeepMil(NonAdditiveAggregator):
     """Linear embedding, gated attention, and a network with sigmoids on the weighted mean.
 
     Of a tile of a large bag nothing is kept but its embedding.
@@ -55,9 +56,22 @@ class DeepMil(Aggregator):
         BagOutput
             Logits (bags, out), attention; no contributions, since the network is not additive.
         """
+        _, attention, mean = self._pooled(tiles)
+        return BagOutput(tiles.unless_empty(self.judge(mean)), attention, None, {})
+
+    def explained(self, tiles: Packed, weight: Tensor) -> tuple[BagOutput, Tensor]:
+        """See `NonAdditiveAggregator.explained`."""
+        with torch.no_grad():
+            embedded, attention, mean = self._pooled(tiles)
+            average = self.embed(torch.zeros_like(tiles.values[:1], dtype=embedded.dtype))[0]
+            slope, logits = mean_gradient(self.judge, average, mean[0], weight)
+            shares = attention.values[:, 0] * (embedded @ slope - average @ slope)
+            return BagOutput(logits[None], attention, None, {}), shares
+
+    def _pooled(self, tiles: Packed) -> tuple[Tensor, Packed, Tensor]:
+        """Return embedded tiles, their attention, and their mean weighted by it."""
         (embedded,) = in_pieces(lambda values: (self.embed(values),), tiles.values, self.embed)
         (score,) = in_pieces(lambda own: (self.attention(own),), embedded, self.attention)
         attention = tiles.filled(score).softmax()
         weights = attention.values.to(embedded.dtype)
-        mean = torch.cat([weights[span].T @ embedded[span] for span in tiles.spans])
-        return BagOutput(tiles.unless_empty(self.judge(mean)), attention, None, {})
+        return embedded, attention, torch.cat([weights[span].T @ embedded[span] for span in tiles.spans])

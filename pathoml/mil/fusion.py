@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pathoml.covariates import CLINICAL_PART, SLIDES_PART, ColumnGroup
 from pathoml.mil.aggregator import start_at_zero
+from pathoml.mil.as_given import as_given
 from pathoml.mil.attention import TileAttention
 from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
@@ -108,6 +109,24 @@ class Fusion(nn.Module, ABC):
             Shares of all parts.
         """
 
+    def by_way_of(
+        self, seen: Seen, covariates: Float[Tensor, "bags columns"], present: Bool[Tensor, "bags parts"]
+    ) -> dict[str, Packed]:
+        """Say what tiles add by way of other parts.
+
+        Parameters
+        ----------
+        seen, covariates, present
+            As of `forward`.
+
+        Returns
+        -------
+        dict of str to Packed
+            By the part's name, one column an output; empty where slides and other parts do not meet, or where tiles are not
+            told apart.
+        """
+        return {}
+
 
 class LateFusion(Fusion):
     """The sum of what each part says by itself: the slides' logits beside the covariates' linear effect.
@@ -179,6 +198,7 @@ class GatedFusion(Fusion):
     def __init__(self, settings: GatedSettings, layout: PartLayout, out: int) -> None:
         super().__init__()
         of_covariates = len(layout.names) - (SLIDES_PART in layout.names)
+        self._others = layout.names[:of_covariates]
         self.embed = nn.ModuleList(_PartEmbedding(layout.columns_of(part), settings) for part in range(of_covariates))
         parts, width = len(layout.names), settings.hidden_dim
         self.gate = nn.Linear(parts * (width + 1), parts * width)
@@ -192,7 +212,7 @@ class GatedFusion(Fusion):
         embedded = [embed(covariates) for embed in self.embed] + ([] if output is None else [output.logits])
         parts = torch.where(present[:, :, None], torch.stack([one.float() for one in embedded], dim=1), 0.0)
         everything = torch.cat([parts.flatten(1), present.to(parts.dtype)], dim=1)
-        gates = torch.sigmoid(self.gate(everything)).reshape(parts.shape)
+        gates = as_given(torch.sigmoid(self.gate(everything))).reshape(parts.shape)
         shares: Tensor = self.join(gates * parts)
         if output is None:
             return Fused(shares, None)
@@ -205,6 +225,24 @@ class GatedFusion(Fusion):
             name: self.join(value * of_slides) if value.ndim == 3 else value for name, value in output.auxiliary.items()
         }
         return Fused(shares, BagOutput(shares[:, -1], output.attention, contributions, further))
+
+    def by_way_of(
+        self, seen: Seen, covariates: Float[Tensor, "bags columns"], present: Bool[Tensor, "bags parts"]
+    ) -> dict[str, Packed]:
+        """Say what tiles add through the gate that all parts together open; see `Fusion.by_way_of`."""
+        slides = self(seen, covariates, present).slides
+        if slides is None or slides.contributions is None or not self._others:
+            return {}
+        return {" + ".join(self._others): slides.contributions}
+
+
+class _Looked(NamedTuple):
+    """Tokens (bags, groups, width), embedded tiles, attention of each group, and that times the group's own weight."""
+
+    tokens: Tensor
+    embedded: Tensor
+    attention: Packed
+    weights: Tensor
 
 
 class CoAttention(Fusion):
@@ -240,7 +278,7 @@ class CoAttention(Fusion):
         width = settings.hidden_dim
         self._columns = [list(group.columns) for group in asking]
         self._part_of_group = [layout.names.index(group.part) for group in asking]
-        self._parts = len(layout.names)
+        self._parts, self._names = len(layout.names), layout.names
         self.token = nn.ModuleList(Embedding(len(group.columns), width, settings.dropout) for group in asking)
         self.unknown = nn.Parameter(torch.randn(len(asking), width) * width**-0.5)
         self.query = nn.Linear(width, width)
@@ -255,7 +293,30 @@ class CoAttention(Fusion):
         self, seen: Seen, covariates: Float[Tensor, "bags columns"], present: Bool[Tensor, "bags parts"]
     ) -> Fused:
         """See `Fusion.forward`."""
-        tiles = seen.tiles
+        looked = self._looked(seen.tiles, covariates, present)
+        per_tile = looked.weights.sum(dim=1, keepdim=True)
+        contributions = seen.tiles.filled(per_tile * self.slides_head(looked.embedded))
+        of_slides = contributions.sums()
+        shares = of_slides.new_zeros(len(present), self._parts, of_slides.shape[1])
+        own = self._shares_of_groups(looked.tokens, present[:, self._part_of_group]).to(shares.dtype)
+        index = torch.tensor(self._part_of_group, device=shares.device)
+        shares = shares.index_add(1, index, own)
+        shares = torch.cat([shares[:, :-1], of_slides[:, None]], dim=1)
+        return Fused(shares, BagOutput(of_slides, looked.attention, contributions, {}))
+
+    def by_way_of(
+        self, seen: Seen, covariates: Float[Tensor, "bags columns"], present: Bool[Tensor, "bags parts"]
+    ) -> dict[str, Packed]:
+        """Say what tiles add as an answer to each block and family of gene groups; see `Fusion.by_way_of`."""
+        looked = self._looked(seen.tiles, covariates, present)
+        said = self.slides_head(looked.embedded)
+        found = {}
+        for part in dict.fromkeys(self._part_of_group):
+            own = [group for group, other in enumerate(self._part_of_group) if other == part]
+            found[self._names[part]] = seen.tiles.filled(looked.weights[:, own].sum(dim=1, keepdim=True) * said)
+        return found
+
+    def _looked(self, tiles: Packed, covariates: Tensor, present: Tensor) -> _Looked:
         has_group = present[:, self._part_of_group]
         tokens = torch.stack(
             [token(covariates[:, own]) for token, own in zip(self.token, self._columns, strict=True)], dim=1
@@ -266,15 +327,7 @@ class CoAttention(Fusion):
         attention = tiles.filled(torch.einsum("tgd,td->tg", asked, keys)).softmax()
         findings = torch.stack([attention.values[rows].T.to(embedded.dtype) @ embedded[rows] for rows in tiles.spans])
         weights = torch.softmax(self.of_findings(findings).float(), dim=1)  # (bags, groups, 1)
-        per_tile = (attention.values * weights[:, :, 0][tiles.bag_of_row]).sum(dim=1, keepdim=True)
-        contributions = tiles.filled(per_tile * self.slides_head(embedded))
-        of_slides = contributions.sums()
-        shares = of_slides.new_zeros(len(has_group), self._parts, of_slides.shape[1])
-        own = self._shares_of_groups(tokens, has_group).to(shares.dtype)
-        index = torch.tensor(self._part_of_group, device=shares.device)
-        shares = shares.index_add(1, index, own)
-        shares = torch.cat([shares[:, :-1], of_slides[:, None]], dim=1)
-        return Fused(shares, BagOutput(of_slides, attention, contributions, {}))
+        return _Looked(tokens, embedded, attention, attention.values * weights[:, :, 0][tiles.bag_of_row])
 
     def _keyed(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         return embedded, self.key(embedded)

@@ -2,15 +2,16 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import NonAdditiveAggregator, start_at_zero
+from pathoml.mil.as_given import as_given, attended
+from pathoml.mil.attribution import linear_shares
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.settings import IlraSettings
 
 
-class Ilra(Aggregator):
+class Ilra(NonAdditiveAggregator):
     """Gated attention blocks from tiles to latent vectors and back, then attention of one seed over all tiles.
 
     Parameters
@@ -51,12 +52,19 @@ class Ilra(Aggregator):
         BagOutput
             Logits (bags, out), attention of the seed (mean over heads); no contributions, since tiles act together.
         """
+        return self._joined(tiles.values, tiles)
+
+    def explained(self, tiles: Packed, weight: Tensor) -> tuple[BagOutput, Tensor]:
+        """See `NonAdditiveAggregator.explained`."""
+        return linear_shares(None, self._joined, tiles, weight)
+
+    def _joined(self, values: Tensor, tiles: Packed) -> BagOutput:
         pooled, attention = [], []
         for span in tiles.spans:
             if span.stop == span.start:
                 pooled.append(self.seed.new_zeros(1, self.seed.shape[1]))
                 continue
-            bag = tiles.values[span]
+            bag = values[span]
             for block in self.blocks:
                 bag = block(bag)
             taken, key = self.pool.from_tiles(self.seed, bag)
@@ -111,10 +119,11 @@ class _CrossAttention(nn.Module):
 
     def _become(self, queries: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query = self.query(queries)
-        attended = scaled_dot_product_attention(self._split(query), self._split(key), self._split(value))
-        result = query + self.joined(attended.transpose(0, 1).flatten(1))
+        heads = self._split(value)
+        taken = attended(self._split(query), self._split(key), heads, heads.shape[2] ** -0.5)
+        result = query + self.joined(taken.transpose(0, 1).flatten(1))
         result = result + torch.relu(self.after(result))
-        gated: Tensor = result if self.gate is None else result * self.gate(queries)
+        gated: Tensor = result if self.gate is None else result * as_given(self.gate(queries))
         return gated
 
     def _split(self, rows: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pathoml.mil.as_given import with_weights_given
 from pathoml.mil.embedding import Embedding
 from pathoml.mil.randomness import RandomState, random_state, set_random_state
 from pathoml.mil.room import current_room
@@ -54,7 +55,7 @@ def in_pieces(
     Chen T et al. Training deep nets with sublinear memory cost. arXiv:1604.06174 (2016).
     """
     parameters = tuple(module.parameters())
-    work = _Work(function, embed, tuple(along), len(given), parameters[0].dtype)
+    work = _Work(with_weights_given(function), embed, tuple(along), len(given), parameters[0].dtype)
     with_graph, in_two_passes = torch.is_grad_enabled(), current_room() is not None
     at_once = WHOLE_UP_TO if with_graph or in_two_passes else PIECE_TILES  # dropout has to fall alike in both passes
     if with_graph and (len(values) > at_once or (in_two_passes and len(values) > PIECE_TILES)):

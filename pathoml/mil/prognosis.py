@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pathoml.covariates import CLINICAL_PART, SLIDES_PART, ColumnGroup
-from pathoml.mil.aggregator import Aggregator
+from pathoml.mil.aggregator import Aggregator, NonAdditiveAggregator
 from pathoml.mil.aggregators import build_aggregator
+from pathoml.mil.as_given import weights_as_given
 from pathoml.mil.fusion import CoAttention, Fused, Fusion, GatedFusion, LateFusion, PartLayout, Seen
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.settings import AggregatorSettings, CoAttentionSettings, FusionSettings, GatedSettings, LateSettings
@@ -179,11 +180,86 @@ class PrognosisModel(nn.Module):
             Logits are the slides' share.
         """
         bags = len(tiles.lengths)
+        found = self.shares(tiles, *self._nothing_else(bags))
+        return found.output._replace(logits=found.values[:, -1])
+
+    def slides_explained(
+        self,
+        tiles: Packed,
+        covariates: Float[Tensor, "1 covariates"] | None = None,
+        present: Bool[Tensor, "1 parts"] | None = None,
+    ) -> tuple[BagOutput, Tensor]:
+        """Share the slides' part of the mean logit out among the tiles, where the aggregator is no sum over tiles.
+
+        Parameters
+        ----------
+        tiles : Packed
+            Projected tiles of one patient.
+        covariates, present : Tensor, optional
+            As of `forward`; by default nothing else is known of the patient.
+
+        Returns
+        -------
+        BagOutput
+            Of the aggregator; its logits are the slides' part of the mean logit, shape (1, 1).
+        Tensor, shape (tiles,)
+            As of `NonAdditiveAggregator.explained`, with gates of the fusion as given.
+        """
+        assert isinstance(self.slides, NonAdditiveAggregator)
+        if covariates is None or present is None:
+            covariates, present = self._nothing_else(1)
+        weight = self._weight_of_slides(tiles, covariates, present)
+        output, shares = self.slides.explained(tiles, weight)
+        return output._replace(logits=(output.logits @ weight)[:, None]), shares
+
+    def _weight_of_slides(self, tiles: Packed, covariates: Tensor, present: Tensor) -> Tensor:
+        """Return what each column of the aggregator counts for in the mean logit, with gates as given."""
+        assert self.slides is not None
+        if self.fusion.slides_stand_alone:
+            return self.covariate_weight.new_full((self.shape.out,), 1 / self.shape.out)
+        with torch.no_grad():
+            output = self.slides(tiles)
+        logits = output.logits.requires_grad_()
+        with torch.enable_grad(), weights_as_given():
+            fused = self.fusion(Seen(tiles, output._replace(logits=logits)), covariates, present)
+            (gradient,) = torch.autograd.grad(fused.shares[0, -1].mean(), logits)
+        weight: Tensor = gradient[0]
+        return weight
+
+    def _nothing_else(self, bags: int) -> tuple[Tensor, Tensor]:
+        """Return covariates and parts of patients of whom only slides are known."""
         covariates = self.covariate_weight.new_zeros(bags, self.shape.covariate_dim)
         present = torch.zeros(bags, len(self.layout.names), dtype=torch.bool, device=covariates.device)
         present[:, -1] = True
-        found = self.shares(tiles, covariates, present)
-        return found.output._replace(logits=found.values[:, -1])
+        return covariates, present
+
+    def by_way_of(
+        self,
+        tiles: Packed,
+        covariates: Float[Tensor, "bags covariates"],
+        present: Bool[Tensor, "bags parts"],
+    ) -> dict[str, Packed]:
+        """Say what tiles add by way of the other parts, given what is known of the patients.
+
+        Parameters
+        ----------
+        tiles, covariates, present
+            As of `forward`.
+
+        Returns
+        -------
+        dict of str to Packed
+            As of `pathoml.mil.fusion.Fusion.by_way_of`; of one patient, and averaged over outputs, where the aggregator is no
+            sum over tiles.
+        """
+        given = present & self._given(tiles, covariates)
+        others = self.layout.names[:-1]
+        if isinstance(self.slides, NonAdditiveAggregator) and not self.fusion.slides_stand_alone and others:
+            _, shares = self.slides_explained(tiles, covariates, given)
+            return {" + ".join(others): tiles.filled(shares[:, None])}
+        return self.fusion.by_way_of(
+            Seen(tiles, None if self.slides is None else self.slides(tiles)), covariates, given
+        )
 
     def _given(self, tiles: Packed, covariates: Tensor) -> Tensor:
         given = torch.ones(len(covariates), len(self.layout.names), dtype=torch.bool, device=covariates.device)

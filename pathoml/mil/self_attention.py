@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from pathoml.mil.as_given import as_given, attended, normalised
 from pathoml.mil.pieces import in_pieces
 
 Bias = tuple[Tensor, Tensor]
@@ -51,10 +51,9 @@ class SelfAttention(nn.Module):
             What each took.
         """
         query, key, value = self._split(tokens, norm)
-        if bias is None:
-            taken = scaled_dot_product_attention(query[None], key[None], value[None])[0]
-        else:
-            taken = _biased(query, key, value, bias)
+        taken = (
+            attended(query, key, value, value.shape[2] ** -0.5) if bias is None else _biased(query, key, value, bias)
+        )
         joined: Tensor = self.joined(taken.transpose(0, 1).flatten(1))
         return joined
 
@@ -77,12 +76,14 @@ class SelfAttention(nn.Module):
         """
         query, key, value = self._split(tokens, norm)
         scores = (query[:, :1] @ key.transpose(1, 2)).float() * value.shape[2] ** -0.5
-        taken = torch.softmax(scores, dim=2).to(value.dtype) @ value
+        taken = as_given(torch.softmax(scores, dim=2)).to(value.dtype) @ value
         weights = torch.softmax(scores[:, 0, 1:], dim=1).mean(dim=0)
         return self.joined(taken.transpose(0, 1).flatten(1)), weights
 
     def _split(self, tokens: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor, Tensor]:
-        (projected,) = in_pieces(lambda own: (self.project(norm(own)),), tokens, nn.ModuleList([norm, self.project]))
+        (projected,) = in_pieces(
+            lambda own: (self.project(normalised(norm, own)),), tokens, nn.ModuleList([norm, self.project])
+        )
         parts = projected.reshape(len(tokens), 3, self._heads, tokens.shape[1] // self._heads).permute(1, 2, 0, 3)
         return parts[0], parts[1], parts[2]
 
@@ -90,11 +91,8 @@ class SelfAttention(nn.Module):
 def _biased(query: Tensor, key: Tensor, value: Tensor, bias: Bias) -> Tensor:
     """Attend in float32 at least: the bias is a small difference of large products, of which bfloat16 would leave nothing."""
     exact = torch.promote_types(value.dtype, torch.float32)
-    width, root = value.shape[2], value.shape[2] ** 0.5  # the scores are divided by it
+    root = value.shape[2] ** 0.5  # the scores are divided by it
     with torch.autocast(value.device.type, enabled=False):
         query = torch.cat([query.to(exact), (bias[0] * root).to(exact)], dim=2)
         key = torch.cat([key.to(exact), bias[1].to(exact)], dim=2)
-        # Zeros beside the values keep all three as wide, which the fast kernels ask for.
-        padded = torch.nn.functional.pad(value.to(exact), (0, query.shape[2] - width))
-        taken = scaled_dot_product_attention(query[None], key[None], padded[None], scale=1 / root)[0]
-    return taken[:, :, :width].to(value.dtype)
+        return attended(query, key, value.to(exact), 1 / root).to(value.dtype)

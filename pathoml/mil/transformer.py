@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import NonAdditiveAggregator, start_at_zero
+from pathoml.mil.as_given import GatedLinear, normalised
+from pathoml.mil.attribution import linear_shares
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.self_attention import Bias, SelfAttention
@@ -14,7 +16,7 @@ _APART = 100.0
 """What a head with a range takes from the scores of tiles of another slide: it sees none of them."""
 
 
-class PlacedTransformer(Aggregator):
+class PlacedTransformer(NonAdditiveAggregator):
     """Pre-norm transformer layers; each head but the last has a range, beyond which attention falls off like a Gaussian.
 
     The fall-off, minus the squared distance over twice the squared range, is a product of a few columns appended to queries
@@ -65,9 +67,16 @@ class PlacedTransformer(Aggregator):
         BagOutput
             Logits (bags, out), attention of the class token in the last layer; no contributions.
         """
+        (embedded,) = in_pieces(lambda values: (self.embed(values),), tiles.values, self.embed)
+        return self._joined(embedded, tiles)
+
+    def explained(self, tiles: Packed, weight: Tensor) -> tuple[BagOutput, Tensor]:
+        """See `NonAdditiveAggregator.explained`."""
+        return linear_shares(self.embed, self._joined, tiles, weight)
+
+    def _joined(self, embedded: Tensor, tiles: Packed) -> BagOutput:
         if tiles.places is None:
             raise ValueError("this model looks at where tiles lie; give their places")
-        (embedded,) = in_pieces(lambda values: (self.embed(values),), tiles.values, self.embed)
         classes, attention = [], []
         for span in tiles.spans:
             if span.stop == span.start:
@@ -79,7 +88,7 @@ class PlacedTransformer(Aggregator):
                 tokens = layer(tokens, bias)
             token, weights = self.last.of_class(tokens)  # nobody asks what the others would become
             attention.append(weights)
-            classes.append(self.norm(token))
+            classes.append(normalised(self.norm, token))
         logits = self.head(torch.cat(classes))
         weights = torch.cat(attention)[:, None] if attention else embedded.new_zeros(0, 1)
         return BagOutput(tiles.unless_empty(logits), tiles.filled(weights), None, {})
@@ -109,7 +118,7 @@ class _Layer(nn.Module):
         self.attention = SelfAttention(width, settings.heads)
         self.drop = nn.Dropout(settings.dropout)
         self.after = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width), GatedLinear(), nn.Dropout(settings.dropout), nn.Linear(2 * width, width)
         )
 
     def forward(self, tokens: Tensor, bias: Bias) -> Tensor:
@@ -124,4 +133,4 @@ class _Layer(nn.Module):
         return moved, weights
 
     def _moved(self, tokens: Tensor) -> tuple[Tensor]:
-        return (tokens + self.after(self.between(tokens)),)
+        return (tokens + self.after(normalised(self.between, tokens)),)

@@ -5,14 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import NonAdditiveAggregator, start_at_zero
+from pathoml.mil.as_given import normalised
+from pathoml.mil.attribution import linear_shares
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
 from pathoml.mil.self_attention import SelfAttention
 from pathoml.mil.settings import TransMilSettings
 
 
-class TransMil(Aggregator):
+class TransMil(NonAdditiveAggregator):
     """Two attention layers around a pyramid of convolutions; the class token is the result.
 
     Attention is exact where the paper approximates it (Nystrom), since today's kernels need no square of memory. Tiles are
@@ -62,6 +64,13 @@ class TransMil(Aggregator):
             Logits (bags, out), attention of the class token in the last layer; no contributions.
         """
         (embedded,) = in_pieces(lambda values: (self.embed(values),), tiles.values, self.embed)
+        return self._joined(embedded, tiles)
+
+    def explained(self, tiles: Packed, weight: Tensor) -> tuple[BagOutput, Tensor]:
+        """See `NonAdditiveAggregator.explained`."""
+        return linear_shares(self.embed, self._joined, tiles, weight)
+
+    def _joined(self, embedded: Tensor, tiles: Packed) -> BagOutput:
         classes, attention = [], []
         for span in tiles.spans:
             if span.stop == span.start:
@@ -86,4 +95,4 @@ class TransMil(Aggregator):
         # A repeated tile has the weight of all its places.
         own = torch.zeros(count, dtype=weights.dtype, device=weights.device)
         own = own.index_add(0, torch.arange(side * side, device=weights.device) % count, weights)
-        return self.norm(tokens[:1] + self.drop(taken)), own
+        return normalised(self.norm, tokens[:1] + self.drop(taken)), own

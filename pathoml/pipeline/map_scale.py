@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pathoml.bags import read_bag
-from pathoml.heatmap_settings import MapKind
+from pathoml.heatmap_settings import MapName
 from pathoml.heatmaps import colour_end, relative_to_average
-from pathoml.infer import score_tiles
 from pathoml.packages import Package
 from pathoml.pipeline.study import Study
 from pathoml.splits import Fold
+from pathoml.tile_scores import score_tiles
 from pathoml.units import FloatArray
 
 _MOST_SLIDES = 200
@@ -18,7 +18,7 @@ _MOST_SLIDES = 200
 
 def cohort_map_ends(
     study: Study, usable: Sequence[str], folds: Sequence[Fold], packages: Mapping[str, Package], *, device: str = "cpu"
-) -> dict[MapKind, float]:
+) -> dict[MapName, float]:
     """Look at slides of the training cohort, each with the model that has not seen its patient.
 
     Parameters
@@ -51,7 +51,7 @@ def cohort_map_ends(
         if entry.slide_id in present
     ]
     chosen = np.unique(np.linspace(0, len(looked_at) - 1, min(_MOST_SLIDES, len(looked_at))).astype(int))
-    ends: dict[MapKind, list[FloatArray]] = {"contribution": [], "attention": []}
+    ends: dict[MapName, list[FloatArray]] = {"contribution": [], "attention": []}
     for package, slide_id in (looked_at[index] for index in chosen):
         scores = score_tiles(
             package.members, package, read_bag(study.config.slides.bags / f"{slide_id}.h5"), device=device

@@ -1,17 +1,22 @@
 """The maps of one slide: scores of its tiles, and the pictures and files made of them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pandas as pd
+
 from pathoml.bags import read_bag
 from pathoml.cohort import SlideEntry
 from pathoml.errors import InputError
-from pathoml.heatmap_settings import HeatmapSettings, MapKind
+from pathoml.heatmap_settings import HeatmapSettings, MapName
 from pathoml.heatmaps import (
     STYLES,
     SlideMaps,
     draw_heatmap,
+    kind_of,
+    name_of_way,
     overlay_image,
     relative_to_average,
     tile_raster,
@@ -21,10 +26,13 @@ from pathoml.heatmaps import (
     write_tile_file,
     write_tile_table,
 )
-from pathoml.infer import TileScores, score_tiles
 from pathoml.packages import Package
 from pathoml.slides import open_slide, whole_slide_image
+from pathoml.tile_scores import TileScores, score_tiles
 from pathoml.units import FloatArray, RgbImage
+
+_NOTED = ("contribution", "disagreement")
+_WORDS = re.compile(r"[^A-Za-z0-9_+-]+")
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class MapRequest:
         Where the pictures go.
     ends : mapping of str to float, optional
         By kind of map, where the training cohort's colours end.
+    known : DataFrame, optional
+        One row, the patient's covariates: then maps of fused models by way of their other parts are drawn too.
     """
 
     entry: SlideEntry
@@ -52,7 +62,8 @@ class MapRequest:
     package: Package
     caption: str
     folder: Path
-    ends: Mapping[MapKind, float] = field(default_factory=dict)
+    ends: Mapping[MapName, float] = field(default_factory=dict)
+    known: pd.DataFrame | None = None
 
 
 def maps_of_slide(request: MapRequest, size_px: tuple[int, int], *, device: str = "cpu") -> SlideMaps:
@@ -81,7 +92,7 @@ def maps_of_slide(request: MapRequest, size_px: tuple[int, int], *, device: str 
     """
     package = request.package
     bag = read_bag(request.bags / f"{request.entry.slide_id}.h5")
-    scores = score_tiles(package.members, package, bag, device=device)
+    scores = score_tiles(package.members, package, bag, known=request.known, device=device)
     header = replace(bag.header, width_px=size_px[0], height_px=size_px[1])
     values = {kind: relative_to_average(one) for kind, one in _by_kind(scores).items()}
     ends = {kind: end for kind, end in request.ends.items() if kind in values}
@@ -90,7 +101,7 @@ def maps_of_slide(request: MapRequest, size_px: tuple[int, int], *, device: str 
 
 def draw_maps_of_slide(
     request: MapRequest, settings: HeatmapSettings, *, device: str = "cpu"
-) -> list[tuple[MapKind, Path]]:
+) -> list[tuple[MapName, Path]]:
     """Draw every kind of map that is asked for and that the model gives.
 
     Parameters
@@ -105,7 +116,7 @@ def draw_maps_of_slide(
     Returns
     -------
     list of (str, Path)
-        Kind and picture, ``<slide_id>_<kind>.png``; what else is asked for is written beside it.
+        Name of the map and picture, ``<slide_id>_<name>.png``; what else is asked for is written beside it.
 
     Raises
     ------
@@ -122,16 +133,16 @@ def draw_maps_of_slide(
         size = (slide.geometry.width_px, slide.geometry.height_px)
     maps = maps_of_slide(request, size, device=device)
     drawn = []
-    for kind in settings.kinds:
-        if kind in maps.values:
-            written = _write_map(request, picture, maps, kind, settings)
-            drawn += [(kind, path) for path in written]
+    for name in maps.values:
+        if kind_of(name) in settings.kinds:
+            written = _write_map(request, picture, maps, name, settings)
+            drawn += [(name, path) for path in written]
     if "csv" in settings.files:
         write_tile_table(request.folder / f"{entry.slide_id}_tiles.csv", maps)
     return drawn
 
 
-def map_ends(package: Package) -> dict[MapKind, float]:
+def map_ends(package: Package) -> dict[MapName, float]:
     """Return where the colours of a package's training cohort end.
 
     Parameters
@@ -148,7 +159,7 @@ def map_ends(package: Package) -> dict[MapKind, float]:
 
 
 def _write_map(
-    request: MapRequest, picture: RgbImage, maps: SlideMaps, kind: MapKind, settings: HeatmapSettings
+    request: MapRequest, picture: RgbImage, maps: SlideMaps, kind: MapName, settings: HeatmapSettings
 ) -> list[Path]:
     """Write every file of one map, and return the pictures."""
     if settings.scale == "cohort" and not maps.cohort_ends:
@@ -159,7 +170,7 @@ def _write_map(
     scale = settings.scale if settings.scale in maps.scales_of(kind) else "raw"
     scaled = maps.scaled(kind, scale)
     raster = tile_raster(maps.header, maps.grid, scaled.values, picture.shape[:2])
-    start = request.folder / f"{request.entry.slide_id}_{kind}"
+    start = request.folder / f"{request.entry.slide_id}_{_WORDS.sub('-', kind)}"
     if "overlay" in settings.files:
         image = overlay_image(picture, raster, scaled, settings.opacity)
         write_overlay(start.with_name(f"{start.name}_overlay.png"), image)
@@ -177,18 +188,27 @@ def _write_map(
         write_ome_tiff(start.with_name(f"{start.name}.ome.tif"), raster, mpp=mpp, name=start.name, label=label)
     if "picture" not in settings.files:
         return []
-    caption = "; ".join([request.caption, *(maps.notes if kind == "contribution" else ())])
+    caption = "; ".join([request.caption, *(maps.notes if kind in _NOTED else ())])
     path = start.with_name(f"{start.name}.png")
     draw_heatmap(path, picture, raster, scaled=scaled, caption=caption, settings=settings)
     return [path]
 
 
-def _by_kind(scores: TileScores) -> dict[MapKind, FloatArray]:
-    given: dict[MapKind, FloatArray | None] = {
+def _by_kind(scores: TileScores) -> dict[MapName, FloatArray]:
+    given: dict[MapName, FloatArray | None] = {
         "contribution": scores.contribution, "attention": scores.attention, "disagreement": scores.disagreement,
+        **{name_of_way(part): values for part, values in scores.by_way_of.items()},
     }  # fmt: skip
     return {kind: values for kind, values in given.items() if values is not None}
 
 
 def _notes(scores: TileScores) -> tuple[str, ...]:
-    return () if scores.is_exact else ("contributions are integrated gradients",)
+    alone = ("slides as if nothing else were known of the patient",) if scores.is_alone else ()
+    return (
+        alone
+        if scores.is_exact
+        else (
+            *alone,
+            "contributions are integrated gradients, with attention and gates as given",
+        )
+    )

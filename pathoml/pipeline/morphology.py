@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ from pathoml.cohort import Cohort, SlideEntry
 from pathoml.errors import InputError
 from pathoml.files import write_text
 from pathoml.heatmaps import extreme_tiles, relative_to_average
-from pathoml.infer import score_tiles
 from pathoml.packages import Package, load_package
 from pathoml.pipeline.run_folder import check_training
+from pathoml.pipeline.shown_names import shown_names
 from pathoml.pipeline.stages import StageContext, slides_with_bags, usable_study
 from pathoml.pipeline.study import Study
 from pathoml.prototypes import Prototypes, PrototypeSettings, ScoredTiles, find_prototypes, shares
@@ -23,6 +24,7 @@ from pathoml.slides import open_slide
 from pathoml.splits import read_folds
 from pathoml.survival.associations import benjamini_hochberg, cox_score_test, group_difference, rank_correlation
 from pathoml.tables import missing_columns_message, parse_numbers, read_text_table
+from pathoml.tile_scores import score_tiles
 from pathoml.units import FloatArray, IntArray, RgbImage
 from pathoml.viewer.pyramid import Rectangle, render
 
@@ -40,6 +42,8 @@ class SurveyedSlide:
     ----------
     entry : SlideEntry
         The slide.
+    name, patient : str
+        What slide and patient are called on pages, as in the viewer.
     header : BagHeader
         Of its bag.
     coords : ndarray of int32, shape (tiles, 2)
@@ -49,6 +53,8 @@ class SurveyedSlide:
     """
 
     entry: SlideEntry
+    name: str
+    patient: str
     header: BagHeader
     coords: IntArray
     tiles: ScoredTiles
@@ -105,6 +111,7 @@ def _survey(study: Study, context: StageContext) -> list[SurveyedSlide]:
     if study.config.slides is None:
         raise InputError(f"study {study.config.name}: it has no slides, so there are no tiles to look at")
     present = slides_with_bags(study)
+    names = shown_names(study.config.slides.manifest, study.entries)
     folds = read_folds(study.folder.folds)
     packages: dict[str, Package] = {}
     surveyed: list[SurveyedSlide] = []
@@ -120,17 +127,26 @@ def _survey(study: Study, context: StageContext) -> list[SurveyedSlide]:
             bag = read_bag(study.config.slides.bags / f"{entry.slide_id}.h5")
             scores = score_tiles(package.members, package, bag, device=context.device)
             tiles = ScoredTiles(bag.features, relative_to_average(scores.contribution))
-            surveyed.append(SurveyedSlide(entry, bag.header, bag.coords.astype(np.int64), tiles))
+            called = names.slides[entry.slide_id], names.patients[patient]
+            surveyed.append(SurveyedSlide(entry, *called, bag.header, bag.coords.astype(np.int64), tiles))
         context.progress("score tiles", done, len(tested))
     return surveyed
 
 
-def _columns(cohort: Cohort, table: Path | None) -> pd.DataFrame:
+class _Columns(NamedTuple):
+    """What shares are held against, one row a patient, and the family of questions that each column belongs to."""
+
+    table: pd.DataFrame
+    families: dict[str, str]
+
+
+def _columns(cohort: Cohort, table: Path | None) -> _Columns:
     """Return what shares are held against: site, covariates, and the table's columns; numbers as numbers, words as words."""
     patients = cohort.patient_id.tolist()
     columns = {name: cohort.covariates[name].to_numpy() for name in cohort.covariates}
+    families = dict.fromkeys(map(str, columns), "covariates")
     if len(set(cohort.site)) > 1:
-        columns = {"site": cohort.site, **columns}
+        columns, families = {"site": cohort.site, **columns}, {"site": "site", **families}
     if table is not None:
         given = read_text_table(table)
         if "patient_id" not in given.columns:
@@ -140,7 +156,8 @@ def _columns(cohort: Cohort, table: Path | None) -> pd.DataFrame:
             numbers, missing = parse_numbers(given[name])
             is_numeric = bool((~np.isnan(numbers) | missing).all())
             columns[name] = numbers if is_numeric else given[name].to_numpy(dtype=str)
-    return pd.DataFrame(columns, index=patients)
+            families[str(name)] = "table"
+    return _Columns(pd.DataFrame(columns, index=patients), families)
 
 
 def _patient_shares(
@@ -155,20 +172,27 @@ def _patient_shares(
     return pd.DataFrame(rows, index=known, columns=[f"prototype_{number}" for number in range(1, count + 1)])
 
 
-def _associations(cohort: Cohort, patient_shares: pd.DataFrame, columns: pd.DataFrame) -> pd.DataFrame:
-    """Ask every question once, and adjust the p-values for their number."""
+def _associations(cohort: Cohort, patient_shares: pd.DataFrame, columns: _Columns) -> pd.DataFrame:
+    """Ask every question once, and adjust the p-values for the number of questions of their family."""
     rows = cohort.rows_of(patient_shares.index.tolist())
-    time_days, event = cohort.time_days[rows], cohort.event[rows]
+    time_days, event, site = cohort.time_days[rows], cohort.event[rows], cohort.site[rows]
     found = []
     for prototype in patient_shares.columns:
         share = patient_shares[prototype].to_numpy(dtype=np.float64)
-        effect, p_value = cox_score_test(time_days, event, share)
-        found.append((prototype, "survival", "log hazard ratio per SD of the share", effect, p_value, len(share)))
-        for name in columns.columns:
-            values = columns.loc[patient_shares.index, name].to_numpy()
-            found.append((prototype, str(name), *_association(share, values)))
-    table = pd.DataFrame(found, columns=["prototype", "with", "measure", "effect", "p_value", "patients"])
-    table["q_value"] = benjamini_hochberg(table["p_value"].to_numpy(dtype=np.float64))
+        tests = {"survival": cox_score_test(time_days, event, share)}
+        if len(set(site)) > 1:
+            tests["survival within hospitals"] = cox_score_test(time_days, event, share, site)
+        found += [
+            (prototype, "survival", name, "log hazard ratio per SD of the share", *test, len(share))
+            for name, test in tests.items()
+        ]
+        for name, family in columns.families.items():
+            values = columns.table.loc[patient_shares.index, name].to_numpy()
+            found.append((prototype, family, name, *_association(share, values)))
+    table = pd.DataFrame(found, columns=["prototype", "family", "with", "measure", "effect", "p_value", "patients"])
+    table["q_value"] = table.groupby("family")["p_value"].transform(
+        lambda own: benjamini_hochberg(own.to_numpy(dtype=np.float64))
+    )
     return table.sort_values(["p_value", "prototype"], kind="stable").reset_index(drop=True)
 
 
@@ -243,7 +267,7 @@ def _slide_extremes(surveyed: Sequence[SurveyedSlide]) -> list[SlidePart]:
         ]
         shown = _shown([place for end in ends for place in end], surveyed)
         highest, lowest = ([shown[place] for place in end] for end in ends)
-        parts.append(SlidePart(slide.entry.slide_id, slide.entry.patient_id, highest, lowest))
+        parts.append(SlidePart(slide.name, slide.patient, highest, lowest))
     return parts
 
 
@@ -258,5 +282,5 @@ def _shown(places: Sequence[tuple[int, int]], surveyed: Sequence[SurveyedSlide])
                 width, height = (max(1, round(value)) for value in slide.header.footprint_level0_px)
                 crop: RgbImage = render(opened, Rectangle(x, y, width, height, _CROP_PX, _CROP_PX))
                 value = float(slide.tiles.contribution[tile])
-                shown[number, tile] = ShownTile(slide.entry.slide_id, tile, (x, y), value, crop)
+                shown[number, tile] = ShownTile(slide.name, tile, (x, y), value, crop)
     return shown

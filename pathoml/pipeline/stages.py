@@ -21,9 +21,9 @@ from pathoml.evaluate import evaluate
 from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray, release_encoders
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.fold_fitting import FitPlan
-from pathoml.heatmaps import STYLES
+from pathoml.heatmaps import style_of
 from pathoml.leakage import check_predictions, examine_leakage, refuse_leaks
-from pathoml.mil.patients import load_features
+from pathoml.mil.patients import load_features, select_patients
 from pathoml.packages import Member, Package, join_packages, load_package, save_package
 from pathoml.part_shares import shares_of_tested, write_part_shares
 from pathoml.pipeline.checking import cohort_facts
@@ -34,6 +34,7 @@ from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
 from pathoml.pipeline.reporting_words import answers_of, methods_of
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
+from pathoml.pipeline.shown_names import shown_names
 from pathoml.pipeline.slide_marks import slide_marks
 from pathoml.pipeline.study import Study, is_imported, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
@@ -250,9 +251,10 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
     drawn: list[tuple[str, Path]] = []
     for done, (entry, caption, fold) in enumerate(chosen, start=1):
         package = load_package(study.folder.members / fold.folder_name)
-        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends)
+        known = select_patients(study.cohort, None, [entry.patient_id]).covariates
+        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends, known)
         maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
-        drawn += [(f"{caption}: {STYLES[kind].title.lower()}", path) for kind, path in maps]
+        drawn += [(f"{caption}: {style_of(kind).title.lower()}", path) for kind, path in maps]
         context.progress("heatmaps", done, len(chosen))
     if drawn or study.folder.heatmaps.is_dir():
         listed = [[caption, path.name] for caption, path in drawn]
@@ -500,6 +502,8 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
     present = slides_with_bags(study)
     if is_imported(study.config.encoder):  # such slides need not exist, and then there is nothing to draw on
         present &= {entry.slide_id for entry in study.entries if entry.path.exists()}
+    assert study.config.slides is not None  # a study without slides has none to draw
+    names = shown_names(study.config.slides.manifest, study.entries)
     chosen = []
     for row in extremes.itertuples():
         entry = next(
@@ -510,7 +514,8 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
         outcome = f"{'event' if row.event == 1 else 'censored'} at {row.time_days:.0f} days"
         slides = len(study.cohort.slides.get(str(row.patient_id), ()))
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
-        caption = f"Slide {entry.slide_id}{alone}, patient {row.patient_id}: risk {row.standard:+.2f} SD, {outcome}"
+        called = f"Slide {names.slides[entry.slide_id]}{alone}, patient {names.patients[str(row.patient_id)]}"
+        caption = f"{called}: risk {row.standard:+.2f} SD, {outcome}"
         chosen.append((entry, caption, folds[str(row.fold)]))
     return chosen
 

@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pathoml.cohort import SlideEntry, SlidesSettings
 from pathoml.errors import InputError
 from pathoml.heatmaps import SlideMaps
 from pathoml.manifest import read_manifest
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json
+from pathoml.pipeline.shown_names import ShownNames, shown_names
 from pathoml.pipeline.study import Study, open_run
 from pathoml.predictions import Predictions, read_predictions
 from pathoml.slides import open_slide
 from pathoml.splits import Fold, read_folds
 from pathoml.survival import kaplan_meier
-from pathoml.tables import read_text_table
 from pathoml.viewer import Library, NamedCurve, ViewedSlide
 
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".dcm")
@@ -51,10 +50,9 @@ def open_library(path: Path, *, device: str = "cpu") -> Library:
         return _library_of_folder(path)
     if path.suffix.lower() in _TABLES and path.is_file():
         entries = read_manifest(SlidesSettings(manifest=path))
-        names = _shown_names(path)
-        patients = _shown_patients(entries, names)
+        names = shown_names(path, entries)
         slides = tuple(
-            ViewedSlide(names.get(one.slide_id, one.slide_id), one.path, one.mpp, patients[one.patient_id])
+            ViewedSlide(names.slides[one.slide_id], one.path, one.mpp, names.patients[one.patient_id])
             for one in entries
         )
         return Library(path.stem, slides)
@@ -90,26 +88,21 @@ def _library_of_run(root: Path, device: str) -> Library:
     if config.slides is None:
         raise InputError(f"{root}: this run has no slides to look at; its report is {study.folder.report.name}")
     tested = _tested(study.folder)
-    names = _shown_names(config.slides.manifest)
-    patients = _shown_patients(study.entries, names)
+    names = shown_names(config.slides.manifest, study.entries)
     rows = {patient: row for row, patient in enumerate(study.cohort.patient_id.tolist())}
     entries = [entry for entry in study.entries if entry.url is None]
-    slides = tuple(_viewed(entry, study, tested, names, patients, rows) for entry in entries)
+    slides = tuple(_viewed(entry, study, tested, names, rows) for entry in entries)
     return Library(
-        config.name, slides, study.cohort.endpoint, _cohort_curves(study, tested), _patient_curves(tested, patients),
+        config.name, slides, study.cohort.endpoint, _cohort_curves(study, tested), _patient_curves(tested, names.patients),
         _mapper(study, entries, tested, device),
     )  # fmt: skip
 
 
 def _viewed(
-    entry: SlideEntry, study: Study, tested: _Tested, names: Mapping[str, str], patients: Mapping[str, str],
-    rows: Mapping[str, int],
+    entry: SlideEntry, study: Study, tested: _Tested, names: ShownNames, rows: Mapping[str, int]
 ) -> ViewedSlide:  # fmt: skip
-    name, patient, row = (
-        names.get(entry.slide_id, entry.slide_id),
-        patients[entry.patient_id],
-        rows.get(entry.patient_id),
-    )
+    name, patient = names.slides[entry.slide_id], names.patients[entry.patient_id]
+    row = rows.get(entry.patient_id)
     if row is None:
         return ViewedSlide(name, entry.path, entry.mpp, patient)
     cohort = study.cohort
@@ -177,7 +170,8 @@ def _mapper(study: Study, entries: list[SlideEntry], tested: _Tested, device: st
     bags = study.config.slides.bags
 
     def maps_of(position: int) -> SlideMaps:
-        from pathoml.packages import load_package  # torch takes seconds, and a look at slides needs none
+        from pathoml.mil.patients import select_patients  # torch takes seconds, and a look at slides needs none
+        from pathoml.packages import load_package
         from pathoml.pipeline.maps import MapRequest, map_ends, maps_of_slide
 
         entry = entries[position]
@@ -190,27 +184,8 @@ def _mapper(study: Study, entries: list[SlideEntry], tested: _Tested, device: st
         with open_slide(entry.path, mpp=entry.mpp) as slide:
             size = (slide.geometry.width_px, slide.geometry.height_px)
         ends = map_ends(load_package(study.folder.package))
-        request = MapRequest(entry, bags, package, entry.slide_id, study.folder.heatmaps, ends)
+        known = select_patients(study.cohort, None, [entry.patient_id]).covariates
+        request = MapRequest(entry, bags, package, entry.slide_id, study.folder.heatmaps, ends, known)
         return maps_of_slide(request, size, device=device)
 
     return maps_of
-
-
-def _shown_names(manifest: Path) -> dict[str, str]:
-    """Return the pseudonyms of slides, where the manifest has a column of that name."""
-    table = read_text_table(manifest)
-    if "pseudonym" not in table.columns:
-        return {}
-    given: pd.DataFrame = table[table["pseudonym"] != ""]
-    return dict(zip(given["slide_id"], given["pseudonym"], strict=True))
-
-
-def _shown_patients(entries: tuple[SlideEntry, ...], names: Mapping[str, str]) -> dict[str, str]:
-    """Return what patients are called; one whose slide has a pseudonym is called after it."""
-    shown: dict[str, str] = {}
-    for entry in entries:
-        own = names.get(entry.slide_id)
-        if own is not None and shown.get(entry.patient_id, entry.patient_id) == entry.patient_id:
-            shown[entry.patient_id] = f"patient of {own}"
-        shown.setdefault(entry.patient_id, entry.patient_id)
-    return shown

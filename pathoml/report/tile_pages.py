@@ -25,7 +25,7 @@ class ShownTile:
     Parameters
     ----------
     slide_id : str
-        Of its slide.
+        Of its slide, as the viewer shows it.
     tile : int
         Its number in the slide's bag.
     xy_px : tuple of int

@@ -4,10 +4,12 @@ import numpy as np
 from scipy.special import chdtrc
 from scipy.stats import kruskal, spearmanr
 
-from pathoml.units import FloatArray, IntArray
+from pathoml.units import AnyArray, FloatArray, IntArray
 
 
-def cox_score_test(time_days: FloatArray, event: IntArray, value: FloatArray) -> tuple[float, float]:
+def cox_score_test(
+    time_days: FloatArray, event: IntArray, value: FloatArray, stratum: AnyArray | None = None
+) -> tuple[float, float]:
     """Ask whether a number goes with the hazard, without assuming how strongly.
 
     Parameters
@@ -18,6 +20,8 @@ def cox_score_test(time_days: FloatArray, event: IntArray, value: FloatArray) ->
         1 event, 0 censored.
     value : ndarray of float64, shape (patients,)
         Finite.
+    stratum : ndarray, shape (patients,), optional
+        Patients are compared only with those of the same, such as their hospital's; default: with all.
 
     Returns
     -------
@@ -36,17 +40,27 @@ def cox_score_test(time_days: FloatArray, event: IntArray, value: FloatArray) ->
     if spread == 0:
         return 0.0, 1.0
     standard = (value - value.mean()) / spread
+    groups = np.zeros(len(value)) if stratum is None else stratum
+    score, information = 0.0, 0.0
+    for group in np.unique(groups):
+        own = groups == group
+        more, further = _score_and_information(time_days[own], event[own], standard[own])
+        score, information = score + more, information + further
+    if information <= 0:
+        return 0.0, 1.0
+    return score / information, float(chdtrc(1, score**2 / information))
+
+
+def _score_and_information(time_days: FloatArray, event: IntArray, value: FloatArray) -> tuple[float, float]:
+    """Return slope and curvature of the log partial likelihood at no effect."""
     order = np.argsort(-time_days, kind="stable")
-    days, x, events = time_days[order], standard[order], event[order]
+    days, x, events = time_days[order], value[order], event[order]
     # At each time everybody with at least as long a follow-up is at risk: the last of those with the same time.
     last = np.searchsorted(-days, -days, side="right") - 1
     at_risk = np.arange(1, len(x) + 1)[last]
     mean = np.cumsum(x)[last] / at_risk
     variance = np.cumsum(x**2)[last] / at_risk - mean**2
-    score, information = float((events * (x - mean)).sum()), float((events * variance).sum())
-    if information <= 0:
-        return 0.0, 1.0
-    return score / information, float(chdtrc(1, score**2 / information))
+    return float((events * (x - mean)).sum()), float((events * variance).sum())
 
 
 def rank_correlation(one: FloatArray, other: FloatArray) -> tuple[float, float]:

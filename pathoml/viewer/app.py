@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pathoml.errors import PathomlError
-from pathoml.heatmap_settings import MapKind, MapScale
+from pathoml.heatmap_settings import MapScale
 from pathoml.units import RgbImage
 from pathoml.viewer.caches import ByteCache
 from pathoml.viewer.guard import Guard
@@ -31,7 +31,6 @@ _WORKERS = 3
 _TILE_CACHE_BYTES = 48 << 20
 _JPEG_QUALITY = 85
 _CROP_PX = 112
-_KEEP = {"Cache-Control": "private, max-age=3600"}
 _MOST_DIGITS = 7
 
 Answer = TypeVar("Answer")
@@ -152,22 +151,22 @@ def _data_routes(services: _Services) -> list[Route]:
     async def tile(request: Request) -> Response:
         position, (zoom, column, row) = services.position(request), _numbers(request, "zoom", "column", "row")
         content = await _in_thread(services.workers, lambda: services.tile(position, zoom, column, row))
-        return Response(content, media_type="image/jpeg", headers=_KEEP)
+        return Response(content, media_type="image/jpeg")
 
     async def thumbnail(request: Request) -> Response:
         position = services.position(request)
         content = await _in_thread(services.workers, lambda: services.thumbnail(position))
-        return Response(content, media_type="image/jpeg", headers=_KEEP)
+        return Response(content, media_type="image/jpeg")
 
     async def crop(request: Request) -> Response:
         position, (number,) = services.position(request), _numbers(request, "tile")
         content = await _in_thread(services.workers, lambda: services.crop(position, number))
-        return Response(content, media_type="image/jpeg", headers=_KEEP)
+        return Response(content, media_type="image/jpeg")
 
     async def scores(request: Request) -> Response:
         position = services.position(request)
         content = await _in_thread(services.scorer, lambda: services.maps.described(position))
-        return _deflated(json.dumps(content).encode(), "application/json", {})
+        return _deflated(json.dumps(content).encode(), "application/json")
 
     async def map_tile(request: Request) -> Response:
         position, (zoom, column, row) = services.position(request), _numbers(request, "zoom", "column", "row")
@@ -175,11 +174,11 @@ def _data_routes(services: _Services) -> list[Route]:
         steps = (await _in_thread(services.workers, lambda: services.slides.facts(position))).steps
         if not steps.holds(zoom, column, row) or not services.maps.knows(position, kind, scale):
             raise NoSuchThingError
-        which = (cast(MapKind, kind), cast(MapScale, scale))
+        which = (str(kind), cast(MapScale, scale))
         painted = await _in_thread(
             services.workers, lambda: services.maps.tile(position, which, steps, (zoom, column, row))
         )
-        return _deflated(painted, "application/octet-stream", _KEEP)
+        return _deflated(painted, "application/octet-stream")
 
     slide = "/api/slides/{slide}"
     return [
@@ -189,7 +188,7 @@ def _data_routes(services: _Services) -> list[Route]:
         Route(f"{slide}/tiles/{{zoom}}/{{column}}/{{row}}.jpg", _answered(tile)),
         Route(f"{slide}/crops/{{tile}}.jpg", _answered(crop)),
         Route(f"{slide}/scores", _answered(scores)),
-        Route(f"{slide}/map/{{kind}}/{{scale}}/{{zoom}}/{{column}}/{{row}}", _answered(map_tile)),
+        Route(f"{slide}/map/{{kind:path}}/{{scale}}/{{zoom}}/{{column}}/{{row}}", _answered(map_tile)),
     ]
 
 
@@ -226,8 +225,6 @@ def _jpeg(pixels: RgbImage) -> bytes:
     return encoded
 
 
-def _deflated(content: bytes, media_type: str, headers: dict[str, str]) -> Response:
+def _deflated(content: bytes, media_type: str) -> Response:
     """Answer with less to carry through a tunnel; every browser undoes it."""
-    return Response(
-        zlib.compress(content, 1), media_type=media_type, headers={**headers, "Content-Encoding": "deflate"}
-    )
+    return Response(zlib.compress(content, 1), media_type=media_type, headers={"Content-Encoding": "deflate"})

@@ -12,7 +12,7 @@ import simplejpeg
 from PIL import Image
 
 from pathoml.errors import PathomlError
-from pathoml.heatmap_settings import MapKind, MapScale
+from pathoml.heatmap_settings import MapName, MapScale
 from pathoml.heatmaps import ScaledMap, SlideMaps, TileLattice, Window, overlay_image, paint, tile_lattice
 from pathoml.slides import Slide, open_slide, shrunken_image
 from pathoml.units import RgbImage
@@ -115,7 +115,7 @@ class StillSlide:
 
 
 def show_slide(
-    path: Path, maps: SlideMaps | None = None, *, kind: MapKind = "contribution", scale: MapScale = "raw",
+    path: Path, maps: SlideMaps | None = None, *, kind: MapName = "contribution", scale: MapScale = "raw",
     opacity: float = 0.5, mpp: float | None = None,
 ) -> "AnyWidget | StillSlide":  # fmt: skip
     """Show a slide in a notebook.

@@ -2,12 +2,12 @@
 
 import threading
 from collections import OrderedDict
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from pathoml.errors import InputError
-from pathoml.heatmap_settings import MapKind, MapScale
+from pathoml.heatmap_settings import MapName, MapScale
 from pathoml.heatmaps import ScaledMap, SlideMaps, TileLattice, Window, extreme_tiles, paint, tile_lattice
 from pathoml.viewer.library import Library
 from pathoml.viewer.pyramid import TILE_PX, ZoomSteps
@@ -15,7 +15,7 @@ from pathoml.viewer.pyramid import TILE_PX, ZoomSteps
 _KEPT = 8
 _EXTREMES = 24
 
-Which = tuple[MapKind, MapScale]
+Which = tuple[MapName, MapScale]
 
 
 class MapShelf:
@@ -79,7 +79,7 @@ class MapShelf:
             Without computing anything.
         """
         maps = self._maps.get(position)
-        return maps is not None and kind in maps.values and scale in maps.scales_of(cast(MapKind, kind))
+        return maps is not None and kind in maps.values and scale in maps.scales_of(kind)
 
     def tile(self, position: int, which: Which, steps: ZoomSteps, place: tuple[int, int, int]) -> bytes:
         """Return one tile of a map.
@@ -131,7 +131,7 @@ class MapShelf:
             "notes": list(maps.notes),
         }  # fmt: skip
 
-    def _map(self, position: int, maps: SlideMaps, kind: MapKind) -> dict[str, Any]:
+    def _map(self, position: int, maps: SlideMaps, kind: MapName) -> dict[str, Any]:
         scales = {scale: self._lattice(position, (kind, scale))[0] for scale in maps.scales_of(kind)}
         values = maps.values[kind]
         return {

@@ -134,6 +134,8 @@ class SlideShelf:
             made = self._overviews.get(position)
             if made is None:
                 made = self._overviews[position] = self._builder.submit(self._make_overview, position)
+            elif made.done() and made.exception() is not None:
+                del self._overviews[position]  # what failed is told once, and tried again when it is asked for next
         return made.result() if made.done() else None
 
     def close(self) -> None:
@@ -190,7 +192,8 @@ def _overview_levels(slide: Slide, cache: Path) -> tuple[OverviewLevel, ...]:
     while not levels or max(levels[-1].pixels.shape[:2]) > 512:
         size = (max(1, round(geometry.width_px / downsample)), max(1, round(geometry.height_px / downsample)))
         path = cache / f"{name}-{downsample:.0f}.npy"
-        if not path.is_file():
+        kept = _read_level(path, (size[1], size[0], 3))
+        if kept is None:
             if pixels is None:
                 finer = levels[-1].pixels if levels else None
                 pixels = shrunken_image(slide, size) if finer is None else _halved(finer, size)
@@ -198,9 +201,19 @@ def _overview_levels(slide: Slide, cache: Path) -> tuple[OverviewLevel, ...]:
                 pixels = _halved(pixels, size)
             with atomic_path(path) as temporary, temporary.open("wb") as stream:
                 np.save(stream, pixels, allow_pickle=False)
-        levels.append(OverviewLevel(downsample, np.load(path, mmap_mode="r", allow_pickle=False)))
+            kept = np.load(path, mmap_mode="r", allow_pickle=False)
+        levels.append(OverviewLevel(downsample, kept))
         downsample *= 2
     return tuple(levels)
+
+
+def _read_level(path: Path, shape: tuple[int, ...]) -> RgbImage | None:
+    """Map a level that is there; None where there is none, or where it is not what it should be and has to be made again."""
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, cut off, or no array
+        return None
+    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
 def _halved(pixels: RgbImage, size: tuple[int, int]) -> RgbImage:

@@ -74,6 +74,26 @@ def test_contributions_of_tiles_sum_to_the_slides_share(fusion: Any, out: int) -
     torch.testing.assert_close(found.output.contributions.sums(), found.values[:, -1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("out", [1, 3])
+def test_what_tiles_add_by_way_of_other_parts_sums_to_the_slides_share(fusion: Any, out: int) -> None:
+    model, given = build(fusion, out=out), everything()
+    ways = model.by_way_of(pack(bags()), columns(), given)
+    names = {"late": [], "gated": ["clinical + cnv + pathways"], "co_attention": ["cnv", "pathways"]}[fusion.kind]
+    assert list(ways) == names
+    if ways:
+        share = model.shares(pack(bags()), columns(), given).values[:, -1]
+        torch.testing.assert_close(sum(way.sums() for way in ways.values()), share, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS[1:], ids=lambda one: one.kind)
+def test_the_way_by_a_part_changes_with_that_part(fusion: Any) -> None:
+    model, other = build(fusion), columns()
+    other[:, 1:3] += 1.0  # the block cnv
+    plain, changed = (model.by_way_of(pack(bags()), one, everything()) for one in (columns(), other))
+    name = "cnv" if "cnv" in plain else "clinical + cnv + pathways"
+    assert not torch.allclose(plain[name].values, changed[name].values, atol=1e-4)
+
+
 def test_packed_patients_are_scored_as_alone(fusion: Any) -> None:
     model, given = build(fusion), everything()
     given[0, 1] = given[1, 3] = given[2, 2] = False

@@ -9,11 +9,11 @@ import pytest
 
 from pathoml.bags import read_bag
 from pathoml.errors import InputError
-from pathoml.infer import score_tiles
 from pathoml.packages import load_package
 from pathoml.pipeline.viewing import open_library
 from pathoml.predictions import read_predictions
 from pathoml.splits import read_folds
+from pathoml.tile_scores import score_tiles
 from tests.small_cohort import FinishedRun
 
 pytestmark = pytest.mark.xdist_group("small_cohort")
@@ -89,3 +89,15 @@ def test_a_port_that_is_taken_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} of this machine is taken"):
             serve(Library("", ()), port=port, on_start=lambda *_: pytest.fail("it must not start"))
+
+
+def test_of_a_patient_with_a_pseudonym_no_slide_is_called_by_its_own_name(tmp_path: Path) -> None:
+    rows = ["Mustermann_1,a.tif,Mustermann,S-1", "Mustermann_2,b.tif,Mustermann,", "plain,c.tif,P2,"]
+    table = tmp_path / "slides.csv"
+    table.write_text("\n".join(["slide_id,path,patient_id,pseudonym", *rows]))
+    for name in "abc":
+        (tmp_path / f"{name}.tif").touch()
+    shown = [(slide.name, slide.patient) for slide in open_library(table).slides]
+    assert shown == [
+        ("S-1", "patient of S-1"), ("patient of S-1, slide 2", "patient of S-1"), ("plain", "P2"),
+    ]  # fmt: skip

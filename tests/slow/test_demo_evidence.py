@@ -11,13 +11,13 @@ from sklearn.metrics import roc_auc_score
 
 from pathoml.bags import read_bag
 from pathoml.config import load_config
-from pathoml.infer import score_tiles
 from pathoml.packages import load_package
 from pathoml.pipeline.demo import DemoResult, demo
 from pathoml.pipeline.running import run
 from pathoml.pipeline.stages import StageContext
 from pathoml.splits import read_folds
 from pathoml.testing import EVALUATION_SEEDS, KINDS, tile_composition
+from pathoml.tile_scores import score_tiles
 from tests.counts import SHUFFLES
 
 pytestmark = pytest.mark.slow

@@ -46,6 +46,7 @@ def test_neither_unit_nor_order_matters_and_the_sign_turns_with_the_value() -> N
     order = np.random.default_rng(6).permutation(80)
     assert cox_score_test(time[order], event[order], value[order]) == pytest.approx(one)
     assert cox_score_test(time, event, -value) == pytest.approx((-one[0], one[1]))
+    assert cox_score_test(time, event, value, np.full(len(value), "A")) == pytest.approx(one)
 
 
 def test_p_values_of_nothing_are_uniform() -> None:
@@ -77,3 +78,16 @@ def test_groups_and_correlations_of_the_degenerate_kind_have_p_1() -> None:
 def test_q_values_are_those_of_scipy() -> None:
     p_values = np.random.default_rng(0).random(50) ** 3
     np.testing.assert_allclose(benjamini_hochberg(p_values), false_discovery_control(p_values))
+
+
+def test_within_hospitals_a_difference_between_hospitals_is_no_finding() -> None:
+    """Scores and information of strata add; what differs between them alone says nothing."""
+    generator = np.random.default_rng(8)
+    site = np.repeat(["A", "B"], 150)
+    time = generator.exponential(np.where(site == "A", 300, 1500))
+    event = np.ones(300, dtype=np.int64)
+    value = generator.normal(size=300) + 3 * (site == "A")
+    assert cox_score_test(time, event, value)[1] < 1e-6
+    assert cox_score_test(time, event, value, site)[1] > 0.01
+    harmful = generator.exponential(np.exp(-value) * np.where(site == "A", 300, 1500))
+    assert cox_score_test(harmful, event, value, site)[1] < 1e-6

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import socketserver
 import threading
 import time
 import zlib
@@ -58,6 +59,37 @@ class RunningViewer:
 
     def slide_ids(self) -> list[str]:
         return [row["id"] for row in self.ask("/api/slides").json["slides"]]
+
+
+class _Relay(socketserver.BaseRequestHandler):
+    """Carries bytes both ways, as the near end of an SSH tunnel does."""
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.far_port)) as far:
+            back = threading.Thread(target=_carry, args=(far, self.request))
+            back.start()
+            _carry(self.request, far)
+            back.join()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while block := source.recv(1 << 16):
+            target.sendall(block)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:  # the other end is gone, and so is the connection
+        return
+
+
+@contextmanager
+def tunnel_to(viewer: RunningViewer) -> Iterator[RunningViewer]:
+    """Give the same viewer at another port."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Relay) as near:
+        near.daemon_threads, near.block_on_close = True, False
+        near.far_port = viewer.port
+        threading.Thread(target=near.serve_forever, daemon=True).start()
+        yield RunningViewer(near.server_address[1])
+        near.shutdown()
 
 
 @contextmanager

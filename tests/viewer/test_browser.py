@@ -13,7 +13,7 @@ import pytest
 from pathoml.geojson import read_features
 from pathoml.pipeline.viewing import open_library
 from tests.small_cohort import FinishedRun
-from tests.viewer.running import RunningViewer, running_viewer
+from tests.viewer.running import RunningViewer, running_viewer, tunnel_to
 
 pytestmark = [pytest.mark.xdist_group("small_cohort"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -104,6 +104,24 @@ def painted_share(page: "sync_api.Page") -> float:
             return all ? on / all : 0; }"""
         )
     )
+
+
+def test_through_a_tunnel_at_another_port_all_is_shown(browser: "sync_api.Browser", viewer: RunningViewer) -> None:
+    """Only the tunnel's own port is asked: no address of a page names the viewer's."""
+    with tunnel_to(viewer) as near:
+        context = browser.new_context()
+        page = context.new_page()
+        strangers: list[str] = []
+        page.on("request", lambda asked: _is_own(asked.url, near) or strangers.append(asked.url))
+        page.goto(near.address)
+        page.wait_for_selector("tbody tr")
+        open_first(page)
+        page.keyboard.press("n")
+        page.wait_for_load_state("networkidle")
+        assert painted_share(page) > 0.05
+        assert page.locator("#tiles button.chosen").count() == 1
+        context.close()
+    assert strangers == []
 
 
 def test_search_and_sort_find_the_slide(page: "sync_api.Page") -> None:

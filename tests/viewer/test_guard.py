@@ -119,7 +119,10 @@ def test_every_answer_is_sealed(viewer: RunningViewer) -> None:
         assert "http" not in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
-    assert viewer.ask("/api/slides").headers["cache-control"] == "no-store"
+    for path in ("/api/slides", f"/api/slides/{slide}/thumbnail.jpg", f"/api/slides/{slide}/tiles/0/0/0.jpg"):
+        assert viewer.ask(path).headers["cache-control"] == "no-store", (
+            "nothing of a patient stays on the browser's disk"
+        )
 
 
 def test_pages_name_nothing_outside_and_only_files_that_there_are(viewer: RunningViewer) -> None:

@@ -3,20 +3,24 @@
 import io
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pathoml.errors import SlideError
+from pathoml.heatmaps import SlideMaps, name_of_way
 from pathoml.slides import open_slide
 from pathoml.testing.pyramid import write_pyramid
 from pathoml.viewer import pyramid, shelf
 from pathoml.viewer.caches import ByteCache
-from pathoml.viewer.library import ViewedSlide
+from pathoml.viewer.library import Library, ViewedSlide
 from pathoml.viewer.pyramid import NoOverviewError, ZoomSteps, needs_overview, render, tile_rectangle
 from pathoml.viewer.shelf import SlideShelf
+from tests.test_heatmaps import header
 from tests.viewer.conftest import coloured
-from tests.viewer.running import RunningViewer
+from tests.viewer.running import RunningViewer, running_viewer
 
 
 def decoded(body: bytes) -> np.ndarray:
@@ -46,6 +50,23 @@ def test_every_tile_of_every_step_shows_its_own_place(viewer: RunningViewer, whi
                         assert np.abs(tile[place, place] - expected).max() < 6
                         seen += 1
     assert seen > 20
+
+
+def test_a_map_by_way_of_a_part_is_found_whatever_the_part_is_called(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "slide.tif", coloured(1200, 800), mpp=0.5)
+    grid = np.array([[1, 2]], dtype=np.int32)
+    name = name_of_way("copy/number & more")
+    maps = SlideMaps(header(1200, 800, 200), grid[:, ::-1] * 200, grid, {name: np.array([3.0])}, {})
+    library = Library("one", (ViewedSlide("slide", tmp_path / "slide.tif", None, "P"),), maps_of=lambda _: maps)
+    with running_viewer(library, tmp_path) as viewer:
+        address = f"/api/slides/{viewer.slide_ids()[0]}"
+        (told,) = viewer.ask(f"{address}/scores").json["maps"].values()
+        assert told["title"] == "What each tile adds by way of copy/number & more"
+        answer = viewer.ask(f"{address}/map/{quote(name, safe='')}/raw/0/0/0")
+        steps = np.frombuffer(answer.body, dtype=np.uint8).reshape(256, 256)
+        assert (steps > 0).sum() == pytest.approx((200 / 8) ** 2, rel=0.05)
+        assert viewer.ask(f"{address}/map/by%20nothing/raw/0/0/0").status == 404
+        assert viewer.ask(f"{address}/map/{quote(name, safe='')}/cohort/0/0/0").status == 404
 
 
 def test_beyond_the_slide_a_tile_is_white(viewer: RunningViewer) -> None:
@@ -101,6 +122,45 @@ def test_a_slide_without_a_pyramid_gets_an_overview_that_shows_the_same(
         time.sleep(0.02)
     again.close()
     assert sorted(cache.iterdir()) == kept
+
+
+def test_an_overview_that_is_damaged_or_failed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "flat.tif"
+    write_pyramid(path, coloured(2600, 1800), mpp=0.5, downsamples=())
+    for name, value in (("DIRECT_PX", 1 << 16), ("MOST_PX", 1 << 18)):
+        monkeypatch.setattr(pyramid, name, value)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def overview(shelved: SlideShelf) -> object:
+        deadline = time.monotonic() + 30
+        while (levels := shelved.overview(0)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return levels
+
+    shelved = SlideShelf([ViewedSlide("flat", path, None, "P")], cache)
+    whole = [level.pixels.copy() for level in overview(shelved)]
+    shelved.close()
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:300])
+    shelved = SlideShelf([ViewedSlide("flat", path, None, "P")], cache)
+    for level, expected in zip(overview(shelved), whole, strict=True):
+        np.testing.assert_array_equal(level.pixels, expected)
+    shelved.close()
+    for file in cache.iterdir():
+        file.unlink()
+    shelved = SlideShelf([ViewedSlide("flat", path, None, "P")], cache)
+    shelved.facts(0)
+    with monkeypatch.context() as patch:
+
+        def away(*_: object) -> None:
+            raise SlideError("the share is away")
+
+        patch.setattr(shelf, "shrunken_image", away)
+        with pytest.raises(SlideError, match="away"):
+            overview(shelved)
+    assert overview(shelved), "tried again when it is asked for next"
+    shelved.close()
 
 
 def test_the_shelf_keeps_few_slides_open_and_closes_all_at_the_end(

@@ -10,7 +10,7 @@ export const MapLayer = L.GridLayer.extend({
   },
 
   show(kind, scale, description) {
-    this._path = `map/${kind}/${scale}`;
+    this._path = `map/${encodeURIComponent(kind)}/${scale}`;
     this._scale = description;
     this._colours = Uint8Array.from(description.palette.match(/../g), (two) => parseInt(two, 16));
     if (this._map) startAnew(this);
