@@ -1,6 +1,7 @@
 """The slide manifest: which slides there are, whose they are, and how they join the cohort."""
 
 import os
+import re
 from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,9 @@ from pathoml.slides.base import MPP_RANGE
 from pathoml.tables import missing_columns_message, read_text_table
 
 _REQUIRED = ("slide_id", "path", "patient_id")
+_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_MANGLED = re.compile(rf"[0-9](\.[0-9]+)?E\+[0-9]+|[0-9]{{1,2}}-({_MONTHS})|({_MONTHS})-[0-9]{{2}}", re.IGNORECASE)
+"""What spreadsheets make of ids such as 12E10 and 3-6."""
 
 
 def read_manifest(settings: SlidesSettings) -> tuple[SlideEntry, ...]:
@@ -100,14 +104,35 @@ def unknown_patients(entries: Sequence[SlideEntry], known: Set[str], manifest_na
         In manifest order; where there are many, the last says how many more.
     """
     strangers = [entry for entry in entries if entry.patient_id not in known]
+    spellings = {_bare(name): name for name in sorted(known)} if strangers else {}
     problems = [
         Problem(
             f"{manifest_name}: row {entry.row}, column patient_id",
-            f"slide {entry.slide_id}: patient {entry.patient_id} is not in the clinical table",
+            f"slide {entry.slide_id}: patient {entry.patient_id} is not in the clinical table"
+            f"{_spelt_otherwise(entry.patient_id, spellings)}",
         )
         for entry in strangers
     ]
+    mangled = sorted(name for name in known if strangers and _MANGLED.fullmatch(name))
+    if mangled:
+        shown = ", ".join(f"'{name}'" for name in mangled[:5])
+        message = f"patient(s) {shown} look like what a spreadsheet made of other ids; import that column as text"
+        problems.insert(0, Problem("clinical table", message))
     return first_of(problems, manifest_name)
+
+
+def _spelt_otherwise(name: str, spellings: Mapping[str, str]) -> str:
+    """Return a hint at a patient of the table whose id differs in capitals, separators or leading zeros alone."""
+    other = spellings.get(_bare(name))
+    return (
+        ""
+        if other is None
+        else f"; it has '{other}': write both alike (spreadsheets drop leading zeros: import ids as text)"
+    )
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"(?<![0-9])0+(?=[0-9])|[^a-z0-9]", "", name.casefold())
 
 
 def join_slides(
@@ -169,7 +194,11 @@ def missing_files(entries: tuple[SlideEntry, ...], manifest_name: str) -> list[P
         In manifest order.
     """
     problems = [
-        Problem(f"{manifest_name}: row {entry.row}, column path", f"slide {entry.slide_id}: no such file: {entry.path}")
+        Problem(
+            f"{manifest_name}: row {entry.row}, column path",
+            f"slide {entry.slide_id}: no such file: {entry.path}"
+            + ("; write / between folders, not \\" if "\\" in entry.path.name and entry.path.anchor == "/" else ""),
+        )
         for entry in entries
         if entry.url is None and not entry.path.exists()
     ]
@@ -258,9 +287,15 @@ def _mpp(where: str, text: str, problems: list[Problem]) -> float | None:
     value = pd.to_numeric(text, errors="coerce")
     low, high = MPP_RANGE
     if not low <= value <= high:
-        problems.append(Problem(f"{where}, column mpp", f"'{text}' is not a number between {low} and {high}"))
+        problems.append(
+            Problem(f"{where}, column mpp", f"'{text}' is not a number between {low} and {high}{_decimal_comma(text)}")
+        )
         return None
     return float(value)
+
+
+def _decimal_comma(text: str) -> str:
+    return f"; write a point, {text.replace(',', '.')}" if re.fullmatch(r"[0-9]+,[0-9]+", text) else ""
 
 
 def _double_ids(name: str, entries: Sequence[SlideEntry]) -> list[Problem]:

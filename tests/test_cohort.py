@@ -216,3 +216,9 @@ def test_a_missing_column_hides_no_problem_of_the_others(tmp_path: Path) -> None
     assert any("no column 'time'" in one and "did you mean 'tim'?" in one for one in found)
     assert any("row 2, column event" in one for one in found)
     assert any("row 2, column age" in one for one in found)
+
+
+def test_usual_words_for_events_come_with_the_line_to_paste(tmp_path: Path) -> None:
+    found = "\n".join(problems(tmp_path, HEAD + "a,1,Yes,,,\nb,2,no,,,\n"))
+    assert "if that is what is meant: event_codes: {'Yes': 1, 'no': 0}" in found
+    assert "event_codes: {" not in "\n".join(problems(tmp_path, HEAD + "a,1,Yes,,,\nb,2,perhaps,,,\n"))

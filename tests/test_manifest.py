@@ -1,5 +1,6 @@
 """The slide manifest: one test for each way in which it can be wrong."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from pathoml.cohort import Cohort, SlidesSettings
 from pathoml.errors import CohortError
-from pathoml.manifest import join_slides, missing_files, read_manifest
+from pathoml.manifest import join_slides, missing_files, read_manifest, unknown_patients
 
 HEAD = "slide_id,path,patient_id,mpp\n"
 GOOD = HEAD + "s1,a/1.svs,p1,\ns2,/abs/2.svs,05,0.25\ns3,a/3.svs,p1,\n"
@@ -65,7 +66,7 @@ def test_further_columns_and_a_missing_mpp_column_do_no_harm(tmp_path: Path) -> 
         ("3.svs,p1", "3.svs,", "row 4, column patient_id: blank"),
         ("s3,", "a/s3,", "row 4, column slide_id: 'a/s3' cannot name a file"),
         ("s3,", "..,", "row 4, column slide_id: '..' cannot name a file"),
-        ("0.25", '"0,25"', "row 3, column mpp: '0,25' is not a number between 0.05 and 10"),
+        ("0.25", '"0,25"', "row 3, column mpp: '0,25' is not a number between 0.05 and 10.0; write a point, 0.25"),
         ("0.25", "0", "row 3, column mpp: '0' is not a number between"),
         ("0.25", "352.8", "row 3, column mpp: '352.8' is not a number between"),
         ("0.25", "nan", "row 3, column mpp: 'nan' is not a number between"),
@@ -126,3 +127,29 @@ def test_one_file_under_two_ids_is_refused(tmp_path: Path) -> None:
     text = "slide_id,path,patient_id\ns1,a.svs,p1\ns2,./a.svs,p2\n"
     with pytest.raises(CohortError, match=r"row 3, column path: slide s2 is the file of slide s1 \(row 2\)"):
         read_manifest(settings(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("in_the_table", "said"),
+    [
+        ({"5", "p1"}, r"slide s2: patient 05 is not in the clinical table; it has '5': write both alike"),
+        ({"05", "P-1"}, r"slide s1: patient p1 is not in the clinical table; it has 'P-1': write both alike"),
+        ({"05", "1.2E+11"}, r"'1.2E\+11' look like what a spreadsheet made of other ids; import that column as text"),
+        ({"05", "6-Mar"}, r"'6-Mar' look like what a spreadsheet made"),
+    ],
+)
+def test_ids_that_a_spreadsheet_changed_are_called_that(tmp_path: Path, in_the_table: set[str], said: str) -> None:
+    found = unknown_patients(read_manifest(settings(tmp_path, GOOD)), in_the_table, "slides.csv")
+    assert re.search(said, "\n".join(map(str, found)))
+
+
+def test_a_patient_spelt_as_in_the_table_gets_no_hint(tmp_path: Path) -> None:
+    assert unknown_patients(read_manifest(settings(tmp_path, GOOD)), {"05", "p1", "6-Mar"}, "slides.csv") == []
+    (one, *_) = unknown_patients(read_manifest(settings(tmp_path, GOOD)), {"05", "q7"}, "slides.csv")
+    assert str(one).endswith("patient p1 is not in the clinical table")
+
+
+def test_backslashes_in_a_path_are_pointed_at(tmp_path: Path) -> None:
+    table = "slide_id,path,patient_id\ns1,a\\1.svs,p1\n"
+    (found,) = missing_files(read_manifest(settings(tmp_path, table)), "slides.csv")
+    assert "write / between folders" in str(found)

@@ -17,7 +17,8 @@ app = typer.Typer(help="Look at slides.", no_args_is_help=True)
 def slide_info(
     slides: Annotated[list[Path], typer.Argument(help="Slides.")],
     mpp: Annotated[
-        float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slides say.")
+        float | None,
+        typer.Option("--slide-mpp", "--mpp", help="Microns per level-0 pixel, instead of what the slides say."),
     ] = None,
 ) -> None:
     """Show size, levels, resolution and how fast slides are read; nothing that could name a person."""
@@ -54,7 +55,9 @@ def slide_thumbnail(
         float | None, typer.Option(help="Microns per level-0 pixel, instead of what the slide says.")
     ] = None,
     config: Config = None,
-    mpp: Annotated[float, typer.Option(help="Microns per pixel of a --plain picture.", min=0.05)] = 8.0,
+    mpp: Annotated[
+        float, typer.Option("--picture-mpp", help="Microns per pixel of a --plain picture.", min=0.05)
+    ] = 8.0,
     *,
     plain: Annotated[bool, typer.Option("--plain", help="The picture alone, without tissue and tiles.")] = False,
 ) -> None:

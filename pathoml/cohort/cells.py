@@ -11,6 +11,11 @@ from pathoml.tables import parse_numbers
 from pathoml.units import FloatArray, IntArray
 
 _SHOWN_ROWS = 10
+_USUAL_CODES = {
+    "no": 0, "yes": 1, "n": 0, "y": 1, "alive": 0, "dead": 1, "deceased": 1, "living": 0, "censored": 0, "event": 1,
+    "false": 0, "true": 1,
+}  # fmt: skip
+"""Words that tables use for what became of a patient."""
 
 
 def one_row_a_patient(
@@ -168,9 +173,19 @@ def read_events(
         table,
         outcome.event,
         coded.isna(),
-        f"is not in event_codes ({known}); set cohort.event_codes to what the column holds",
+        f"is not in event_codes ({known}); set cohort.event_codes to what the column holds{_codes_to_paste(table[outcome.event])}",
     )
     return np.asarray(coded.fillna(0), dtype=np.int64)
+
+
+def _codes_to_paste(column: "pd.Series[str]") -> str:
+    """Return a line for the configuration, where the column's words are the usual ones."""
+    words = {word for word in column.unique().tolist() if word}
+    codes = {word: _USUAL_CODES[word.casefold()] for word in sorted(words) if word.casefold() in _USUAL_CODES}
+    if not words or len(codes) < len(words) or set(codes.values()) != {0, 1}:
+        return ""
+    inside = ", ".join(f"'{word}': {code}" for word, code in codes.items())
+    return f", if that is what is meant: event_codes: {{{inside}}}"
 
 
 def _report_rows(

@@ -90,6 +90,7 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     CohortError
         If the manifest or the table has problems, or a slide is given twice.
     """
+    _require_files(request.inputs)
     package = load_package(request.package)
     change = None if request.recalibration is None else read_recalibration(request.recalibration, request.package)
     outcomes: list[SlideOutcome] = []
@@ -119,6 +120,13 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     return predictions, outcomes
 
 
+def _require_files(inputs: Sequence[Path]) -> None:
+    """Refuse what is not there before anything is loaded for it."""
+    missing = [str(path) for path in inputs if not path.exists()]
+    if missing:
+        raise InputError(f"no such file: {', '.join(missing)}; give slides, bags (.h5), or one manifest")
+
+
 def draw_maps(
     request: PredictRequest, context: StageContext, settings: HeatmapSettings
 ) -> tuple[list[Path], list[SlideOutcome]]:
@@ -143,6 +151,7 @@ def draw_maps(
     PackageError
         If the model takes no slides.
     """
+    _require_files(request.inputs)
     package = load_package(request.package)
     entries = _entries(request.inputs)
     outcomes = _extract(request, package, entries, context)

@@ -14,6 +14,7 @@ from pathoml.encoders.settings import ImportedSettings
 from pathoml.errors import CohortError, InputError, Problem
 from pathoml.manifest import examine_manifest, join_slides, missing_files, unknown_patients
 from pathoml.pipeline.run_folder import RunFolder
+from pathoml.provenance import pathoml_version
 
 logger = logging.getLogger(__name__)
 
@@ -197,8 +198,11 @@ def run_config(root: Path) -> Config:
     try:
         config = Config.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the top"
         message = (
-            f"{path}: not the configuration of a run by this version of pathoml ({error.error_count()} differences)"
+            f"{path}: not the configuration of a run by this version of pathoml ({pathoml_version()}): {first['msg']} at"
+            f" {key}; open it with the version that made it (environment.json beside it says which), or run the study again"
         )
         raise InputError(message) from error
     return config.model_copy(update={"output": root})

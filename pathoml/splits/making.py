@@ -165,7 +165,8 @@ def _test_groups(
     if fewest < scheme.folds:
         raise CohortError(
             f"{scheme.folds} folds need {scheme.folds} events and as many censored patients; the cohort has {events} events"
-            f" in {len(cohort)} patients"
+            f" in {len(cohort)} patients: too few to train and judge a model on (`pathoml extract` and `slide thumbnail`"
+            f" work with any number); fewer folds are set by splits: {{schemes: [{{kind: kfold, folds: N}}]}}"
         )
     splitter = StratifiedKFold(scheme.folds, shuffle=True, random_state=seed)
     return {str(index): test for index, (_, test) in enumerate(splitter.split(cohort.event, cohort.event))}
