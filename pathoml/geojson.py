@@ -271,7 +271,7 @@ def _polygons_among(features: Sequence[object], name: str, exclude: Sequence[str
             others["without a shape"] += 1
             continue
         kind, called = str(feature["geometry"].get("type")), _names(feature)
-        region = f"{name}: region {number} ({', '.join(sorted(called)) or 'without a class'})"
+        region = f"{name}: region {number} ({min(called, key=len, default='without a class')})"
         if kind not in _AREAS:
             if called & unwanted:
                 raise InputError(f"{region} is a {kind}, which encloses nothing to take away; outline it in QuPath")

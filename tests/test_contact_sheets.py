@@ -162,7 +162,7 @@ def test_tiles_are_drawn_where_they_lie_in_the_colour_of_their_reason() -> None:
 @pytest.mark.parametrize("mpp", [0.5, 0.05], ids=["large cells", "small cells"])
 def test_every_flag_of_a_kept_tile_is_shown_in_it_and_nowhere_else(flag: TileFlag, mpp: float) -> None:
     """At 0.05 microns per pixel of tiles, 20 x 10 of them become 200 x 100, of 5 pixels on the sheet."""
-    one = common(TilingSettings(target_mpp=mpp), drop=False)
+    one = common(TilingSettings(target_mpp=mpp, max_enlargement=16), drop=False)
     flags = np.zeros(len(one.laid.grid), dtype=np.uint8)
     plain = one.sheet(read_as(one, flags=flags))
     at = len(flags) // 2 + 3
