@@ -28,7 +28,10 @@ def calibration_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
     if not horizons:
         return ""
     with rc_context(STYLE):
-        figure, axes = new_figure(min(9.0, 1.0 + 3.0 * len(horizons)), 3.5, columns=len(horizons))
+        width, several = max(4.4, min(9.0, 1.2 + 2.7 * len(horizons))), len(horizons) > 1
+        # Panels are square: a height that leaves them room for titles, labels and the legend above.
+        height = (width - 0.8) / len(horizons) + (1.0 if several else 1.6)
+        figure, axes = new_figure(width, height, columns=len(horizons))
         for place, axis in enumerate(axes):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
             for style, (label, calibration) in enumerate(models.items()):
@@ -37,7 +40,12 @@ def calibration_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
             axis.set(xlim=(0, end), ylim=(0, 1.02 * end), xlabel="predicted probability of the event", aspect="equal")
             axis.set_title(f"until {days_words(horizons[place])}")
         axes[0].set_ylabel("observed probability")
-        axes[0].legend(frameon=False, loc="upper left")
+        figure.legend(
+            *axes[0].get_legend_handles_labels(),
+            frameon=False,
+            loc="outside upper left",
+            ncols=len(models) if several else 1,
+        )
         spoken = "; ".join(
             f"{label}, until {days_words(one['days'])}: observed over expected {estimate_words(one['observed_to_expected'], 2)},"
             f" slope {estimate_words(one['slope'], 2)}"
@@ -125,7 +133,7 @@ def decision_figure(decisions: list[Any], labels: Mapping[str, str]) -> str:
     if not decisions:
         return ""
     with rc_context(STYLE):
-        figure, axes = new_figure(min(9.0, 1.0 + 3.0 * len(decisions)), 3.2, columns=len(decisions))
+        figure, axes = new_figure(max(6.0, min(9.0, 1.0 + 3.0 * len(decisions))), 3.4, columns=len(decisions))
         for axis, one in zip(axes, decisions, strict=True):
             everybody = numbers(one["everybody"]["value"])
             axis.axhline(0, color="0.6", linewidth=1)
@@ -141,5 +149,7 @@ def decision_figure(decisions: list[Any], labels: Mapping[str, str]) -> str:
             axis.set(ylim=(-0.25 * highest, highest), xlabel="probability from which one would act")
             axis.set_title(f"until {days_words(one['days'])}")
         axes[0].set_ylabel("net benefit (events per patient)")
-        axes[-1].legend(frameon=False, loc="upper right")
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=len(labels) + 1
+        )
         return to_svg(figure, "Decision curves: net benefit of acting on each model, on all patients and on nobody.")
