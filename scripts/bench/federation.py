@@ -226,7 +226,7 @@ def hospitals_plan(sites: list[str], seed: int) -> Plan:
 
 
 def measure_hospitals(repeats: int) -> list[dict[str, float]]:
-    """Return, for each drawn cohort, the mean concordance over all hospitals of the network's model, the pooled, and each local one."""
+    """Return each drawn cohort's mean concordance over all hospitals of the network's model, the pooled, and each local one."""
     found = []
     for seed in range(repeats):
         cohort, features = draw_hospitals(seed, DESIGN)
