@@ -225,8 +225,9 @@ def hospitals_plan(sites: list[str], seed: int) -> Plan:
     )  # fmt: skip
 
 
-def measure_hospitals(repeats: int) -> dict[str, float]:
-    differences, margins, shared = [], [], []
+def measure_hospitals(repeats: int) -> list[dict[str, float]]:
+    """Return each drawn cohort's mean concordance over all hospitals of the network's model, the pooled, and each local one."""
+    found = []
     for seed in range(repeats):
         cohort, features = draw_hospitals(seed, DESIGN)
         plan = hospitals_plan(sorted(set(cohort.site.tolist())), seed)
@@ -237,16 +238,35 @@ def measure_hospitals(repeats: int) -> dict[str, float]:
             alone = plan.model_copy(update={"sites": (name,), "quorum": 1})
             mean[name] = np.nanmean(list(judged(trained(alone, {name: data}), plan, parts)[1].values()))
         print("  " + ", ".join(f"{name} {value:.3f}" for name, value in mean.items()), flush=True)
-        shared.append(mean["federated"])
-        differences.append(mean["federated"] - mean["pooled"])
-        margins.append(mean["federated"] - max(mean[name] for name in parts))
-    low, high = interval(differences)
-    margin_low, margin_high = interval(margins)
-    return {
-        "shared": float(np.mean(shared)), "difference": float(np.mean(differences)), "low": low, "high": high,
-        "margin": float(np.mean(margins)), "margin_low": margin_low, "margin_high": margin_high,
-        "above_all": float(np.sum(np.array(margins) > 0)),
-    }  # fmt: skip
+        found.append({name: float(value) for name, value in mean.items()})
+    return found
+
+
+def judge_hospitals(found: list[dict[str, float]]) -> dict[str, Any]:
+    """Print the network's model against the pooled and against each hospital's, paired by cohort; return the figures."""
+    figures: dict[str, Any] = {}
+    lows = {}
+    print(
+        f"drawn hospitals, {len(found)} cohorts: the network's model {np.mean([one['federated'] for one in found]):.3f}"
+    )
+    for name in found[0]:
+        if name == "federated":
+            continue
+        differences = [one["federated"] - one[name] for one in found]
+        low, high = interval(differences)
+        lows[name] = low
+        print(f"  minus {name}: {np.mean(differences):+.4f} ({low:+.4f} to {high:+.4f})")
+    best = [
+        one["federated"] - max(value for name, value in one.items() if name.startswith("hospital")) for one in found
+    ]
+    low, high = interval(best)
+    print(f"  minus whichever hospital's is the best in each cohort, chosen by the test patients: {np.mean(best):+.4f} "
+          f"({low:+.4f} to {high:+.4f})")  # fmt: skip
+    pooled = lows.pop("pooled")
+    figures["hospitals_minus_pooled_low"] = {"value": pooled, "target": -0.01, "ok": pooled >= -0.01}
+    worst = min(lows.values())
+    figures["hospitals_above_each_local_low"] = {"value": worst, "target": 0.0, "ok": worst > 0}
+    return figures
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -311,17 +331,7 @@ def main() -> int:
         print(f"the default is {default}")
         figures["default_aggregation_sd_over_seeds"] = {"value": deviation, "target": 0.03, "ok": deviation <= 0.03}
     if "hospitals" in wanted:
-        found = measure_hospitals(options.repeats)
-        print(f"drawn hospitals, {options.repeats} cohorts: {found['shared']:.3f}; minus pooled {found['difference']:+.4f} "
-              f"({found['low']:+.4f} to {found['high']:+.4f}); above the best local model by {found['margin']:+.4f} "
-              f"({found['margin_low']:+.4f} to {found['margin_high']:+.4f}), "
-              f"in {found['above_all']:.0f} cohorts above each of them")  # fmt: skip
-        figures["hospitals_minus_pooled_low"] = {"value": found["low"], "target": -0.01, "ok": found["low"] >= -0.01}
-        figures["hospitals_above_best_local_low"] = {
-            "value": found["margin_low"],
-            "target": 0.0,
-            "ok": found["margin_low"] > 0,
-        }
+        figures |= judge_hospitals(measure_hospitals(options.repeats))
     if options.demo is not None:
         show_demo(options.demo)
     print(json.dumps(figures))
