@@ -104,7 +104,7 @@ def stop(kit: KitPath) -> None:
 @app.command()
 def report(kit: KitPath) -> None:
     """Write the page of the newest run that has ended (coordinator's kit)."""
-    from pathoml.pipeline.federating import write_coordinators_page
+    from pathoml.pipeline.federation_pages import write_coordinators_page
 
     say(f"report: {write_coordinators_page(kit)}; research use only")
 

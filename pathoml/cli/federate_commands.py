@@ -34,7 +34,7 @@ SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="The hospital's o
 def federate_plan(plan: PlanPath) -> None:
     """Check a plan and show its hash, which every site has to approve."""
     from pathoml.federated.plan import read_plan
-    from pathoml.pipeline.federating import plan_facts
+    from pathoml.pipeline.federation_pages import plan_facts
 
     read = read_plan(plan)
     show_table("Plan", plan_facts(read))

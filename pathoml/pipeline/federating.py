@@ -1,19 +1,16 @@
 """What the federation's commands do: check and rehearse at a site, approve, simulate, score."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pathoml.config import load_config
 from pathoml.errors import CohortError, FederationError, InputError, Problem
 from pathoml.federated.approvals import Approvals
-from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison, compare
-from pathoml.federated.coordinator import PLAN_COPY, FederationResult, result_to_json, run_evaluation, run_federation
+from pathoml.federated.coordinator import FederationResult, run_evaluation, run_federation
 from pathoml.federated.membership import guaranteed_rate
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
@@ -26,8 +23,8 @@ from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, Site
 from pathoml.federated.transport import Answering, InProcess, Transport
 from pathoml.files import write_json
 from pathoml.package_files import read_package_files
+from pathoml.pipeline.federation_pages import write_page
 from pathoml.pipeline.stages import StageContext
-from pathoml.report.federation_page import FederationPage, write_federation_page
 from pathoml.train import follow_up
 
 
@@ -138,8 +135,12 @@ def rehearse(settings: SiteSettings, plan: Plan, folder: Path, package: Path | N
     FederationError
         If the site would refuse to take part.
     InputError
-        If an evaluation is rehearsed without its package.
+        If an evaluation is rehearsed without its package, or the folder holds a rehearsal already.
     """
+    if (folder / "site").exists():
+        raise InputError(
+            f"{folder}: holds a rehearsal, which would go on where it ended; remove it, or give another --output"
+        )
     data = load_site(settings, plan)
     if isinstance(plan.method, EvaluationSettings) and package is None:
         raise InputError(f"plan {plan.name} has a package scored; give its folder with --package")
@@ -325,113 +326,6 @@ def simulate_cohort(
     write_json(output / "comparison.json", comparison.to_json())
     write_page(plan, output, result, comparison, output / "shared" / "sites")
     return result, comparison
-
-
-def write_page(plan: Plan, output: Path, result: FederationResult, comparison: Comparison | None, logs: Path) -> Path:
-    """Write the page of a federation.
-
-    Parameters
-    ----------
-    plan : Plan
-        What the sites agreed on.
-    output : Path
-        Folder for the page.
-    result : FederationResult
-        Of the shared model.
-    comparison : Comparison or None
-        What joining does, where it was asked for.
-    logs : Path
-        Folder with a folder for each site, and its audit log in it.
-
-    Returns
-    -------
-    Path
-        The HTML file.
-    """
-    compared = None if comparison is None else comparison.to_json()
-    return _write_page(plan, output, result_to_json(plan, result), compared, _left(logs))
-
-
-def write_coordinators_page(kit: Path) -> Path:
-    """Write the page of the newest run of a coordinator's kit, from what the sites told it.
-
-    Parameters
-    ----------
-    kit : Path
-        The coordinator's.
-
-    Returns
-    -------
-    Path
-        The HTML file, beside federation.json.
-
-    Raises
-    ------
-    InputError
-        If no run has ended there, or that of another plan than the kit's copy.
-    """
-    ended = sorted((kit / "federation").glob("*/federation.json"), key=lambda path: path.stat().st_mtime)
-    if not ended:
-        raise InputError(f"{kit}: no run has ended here; it is the coordinator's kit that keeps what comes out")
-    scores = json.loads(ended[-1].read_text(encoding="utf-8"))
-    plan = Plan.model_validate_json((ended[-1].parent / PLAN_COPY).read_text(encoding="utf-8"))
-    return _write_page(plan, ended[-1].parent, scores, None, [])
-
-
-def _write_page(
-    plan: Plan, output: Path, scores: Mapping[str, Any], comparison: Mapping[str, Any] | None, left: Sequence[tuple[str, ...]]
-) -> Path:  # fmt: skip
-    path = output / "federation.html"
-    provenance = [("Plan", plan.digest), ("pathoml", str(scores["pathoml_version"]))]
-    write_federation_page(path, FederationPage(plan.name, plan_facts(plan), scores, comparison, left, provenance))
-    return path
-
-
-def plan_facts(plan: Plan) -> list[tuple[str, str]]:
-    """Return what a plan agrees on, in words.
-
-    Parameters
-    ----------
-    plan : Plan
-        Any.
-
-    Returns
-    -------
-    list of (str, str)
-        Rows of a table.
-    """
-    method = plan.method
-    how, model = "Newton steps of a linear model", "linear in the covariates"
-    if plan.features is not None:
-        model = f"{plan.model.aggregator.kind} on tile features"
-    if isinstance(method, RoundsSettings):
-        how = f"{method.rounds} rounds of {method.local_epochs} epoch(s), {method.aggregation.kind}, weighted by {method.weight}"
-    elif isinstance(method, EvaluationSettings):
-        whom = "all patients" if method.patients == "all" else "the patients kept out of training"
-        how, model = f"nothing is trained; {whom} are scored", f"the package {method.package}"
-    return [
-        ("Name", plan.name),
-        ("Sites", ", ".join(plan.sites)),
-        ("Quorum", str(plan.quorum)),
-        ("Endpoint", plan.endpoint),
-        ("Model", model),
-        ("Loss", plan.train.loss.kind),
-        ("Method", how),
-        ("Nothing is said of fewer than", f"{plan.minimum_patients} patients or {plan.minimum_events} events"),
-        ("Longest update that leaves", f"{plan.update_norm:g}"),
-        ("Privacy of patients", "none" if plan.privacy is None else f"epsilon {plan.privacy.epsilon:g}"),
-    ]
-
-
-def _left(logs: Path) -> list[tuple[str, ...]]:
-    """Count what left the sites by what it answered."""
-    counts: dict[str, tuple[int, int]] = {}
-    for log in sorted(logs.glob("*/audit.jsonl")):
-        for line in read_log(log):
-            if line.get("direction") == "out":
-                messages, sent = counts.get(line["kind"], (0, 0))
-                counts[line["kind"]] = (messages + 1, sent + int(line["bytes"]))
-    return [(kind, str(messages), f"{sent:,}") for kind, (messages, sent) in counts.items()]
 
 
 def leaving_rows(heard: Sequence[Leaving]) -> list[tuple[str, str, str, str]]:

@@ -14,7 +14,7 @@ from pathoml.federated.compare import compare, risks_at
 from pathoml.federated.coordinator import result_to_json
 from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_settings import LimitsSettings
-from pathoml.pipeline.federating import write_page
+from pathoml.pipeline.federation_pages import write_page
 from pathoml.report.federation_page import FederationPage, privacy_sentences
 from pathoml.survival import concordance
 from pathoml.train import follow_up
@@ -97,6 +97,11 @@ def test_a_hospital_checks_rehearses_and_approves(files: dict[str, Path], tmp_pa
     assert "hessian: float64" in rehearsed.output
     assert "Canary" not in rehearsed.output
     assert run("audit", "verify", tmp_path / "dry" / "site" / "audit.jsonl").exit_code == 0
+    with pytest.raises(ValueError, match="holds a rehearsal, which would go on where it ended"):
+        CliRunner().invoke(
+            app, ["federate", "dry-run", str(files["west"]), str(files["plan"]), "-o", str(tmp_path / "dry")],
+            catch_exceptions=False,
+        )  # fmt: skip
     with pytest.raises(Exception, match="ask the coordinator"):
         CliRunner().invoke(
             app, ["federate", "approve", str(files["west"]), str(files["plan"]), "0" * 64], catch_exceptions=False

@@ -198,7 +198,7 @@ def test_a_hospital_rehearses_an_evaluation_with_the_package(tmp_path: Path) -> 
     assert told.exit_code == 0, told.output
     assert "expected_events" in told.output
     with pytest.raises(ValueError, match="give its folder with --package"):
-        CliRunner().invoke(app, words, catch_exceptions=False)
+        CliRunner().invoke(app, [*words[:-1], str(tmp_path / "again")], catch_exceptions=False)
     shown = CliRunner().invoke(app, ["federate", "plan", str(tmp_path / "plan.yaml")])
     assert "nothing is trained" in shown.output
 

@@ -28,7 +28,8 @@ from pathoml.federated.site import Site, site_of
 from pathoml.federated.site_settings import read_site
 from pathoml.federated.transport import InProcess
 from pathoml.package_files import read_package_files
-from pathoml.pipeline.federating import approve, write_coordinators_page
+from pathoml.pipeline.federating import approve
+from pathoml.pipeline.federation_pages import write_coordinators_page
 from pathoml.testing.loopback import LoopbackNetwork, wait_until
 from tests.federated.hospitals import write_hospitals
 from tests.federated.networks import CANARY, plan_of
