@@ -30,7 +30,8 @@ The tree::
     │   ├── BadStainError (ValueError)
     │   ├── BadFeaturesError (ValueError)
     │   ├── OutOfMemoryError (MemoryError)
-    │   └── WorkerLostError (RuntimeError)
+    │   ├── WorkerLostError (RuntimeError)
+    │   └── UnforeseenSlideError (RuntimeError)
     ├── SlidesFailedError                   so many slides were lost that what was asked for cannot be done
     ├── TrainingError (ArithmeticError)     a model cannot be trained further; the patients are named
     ├── BagError (ValueError)               a feature bag is missing, damaged, or of another kind than asked

@@ -24,9 +24,18 @@ def data_dir() -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module on one process, where tests are dealt out by group, so that it is prepared once."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Keep the tests of a file, and all tests on the small cohort, on one process, so that each thing is prepared once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    if config.getvalue("dist") != "loadgroup":
+        return None
+
+    class ByPreparation(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", maxsplit=1)[0]
+            uses_it = 'xdist_group("small_cohort")' in (config.rootpath / file).read_text(encoding="utf-8")
+            return "small_cohort" if uses_it else file
+
+    return ByPreparation(config, log)

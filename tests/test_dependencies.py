@@ -18,7 +18,7 @@ OPTIONAL = {
     "traitlets": "pathoml/viewer/inline.py",
 }
 """Packages of extras, and where they are used: one file, or a folder of which nothing is imported with pathoml."""
-LOADED_BY_FLARE = {"controller.py", "executor.py", "rejoining.py"}
+LOADED_BY_FLARE = {"controller.py", "executor.py", "rejoining.py", "launcher.py"}
 """Modules that FLARE finds by the name of their class: it is there already when they are imported."""
 
 SERVER = {"starlette", "uvicorn", "anyio"}

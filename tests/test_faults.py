@@ -512,7 +512,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_row_32_a_signal_leaves_whole_bags_and_no_lock_and_the_rest_is_done_later(
     number: signal.Signals, good: Path, tmp_path: Path
 ) -> None:

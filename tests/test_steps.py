@@ -366,6 +366,7 @@ fitted(settings, Path(sys.argv[1]) / "saved", ResumeFile(Path(sys.argv[1]) / "fo
 """
 
 
+@pytest.mark.slow
 def test_row_28_a_killed_training_goes_on_exactly(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TRAINING.format(root=str(Path(__file__).parents[1]))]
     for name in ("undisturbed", "killed"):

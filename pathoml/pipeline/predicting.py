@@ -90,8 +90,8 @@ def predict(request: PredictRequest, context: StageContext) -> tuple[Predictions
     CohortError
         If the manifest or the table has problems, or a slide is given twice.
     """
-    _require_files(request.inputs)
     package = load_package(request.package)
+    _require_files(request.inputs)
     change = None if request.recalibration is None else read_recalibration(request.recalibration, request.package)
     outcomes: list[SlideOutcome] = []
     transforms = [member.covariates for member in package.members]
@@ -151,8 +151,8 @@ def draw_maps(
     PackageError
         If the model takes no slides.
     """
-    _require_files(request.inputs)
     package = load_package(request.package)
+    _require_files(request.inputs)
     entries = _entries(request.inputs)
     outcomes = _extract(request, package, entries, context)
     drawn: list[Path] = []

@@ -65,7 +65,7 @@ class SlideGeometry:
         BadMppError
             If it is outside 0.05-10.
         """
-        remedy = "give the right value: for one slide on the command line, for many in the manifest's column mpp"
+        remedy = "give the right value in the manifest's column mpp, or with --slide-mpp for one slide"
         if self.mpp is None:
             raise MissingMppError(f"{slide_name}: no microns-per-pixel in the metadata; {remedy}")
         low, high = MPP_RANGE

@@ -14,7 +14,7 @@ from pathoml.bags import read_bag
 pytestmark = pytest.mark.xdist_group("small_cohort")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_says_that_it_can_go_on_and_leaves_only_whole_bags(
     number: signal.Signals, copy_of_cohort: Callable[[], Path]
 ):

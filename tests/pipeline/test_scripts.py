@@ -54,6 +54,7 @@ def archive(finished: FinishedRun, tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
+@pytest.mark.slow
 def test_a_folder_of_slides_becomes_bags_that_predict(finished: FinishedRun, archive: Path, tmp_path: Path) -> None:
     (archive / "broken.tif").write_text("no slide", encoding="ascii")
     first = script("extract_archive.py", archive, tmp_path / "bags", "--config", finished.folder / "study.yaml")

@@ -68,7 +68,7 @@ def test_the_command_draws_tissue_and_tiles_unless_it_is_asked_for_the_picture_a
     write_sheet_of(path, tmp_path / "expected.png")
     assert CliRunner().invoke(app, ["slide", "thumbnail", str(path), "-o", str(sheet)]).exit_code == 0
     assert sheet.read_bytes() == (tmp_path / "expected.png").read_bytes()
-    options = ["--plain", "--mpp", "4", "-o", str(plain)]
+    options = ["--plain", "--picture-mpp", "4", "-o", str(plain)]
     assert CliRunner().invoke(app, ["slide", "thumbnail", str(path), *options]).exit_code == 0
     with open_slide(path) as slide:
         picture = whole_slide_image(slide, 4)

@@ -170,6 +170,7 @@ def test_competing_events_stay_competing_events(trained: Path, tmp_path: Path) -
     assert (predicted["event"] == 2).sum() == 2 * (table["event"] == 2).sum()  # package and recalibrated
 
 
+@pytest.mark.slow
 def test_a_package_of_slides_takes_bags_that_fit_or_makes_them_and_says_what_failed(
     finished: FinishedRun, copy_of_cohort: Callable[[], Path], tmp_path: Path
 ) -> None:

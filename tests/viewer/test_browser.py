@@ -41,7 +41,7 @@ def viewer(finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> I
         yield running
 
 
-@pytest.fixture(params=list(SIZES))
+@pytest.fixture(params=["wide", pytest.param("narrow", marks=pytest.mark.slow)])
 def page(
     browser: "sync_api.Browser", viewer: RunningViewer, request: pytest.FixtureRequest
 ) -> Iterator["sync_api.Page"]:
