@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.chromium import browser
 from tests.small_cohort import copy_of_cohort, drawn_cohort, finished
 
-__all__ = ["copy_of_cohort", "data_dir", "drawn_cohort", "finished"]
+__all__ = ["browser", "copy_of_cohort", "data_dir", "drawn_cohort", "finished"]
 
 _DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
 

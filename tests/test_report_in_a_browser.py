@@ -1,8 +1,6 @@
 """The page as a reader sees it, in Chromium at two widths: the checklist of docs/report.md, as far as a machine can judge."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -69,19 +67,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     leaks = LeakageReport((), 127).to_json()
     write_report(path, page(evaluation=full, flow=FLOW, leakage=leaks, methods=["How it was done."] * 3))
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        if os.environ.get("PATHOML_NEEDS_BROWSER"):
-            pytest.fail("no Chromium on this machine, and PATHOML_NEEDS_BROWSER says that there is one")
-        pytest.skip("no Chromium on this machine; install it (apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(params=list(WIDTHS))

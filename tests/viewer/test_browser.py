@@ -1,9 +1,7 @@
 """The viewer in a real browser, as its user sees it: Debian's Chromium, driven by Playwright."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,19 +17,6 @@ pytestmark = [pytest.mark.xdist_group("small_cohort"), pytest.mark.filterwarning
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install 'pathoml[dev]')")
 SIZES = {"wide": (1440, 900), "narrow": (720, 1000)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        if os.environ.get("PATHOML_NEEDS_BROWSER"):
-            pytest.fail("no Chromium on this machine, and PATHOML_NEEDS_BROWSER says that there is one")
-        pytest.skip("no Chromium on this machine; install it (apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
