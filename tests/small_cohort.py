@@ -1,5 +1,6 @@
 """One small drawn cohort and one finished run of it, shared by the tests of the pipeline."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathoml.pipeline.stages import StageContext
 from pathoml.testing import SMALL_DESIGN, make_cohort
 
 SMALL_SEED = 7
+DESIGN = dataclasses.replace(SMALL_DESIGN, tissue_area_mm2=0.2)
 SMALL_SPLITS = """
   schemes:
     - {kind: kfold, folds: 3}
@@ -43,7 +45,7 @@ def write_config(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def drawn_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
-    make_cohort(folder, seed=SMALL_SEED, design=SMALL_DESIGN)
+    make_cohort(folder, seed=SMALL_SEED, design=DESIGN)
     return folder
 
 

@@ -197,6 +197,7 @@ def test_what_is_dropped_is_named_like_the_flags() -> None:
     assert not settings.drops(TileFlag.FOLD)
 
 
+@pytest.mark.slow
 def test_drawn_tissue_with_glands_and_lymphocytes_has_hardly_an_artefact(tmp_path: Path) -> None:
     found, tissue = dict.fromkeys(MAPPED_ARTEFACTS, 0), 0
     for number in range(8):

@@ -63,6 +63,7 @@ def test_mlflow_reads_what_was_written(tmp_path: Path) -> None:
     assert kept == [(row["epoch"], row["train_loss"]) for row in rows if row["seed"] == 1 and "train_loss" in row]
 
 
+@pytest.mark.slow
 def test_folds_side_by_side_make_mlflows_tables_once(tmp_path: Path) -> None:
     """Two processes that find an empty database would both make its tables; the second fails."""
     pytest.importorskip("mlflow")

@@ -111,9 +111,9 @@ def plan(
 @app.command()
 def run(config: ConfigPath, overrides: Overrides = None) -> None:
     """Extract, train, evaluate, draw and report; go on where an earlier run stopped."""
-    from pathoml.pipeline.running import run as run_all
-
     settings = load(config, overrides)
+    from pathoml.pipeline.running import run as run_all  # loads torch, which a wrong configuration need not wait for
+
     with stage_context(settings.device) as context:
         result = run_all(settings, context)
     _say_run(result)
@@ -153,10 +153,10 @@ def extract(
 @app.command()
 def train(config: ConfigPath, overrides: Overrides = None) -> None:
     """Cross-validate the model on the bags that there are."""
+    settings = load(config, overrides)
     from pathoml.pipeline.stages import train_stage
     from pathoml.pipeline.study import open_study
 
-    settings = load(config, overrides)
     with stage_context(settings.device) as context:
         study = train_stage(open_study(settings), context)
     say(f"predictions: {study.folder.predictions}\nmodel package: {study.folder.package}")

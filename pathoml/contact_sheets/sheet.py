@@ -136,11 +136,15 @@ def _mark_tiles(sheet: RgbImage, fates: GridFates, cells: Cells) -> None:
     height, width = fate.shape
     for one, mark in MARKS.items():
         where = fate == one
+        if not where.any():
+            continue
         tint(sheet, where, mark)
         sheet[where & hatched(mark, height, width)] = mark.colour
     left = flags > 0
     for flag, mark in FLAG_MARKS.items():
         where = left & ((flags & flag) > 0)
+        if not where.any():
+            continue
         sheet[where & hatched(mark, height, width)] = mark.colour
         left &= ~where
     for one, frame in _frames(fate, cells):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pathoml.artefacts import optical_density_statistics
 from pathoml.cohort import SlideEntry
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
-from pathoml.errors import DamagedSlideError, NoTissueError
+from pathoml.errors import DamagedSlideError, NoTissueError, SlideError
 from pathoml.extract_settings import Recipe
 from pathoml.files import file_digest
 from pathoml.geojson import regions_path
@@ -124,9 +124,12 @@ def decode_slide(
     with open_slide(entry.path, mpp=entry.mpp) as slide:
         look = look_at(recipe.tissue, recipe.quality, entry.slide_id, partial(_network_finder, device=device))
         laid = lay_tiles(slide, look, recipe.tiling)
-        _draw(sheet, slide, laid, entry.slide_id)  # whatever becomes of its tiles
-        grid = filled_grid(laid, slide, recipe.tiling)
-        read = _decode_grid(slide, grid, recipe, sink)
+        try:
+            grid = filled_grid(laid, slide, recipe.tiling)
+            read = _decode_grid(slide, grid, recipe, sink)
+        except SlideError:
+            _draw(sheet, slide, laid, entry.slide_id)
+            raise
         _draw(sheet, slide, laid, entry.slide_id, read)
         kept = np.flatnonzero(read.kept)
         _check(slide, recipe, read)

@@ -16,6 +16,8 @@ from pathoml.units import BoolArray, IntArray, RgbImage
 
 MPP_RANGE = (0.05, 10.0)
 """Plausible microns per pixel of level 0; outside, the metadata are wrong or the image is no slide."""
+LEAST_PART_PX = 128
+"""Side of the least part of a slide that is tried by itself around damage."""
 _OVERVIEW_MPP = 100.0
 """Coarser than any overview that scanners write: the metadata are wrong."""
 
@@ -222,6 +224,23 @@ class Slide(ABC):
         DamagedSlideError
             If the stored data cannot be decoded. The slide stays usable for other regions.
         """
+
+    def stored_tile_px(self, level: int) -> tuple[int, int]:
+        """Return the least part of a level that damage takes away.
+
+        Parameters
+        ----------
+        level : int
+            Pyramid level.
+
+        Returns
+        -------
+        tuple of int
+            Width and height in that level's pixels of a stored tile, or of several where they are small; without knowledge
+            of the file's layout a size that suits.
+        """
+        del level
+        return LEAST_PART_PX, LEAST_PART_PX
 
     @abstractmethod
     def tile_reader(

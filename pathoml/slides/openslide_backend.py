@@ -9,11 +9,12 @@ import openslide
 from numpy.typing import NDArray
 
 from pathoml.errors import DamagedSlideError, UnreadableSlideError
-from pathoml.slides.base import ReadPlan, Region, Slide, SlideGeometry, TileReader, corners
+from pathoml.slides.base import LEAST_PART_PX, ReadPlan, Region, Slide, SlideGeometry, TileReader, corners
 from pathoml.slides.region_reader import RegionTileReader
 from pathoml.units import BoolArray, RgbImage
 
 _WHITE = (255, 255, 255)
+_LARGEST_PART_PX = 1_024
 
 
 class OpenSlideSlide(Slide):
@@ -44,6 +45,7 @@ class OpenSlideSlide(Slide):
             mpp=(mpp, mpp) if mpp is not None else _metadata_mpp(properties),
         )
         self._level_sizes = tuple(self._handle.level_dimensions)
+        self._stored_tiles = tuple(_stored_tile(properties, level) for level in range(self._handle.level_count))
         self._background = _background(properties)
         self._metadata = {
             "vendor": properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
@@ -109,6 +111,21 @@ class OpenSlideSlide(Slide):
             raise DamagedSlideError(f"{self.path.name}: tile at {xy_level0_px}, level {level}: {error}") from error
         return _composite(np.asarray(image), self._background)
 
+    def stored_tile_px(self, level: int) -> tuple[int, int]:
+        """Return what OpenSlide says of the tiles of a level, made small enough to be read and large enough to be worth it.
+
+        Parameters
+        ----------
+        level : int
+            Pyramid level.
+
+        Returns
+        -------
+        tuple of int
+            Width and height.
+        """
+        return self._stored_tiles[level]
+
     def tile_reader(
         self, coords: NDArray[np.int32] | Sequence[Sequence[int]], plan: ReadPlan, *, threads: int = 1
     ) -> TileReader:
@@ -149,6 +166,18 @@ def _metadata_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
     values = tuple(_finite(properties.get(name)) for name in names)
     x, y = values
     return None if x is None or y is None else (x, y)
+
+
+def _stored_tile(properties: Mapping[str, str], level: int) -> tuple[int, int]:
+    width, height = (
+        int(_finite(properties.get(f"openslide.level[{level}].tile-{side}")) or LEAST_PART_PX)
+        for side in ("width", "height")
+    )
+    return _part_of_whole_tiles(width), _part_of_whole_tiles(height)
+
+
+def _part_of_whole_tiles(side: int) -> int:
+    return min(_LARGEST_PART_PX, -(-LEAST_PART_PX // max(1, side)) * max(1, side))
 
 
 def _number(text: str | None) -> str:

@@ -14,10 +14,16 @@ from pathoml.units import BoolArray, RgbImage
 logger = logging.getLogger(__name__)
 
 _STRIP_PIXELS = 32_000_000
-_PIECE_PX, _LEAST_PIECE_PX = 512, 64
-"""Sides of what is read at once around damage, and of what is given up at the finest level."""
+_MOST_FAILURES = 2_000
+"""Stored tiles that may fail while a part is read around damage; a reader of some formats starts anew after each."""
 _LEAST_REDUCED_PX = 64
 """Narrower pictures are not shrunk by the codec: it mixes what lies beyond the edge into the last pixel."""
+
+
+Source = tuple[int, int]
+"""Level, and the factor by which its codec shrinks."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in level-0 pixels."""
 
 
 class Overview(NamedTuple):
@@ -129,7 +135,7 @@ def _shrunken(slide: Slide, size_px: tuple[int, int]) -> Overview:
     return seen
 
 
-def read_around_damage(slide: Slide, box: tuple[float, float, float, float], size_px: tuple[int, int]) -> Overview:
+def read_around_damage(slide: Slide, box: Box, size_px: tuple[int, int]) -> Overview:
     """Return a part of a slide of which some stored data are damaged: from finer levels where coarser ones fail.
 
     Parameters
@@ -145,18 +151,19 @@ def read_around_damage(slide: Slide, box: tuple[float, float, float, float], siz
     -------
     Overview
         Of that part.
+
+    Raises
+    ------
+    DamagedSlideError
+        If so many stored tiles are damaged that trying them all would take minutes.
     """
     columns, rows = size_px
     seen = Overview(np.full((rows, columns, 3), 255, dtype=np.uint8), np.zeros((rows, columns), dtype=bool))
     wanted = min((box[2] - box[0]) / columns, (box[3] - box[1]) / rows)
-    _fill(slide, box, _sources(slide.geometry, wanted), seen)
+    _fill(slide, box, _sources(slide.geometry, wanted), seen, [])
     if seen.unread.any():
         logger.warning("%s: %.2g %% of a part cannot be read at any level", slide.path.name, 100 * seen.unread.mean())
     return seen
-
-
-Source = tuple[int, int]
-"""Level, and the factor by which its codec shrinks."""
 
 
 def _sources(geometry: SlideGeometry, wanted: float) -> list[Source]:
@@ -171,31 +178,51 @@ def _sources(geometry: SlideGeometry, wanted: float) -> list[Source]:
     return [coarsest, *((level, _reduction(geometry, level, wanted)) for level in finer)]
 
 
-def _fill(slide: Slide, box: tuple[float, float, float, float], sources: Sequence[Source], out: Overview) -> None:
-    """Fill a part from the first source that gives it, in quarters from the next where that one is damaged."""
+def _fill(slide: Slide, box: Box, sources: Sequence[Source], out: Overview, failed: list[DamagedSlideError]) -> None:
+    """Fill a part from the first source, stored tile by stored tile, and where one is damaged from the next source."""
     (level, reduction), *finer = sources
-    downsample = slide.geometry.level_downsamples[level] * reduction
-    left, top, right, bottom = box
-    size = (max(1, round((right - left) / downsample)), max(1, round((bottom - top) / downsample)))
     rows, columns = out.unread.shape
-    if max(size) <= _PIECE_PX:
-        try:
-            pixels = slide.read_region((round(left), round(top)), level, size, reduction=reduction).pixels
-        except DamagedSlideError:
-            sources = finer or sources
-        else:
-            cv2.resize(pixels, (columns, rows), dst=out.pixels, interpolation=cv2.INTER_AREA)
-            return
-        if not finer and (max(size) <= _LEAST_PIECE_PX or max(rows, columns) == 1):
-            out.unread[...] = True
-            return
-    for part, inner in _quarters(box, rows, columns):
-        _fill(slide, inner, sources, Overview(out.pixels[part], out.unread[part]))
+    downsample = slide.geometry.level_downsamples[level] * reduction
+    left, top = round(box[0] / downsample), round(box[1] / downsample)
+    width, height = max(1, round(box[2] / downsample) - left), max(1, round(box[3] / downsample) - top)
+    if width * height > _STRIP_PIXELS and max(rows, columns) > 1:
+        for part, inner in _quarters(box, rows, columns):
+            _fill(slide, inner, sources, Overview(out.pixels[part], out.unread[part]), failed)
+        return
+    near = Overview(np.empty((height, width, 3), dtype=np.uint8), np.zeros((height, width), dtype=bool))
+    side = tuple(max(1, pixels // reduction) for pixels in slide.stored_tile_px(level))
+    for y, below in _steps(top, top + height, side[1]):
+        for x, beyond in _steps(left, left + width, side[0]):
+            part = np.s_[y - top : below - top, x - left : beyond - left]
+            corner = (round(x * downsample), round(y * downsample))
+            try:
+                near.pixels[part] = slide.read_region(
+                    corner, level, (beyond - x, below - y), reduction=reduction
+                ).pixels
+            except DamagedSlideError as error:
+                failed.append(error)
+                if len(failed) > _MOST_FAILURES:
+                    message = f"{slide.path.name}: {_MOST_FAILURES} stored tiles of its overview and of finer levels cannot be read"
+                    raise DamagedSlideError(f"{message}, the last since: {error}") from error
+                if not finer:
+                    near.unread[part] = True
+                    continue
+                inner = (x * downsample, y * downsample, beyond * downsample, below * downsample)
+                _fill(slide, inner, finer, Overview(near.pixels[part], near.unread[part]), failed)
+    out.pixels[...] = cv2.resize(near.pixels, (columns, rows), interpolation=cv2.INTER_AREA)
+    out.unread[...] = cv2.resize(near.unread.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > 0
+    out.pixels[out.unread] = 255
 
 
-def _quarters(
-    box: tuple[float, float, float, float], rows: int, columns: int
-) -> Iterator[tuple[tuple[slice, slice], tuple[float, float, float, float]]]:
+def _steps(start: int, stop: int, side: int) -> Iterator[tuple[int, int]]:
+    """Cut a stretch where one stored tile ends and the next begins."""
+    while start < stop:
+        end = min(stop, (start // side + 1) * side)
+        yield start, end
+        start = end
+
+
+def _quarters(box: Box, rows: int, columns: int) -> Iterator[tuple[tuple[slice, slice], Box]]:
     """Cut a picture of a box in two along each side that has two pixels, at a whole pixel."""
     left, top, right, bottom = box
     x, y = (right - left) / columns, (bottom - top) / rows

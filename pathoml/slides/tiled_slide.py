@@ -115,6 +115,21 @@ class TiledSlide(Slide):
                 _area(present, left - x0, top - y0, tile_width, tile_height)[...] = False
         return Region(pixels, None if present.all() else present)
 
+    def stored_tile_px(self, level: int) -> tuple[int, int]:
+        """Return the size of a level's native tiles.
+
+        Parameters
+        ----------
+        level : int
+            Pyramid level.
+
+        Returns
+        -------
+        tuple of int
+            Width and height.
+        """
+        return self._levels[level].image.tile_px
+
     def tile_reader(
         self, coords: NDArray[np.int32] | Sequence[Sequence[int]], plan: ReadPlan, *, threads: int = 1
     ) -> TileReader:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from pathoml.cohort import Cohort
 from pathoml.errors import CohortError, Problem
@@ -168,6 +167,8 @@ def _test_groups(
             f" in {len(cohort)} patients: too few to train and judge a model on (`pathoml extract` and `slide thumbnail`"
             f" work with any number); fewer folds are set by splits: {{schemes: [{{kind: kfold, folds: N}}]}}"
         )
+    from sklearn.model_selection import StratifiedKFold  # slow to load, and reading a configuration needs none
+
     splitter = StratifiedKFold(scheme.folds, shuffle=True, random_state=seed)
     return {str(index): test for index, (_, test) in enumerate(splitter.split(cohort.event, cohort.event))}
 
@@ -200,6 +201,8 @@ def _fold_of_rows(
 
 
 def _inner_split(cohort: Cohort, rest: IntArray, settings: SplitsSettings) -> tuple[IntArray, IntArray]:
+    from sklearn.model_selection import StratifiedShuffleSplit
+
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=settings.validation_share, random_state=settings.seed)
     try:
         train, validation = next(splitter.split(rest, cohort.event[rest]))

@@ -81,7 +81,7 @@ def test_two_shards_give_the_same_bags(slides: list[SlideEntry], alone: dict[str
     assert bags(tmp_path) == alone
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_several_encoders_share_one_decoding_and_their_bags_are_those_of_each_alone(
     workers: int, slides: list[SlideEntry], alone: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -83,7 +83,7 @@ def blank(folder: Path, name: str = "a.tif", size: int = BYTES) -> SlideEntry:
 
 
 @pytest.mark.usefixtures("_toy")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_staged_slides_give_the_same_bags_as_slides_in_place(
     slides: list[SlideEntry], store: list[SlideEntry], tmp_path: Path, workers: int
 ) -> None:

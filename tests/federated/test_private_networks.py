@@ -95,6 +95,7 @@ def test_nothing_leaves_but_noised_models_and_losses(tmp_path: Path) -> None:
     assert said(tmp_path / "out")["shared"] == {"sites": {}, "overall": {}}
 
 
+@pytest.mark.slow
 def test_validation_losses_leave_with_noise_that_is_counted(tmp_path: Path) -> None:
     plan = private_plan({"metric_noise": 10.0}, method={"keep": "best_validation"}, validation_share=0.3)
     parts = parts_of(plan, cohort_of(600))
@@ -239,6 +240,7 @@ def test_tiles_are_trained_on_as_they_are(tmp_path: Path) -> None:
     assert said(tmp_path / "coordinator")["privacy"]["epsilon_spent"] > 3
 
 
+@pytest.mark.slow
 def test_a_network_with_little_noise_finds_what_matters(tmp_path: Path) -> None:
     plan = private_plan({"epsilon": 50.0, "sample_rate": 0.5}, method={"rounds": 15, "local_epochs": 1})
     result = simulate(plan, parts_of(plan, cohort_of(600)), tmp_path)

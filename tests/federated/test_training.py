@@ -226,6 +226,7 @@ def test_scaffold_with_one_site_is_plain_gradient_descent(tmp_path: Path) -> Non
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_scaffold_brings_sites_that_run_apart_to_where_the_pooled_loss_is_lowest(tmp_path: Path) -> None:
     """With many local steps plain averaging stops elsewhere: that is what the control variates are for."""
     distance = {}

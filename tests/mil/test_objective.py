@@ -116,7 +116,9 @@ def test_the_discrete_loss_is_the_likelihood_of_its_own_curves() -> None:
 @pytest.mark.parametrize(
     "loss", [DiscreteLossSettings(), PmfLossSettings(), MtlrLossSettings(), DeepHitLossSettings(likelihood_share=1)]
 )
-@pytest.mark.parametrize("censoring", [1e9, 2000.0, 500.0])
+@pytest.mark.parametrize(
+    "censoring", [500.0, pytest.param(2000.0, marks=pytest.mark.slow), pytest.param(1e9, marks=pytest.mark.slow)]
+)
 def test_curves_of_equal_patients_come_close_to_kaplan_meier_however_many_are_censored(
     loss: Loss, censoring: float
 ) -> None:

@@ -99,6 +99,7 @@ def test_check_of_a_good_study_exits_0(finished):
     assert "no problems" in done.stdout
 
 
+@pytest.mark.slow
 def test_evaluate_and_report_of_a_finished_run_exit_0(finished):
     done = pathoml("evaluate", str(finished.result.folder.root))
     assert done.returncode == 0, done.stderr

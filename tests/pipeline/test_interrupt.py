@@ -11,10 +11,10 @@ import pytest
 
 from pathoml.bags import read_bag
 
-pytestmark = pytest.mark.xdist_group("small_cohort")
+pytestmark = [pytest.mark.xdist_group("small_cohort"), pytest.mark.slow]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_that_it_can_go_on_and_leaves_only_whole_bags(
     number: signal.Signals, copy_of_cohort: Callable[[], Path]
 ):

@@ -31,6 +31,7 @@ def copy_of_run(finished: FinishedRun, copy_of_cohort: Callable[[], Path]) -> Pa
     return folder
 
 
+@pytest.mark.slow
 def test_a_report_after_training_another_model_leaves_the_old_maps_out(copy_of_run: Path) -> None:
     run_folder = copy_of_run / "run"
     train_stage(open_study(load_config(copy_of_run / "study.yaml", ["model.aggregator={kind: mean}"])), StageContext())

@@ -154,6 +154,7 @@ def test_one_damaged_slide_is_left_out_said_and_does_not_stop_the_run(finished, 
     assert slides.loc[0, "slide_id"] in result.report.read_text()
 
 
+@pytest.mark.slow
 def test_stages_run_one_by_one_give_what_run_gives(finished, copy_of_cohort: Callable[[], Path]):
     from pathoml.pipeline.stages import extract_stage
 

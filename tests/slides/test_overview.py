@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pathoml.errors import DamagedSlideError, MissingMppError
-from pathoml.slides import ReadPlan, Region, Slide, SlideGeometry, TileReader, open_slide, whole_slide_image
+from pathoml.slides import ReadPlan, Region, Slide, SlideGeometry, TileReader, open_slide, overview, whole_slide_image
 from pathoml.slides.overview import coarsest_level, overview_of
 from pathoml.testing.pyramid import write_pyramid
 
@@ -124,6 +124,9 @@ def test_odd_sizes_cover_the_slide(tmp_path: Path, size: tuple[int, int]) -> Non
 
 def test_a_damaged_tile_leaves_a_hole_and_not_a_lost_slide() -> None:
     class Damaged(ArraySlide):
+        def stored_tile_px(self, level: int) -> tuple[int, int]:
+            return 100, 60
+
         def read_region(
             self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int], *, reduction: int = 1
         ) -> Region:
@@ -134,10 +137,31 @@ def test_a_damaged_tile_leaves_a_hole_and_not_a_lost_slide() -> None:
 
     image = np.full((1600, 1600, 3), 90, dtype=np.uint8)
     seen, unread = overview_of(Damaged([image]), mpp=8.0)
-    assert unread[15, 15]
-    assert unread.sum() <= 16, "64 px of level 0 around it"
+    rows, columns = np.nonzero(unread)
+    assert (rows.min(), rows.max() + 1) == (240 // 16, -(-300 // 16)), "the stored tile from 240 to 300"
+    assert (columns.min(), columns.max() + 1) == (200 // 16, -(-300 // 16)), "and from 200 to 300"
     assert (seen[unread] == 255).all(), "a hole is background"
     assert (seen[~unread] == 90).all()
+
+
+def test_a_slide_that_is_damaged_all_over_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Damaged(ArraySlide):
+        tried = 0
+
+        def read_region(
+            self, xy_level0_px: tuple[int, int], level: int, size_px: tuple[int, int], *, reduction: int = 1
+        ) -> Region:
+            self.tried += 1
+            raise DamagedSlideError(f"tile at {xy_level0_px}")
+
+    monkeypatch.setattr(overview, "_MOST_FAILURES", 20)
+    image = noise(1600, 2400)
+    slide = Damaged([image, block_mean(image, 4).astype(np.uint8)])
+    with pytest.raises(
+        DamagedSlideError, match=r"array\.tif: 20 stored tiles .* cannot be read, the last since: tile at"
+    ):
+        overview_of(slide, mpp=8.0)
+    assert slide.tried == 22, "the whole, and one more than may fail"
 
 
 def test_where_a_level_is_damaged_the_next_finer_one_is_read() -> None:
