@@ -13,8 +13,8 @@ from pathoml.bags import read_bag
 from pathoml.config import load_config
 from pathoml.packages import load_package
 from pathoml.pipeline.demo import DemoResult, demo
-from pathoml.pipeline.running import run
-from pathoml.pipeline.stages import StageContext
+from pathoml.pipeline.stages import StageContext, train_stage
+from pathoml.pipeline.study import open_study
 from pathoml.splits import read_folds
 from pathoml.testing import EVALUATION_SEEDS, KINDS, tile_composition
 from pathoml.tile_scores import score_tiles
@@ -76,11 +76,9 @@ def shuffled_map_quality(folder: Path, seed: int) -> dict[str, float]:
             "cohort.table=shuffled.csv",
             f"output=run_shuffled_{deal}",
             "splits.schemes=[{kind: kfold, folds: 5}]",
-            "heatmap.slides=0",
-            "evaluate.bootstraps=100",
             f"train.seed={deal}",
         ]
-        run(load_config(folder / "demo.yaml", overrides), StageContext())
+        train_stage(open_study(load_config(folder / "demo.yaml", overrides)), StageContext())
         deals.append(map_quality(folder, f"run_shuffled_{deal}"))
     print(json.dumps({"seed": seed, "shuffled": deals}))
     return {name: float(np.mean([deal[name] for deal in deals])) for name in deals[0]}

@@ -34,7 +34,7 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[SlideEntry]:
     folder = tmp_path_factory.mktemp("slides")
     for index in range(8):
         plan = TissuePlan(
-            seed=(23, index), width_um=900.0, height_um=700.0, tissue_area_mm2=0.4, necrosis=0.2, lymphocytes=0.2,
+            seed=(23, index), width_um=520.0, height_um=420.0, tissue_area_mm2=0.13, necrosis=0.2, lymphocytes=0.2,
             tumour=0.5, glands=0.3,
         )  # fmt: skip
         draw_slide(folder / f"s{index}.tif", SlideSpec(f"s{index}", plan, 0.5, HOSPITALS[index % 4].stain))

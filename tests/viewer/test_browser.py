@@ -91,6 +91,15 @@ def painted_share(page: "sync_api.Page") -> float:
     )
 
 
+def wait_for_the_map(page: "sync_api.Page") -> None:
+    """Wait until some of the map is painted: while a view moves, its canvases come and go."""
+    for _ in range(50):
+        if painted_share(page) > 0.05:
+            return
+        page.wait_for_timeout(100)
+    pytest.fail("no map is painted")
+
+
 def test_through_a_tunnel_at_another_port_all_is_shown(browser: "sync_api.Browser", viewer: RunningViewer) -> None:
     """Only the tunnel's own port is asked: no address of a page names the viewer's."""
     with tunnel_to(viewer) as near:
@@ -103,7 +112,7 @@ def test_through_a_tunnel_at_another_port_all_is_shown(browser: "sync_api.Browse
         open_first(page)
         page.keyboard.press("n")
         page.wait_for_load_state("networkidle")
-        assert painted_share(page) > 0.05
+        wait_for_the_map(page)
         assert page.locator("#tiles button.chosen").count() == 1
         context.close()
     assert strangers == []
@@ -132,7 +141,7 @@ def test_a_slide_opens_zooms_and_shows_map_patient_and_curve(page: "sync_api.Pag
     assert page.locator("#curve path").count() == 3, "the cohort, and both predicted groups"
     assert page.locator("#curve polyline").count() == 1, "the patient"
     bar, length = page.inner_text("#scale b"), page.eval_on_selector("#scale i", "bar => bar.style.width")
-    assert painted_share(page) > 0.05
+    wait_for_the_map(page)
     for _ in range(4):
         page.keyboard.press("Shift+Equal")
         page.wait_for_timeout(350)
