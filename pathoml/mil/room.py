@@ -1,13 +1,16 @@
 """How much of a step's graphs may be kept from its first pass to its second."""
 
+import math
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+_ALIGNED = 64
 _current: ContextVar["Room | None"] = ContextVar("room", default=None)
 
 
@@ -35,6 +38,8 @@ class Room:
         self._counted = {_storage(one) for one in free}
         self._hooks = saved_tensors_hooks(self._count, lambda saved: saved)
         self._outer: Token[Room | None] | None = None
+        self._shelf: Tensor | None = None
+        self._used = 0
 
     @property
     def is_full(self) -> bool:
@@ -55,6 +60,33 @@ class Room:
             Nothing is counted until a graph saves it.
         """
         return size <= self.left
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Put a tensor where it lies beside others that are kept, so that what is freed between them leaves no holes.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            For which there is room.
+
+        Returns
+        -------
+        Tensor
+            The same numbers; on a GPU, whose memory is handed out in another way, or where there is no limit, the same tensor.
+        """
+        if math.isinf(self.left) or tensor.device.type != "cpu":
+            return tensor
+        if self._shelf is None:
+            self._shelf = torch.empty(
+                int(self.left) + _ALIGNED, dtype=torch.uint8
+            )  # the system gives pages when they are used
+            self._counted.add(_storage(self._shelf))
+        start, size = self._used, tensor.numel() * tensor.element_size()
+        if start + size > len(self._shelf):
+            return tensor
+        self._used += -(-size // _ALIGNED) * _ALIGNED
+        self.left -= size
+        return self._shelf[start : start + size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
     def __enter__(self) -> Self:
         self._outer = _current.set(self)
