@@ -13,7 +13,7 @@ from pathoml.bags import read_bag
 from pathoml.config import load_config
 from pathoml.packages import load_package
 from pathoml.pipeline.demo import DemoResult, demo
-from pathoml.pipeline.stages import StageContext, train_stage
+from pathoml.pipeline.stages import StageContext, extract_stage, train_stage
 from pathoml.pipeline.study import open_study
 from pathoml.splits import read_folds
 from pathoml.testing import EVALUATION_SEEDS, KINDS, tile_composition
@@ -78,7 +78,9 @@ def shuffled_map_quality(folder: Path, seed: int) -> dict[str, float]:
             "splits.schemes=[{kind: kfold, folds: 5}]",
             f"train.seed={deal}",
         ]
-        train_stage(open_study(load_config(folder / "demo.yaml", overrides)), StageContext())
+        study = open_study(load_config(folder / "demo.yaml", overrides))
+        extract_stage(study, StageContext())
+        train_stage(study, StageContext())
         deals.append(map_quality(folder, f"run_shuffled_{deal}"))
     print(json.dumps({"seed": seed, "shuffled": deals}))
     return {name: float(np.mean([deal[name] for deal in deals])) for name in deals[0]}
