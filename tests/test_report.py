@@ -15,6 +15,7 @@ from pathoml.cohort import FlowStep
 from pathoml.evaluate import EvaluateSettings, evaluate
 from pathoml.leakage import CHECKS, Finding, LeakageReport
 from pathoml.report import Page, write_report
+from pathoml.report.words import summary_words
 from tests.evaluate.test_measures import background, with_sites
 from tests.test_evaluate import predictions
 
@@ -73,6 +74,43 @@ def evaluation(**changes: Any) -> dict[str, Any]:
 def picture(tmp_path: Path) -> Path:
     Image.new("RGB", (40, 30), (200, 30, 90)).save(tmp_path / "map.png")
     return tmp_path / "map.png"
+
+
+@pytest.mark.parametrize(
+    ("by_interval", "better", "sentence"),
+    [
+        (0, False, "It is not shown to rank better than the clinical model (Cox)."),
+        (
+            1,
+            False,
+            "By its interval it ranks better than the clinical model (Cox), which repetitions have not confirmed.",
+        ),
+        (1, True, "It ranks better than the clinical model (Cox)."),
+        (-1, False, "By its interval it ranks worse than the clinical model (Cox)."),
+    ],
+)
+def test_the_first_lines_say_what_was_predicted_and_no_more_than_the_verdict(
+    by_interval: int, better: bool, sentence: str
+) -> None:
+    one = {
+        "metrics": {"model": {"concordance": estimate(0.8, 0.7, 0.9)}},
+        "verdicts": {"model - clinical": {"by_interval": by_interval, "better": better}},
+    }
+    predicted, said_of_it = summary_words("kfold", one, "overall survival")
+    assert predicted == (
+        "Cross-validation: of two patients, the one with the higher predicted risk came to the event of overall survival first"
+        " in a share of 0.800 (0.700 to 0.900) of pairs; guessing gives 0.5."
+    )
+    assert said_of_it == sentence
+
+
+def test_the_page_begins_with_what_was_found(tmp_path: Path) -> None:
+    text = write(tmp_path, methods=["The study predicts overall survival of 100 patients."])
+    assert (
+        text.index("The study predicts overall survival of 100 patients.")
+        < text.index("of two patients")
+        < text.index("<h2")
+    )
 
 
 def test_the_page_loads_nothing_from_anywhere(tmp_path: Path, picture: Path) -> None:
@@ -146,7 +184,7 @@ def said(
         ),
         (estimate(-0.05, -0.09, -0.01), said(-1, -1, -1), (-0.05,),
          "on these patients the clinical model (Cox) ranks better."),
-        (estimate(0.05, 0.01, 0.09), said(0, 1, None), (0.05,), "divided into folds only once"),
+        (estimate(0.05, 0.01, 0.09), said(0, 1, None), (0.05,), "fitted once"),
         (estimate(0.05, 0.01, 0.09), said(0, 1, 0, (-0.02, 0.12)), (0.1, -0.01), "the repetitions do not show it"),
         (estimate(0.02, -0.01, 0.05), said(0, 0, 0), (0.02,),
          "The interval includes 0: these patients do not show that the model ranks better."),

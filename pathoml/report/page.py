@@ -18,6 +18,7 @@ from pathoml.report.flow import flow_charts, leakage_table
 from pathoml.report.numbers import numbers_table
 from pathoml.report.parts import Table
 from pathoml.report.sections import scheme_part
+from pathoml.report.words import summary_words
 
 _GALLERY_WIDTH_PX = 1100
 
@@ -88,6 +89,7 @@ def write_report(path: Path, page: Page) -> None:
         parts=parts,
         pictures=[(caption, _data_uri(picture)) for caption, picture in page.heatmaps],
         notice=RESEARCH_USE_ONLY,
+        summary=_summary(page),
         tuned=_tuned(page.tuned),
         flows=flow_charts(page.flow, page.evaluation),
         leaks=None if page.leakage is None else leakage_table(page.leakage),
@@ -96,6 +98,14 @@ def write_report(path: Path, page: Page) -> None:
     write_text(path, html)
     write_text(path.parent / "numbers.csv", numbers_table(page.evaluation))
     write_text(path.parent / "tripod_ai.csv", checklist_table(checklist))
+
+
+def _summary(page: Page) -> list[str]:
+    """Return what the first scheme says of the model; nothing where there is none."""
+    for name, scheme in page.evaluation["schemes"].items():
+        if "model" in scheme["metrics"]:
+            return summary_words(name, scheme, page.endpoint)
+    return []
 
 
 def template(name: str) -> Any:

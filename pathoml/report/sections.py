@@ -193,7 +193,7 @@ def _decisions(scheme: Mapping[str, Any], shown: Mapping[str, str]) -> Section:
     caption = (
         f"Decision curves; {_count(scheme)}. Shaded: 95 % intervals. A model is of use where its line lies above both"
         " acting on all"
-        " and acting on nobody (0)."
+        " and acting on nobody (0). Where a line lies below the frame acting does harm."
     )
     text = ["What would be gained by acting on patients whose predicted probability is at least what the axis says?"]
     return Section("Decision curves", text, [Picture(svg, caption)] if svg else [], [])
@@ -260,7 +260,14 @@ def _controls(scheme: Mapping[str, Any]) -> Section:
         for model, one in scheme.get("permutation", {}).items()
     ]  # fmt: skip
     if rows:
-        header = ("model", "shuffles", "concordance", "on shuffled outcomes", "concordance, p", "risk groups, p")
+        header = (
+            "model",
+            "shuffles",
+            "concordance",
+            "shuffled: median (95 % of them)",
+            "concordance, p",
+            "risk groups, p",
+        )
         tables.append(Table("Models fitted again on shuffled outcomes; each row is of that model alone", header, rows))
     sites = [
         (name, str(one["hospitals"]), str(one["patients"]), estimate_words(one["auc"]))

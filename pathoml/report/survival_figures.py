@@ -47,7 +47,9 @@ def kaplan_meier_figure(
                 low, high = (numbers(curve["band"][side]) for side in ("low", "high"))
                 axis.fill_between(band, low, high, step="post", color=line["color"], alpha=0.13, linewidth=0)
             parts.append(label)
-        axis.set(xlabel="years", ylabel=f"{endpoint} (probability)", ylim=(0, 1.02), title=f"{title}\n{tests}")
+        axis.set(
+            xlabel="years of follow-up", ylabel=f"{endpoint} (probability)", ylim=(0, 1.02), title=f"{title}\n{tests}"
+        )
         axis.set_xlim(left=0)
         axis.legend(frameon=False, loc="upper right")
         _numbers_at_risk(axis, groups)

@@ -176,8 +176,8 @@ def verdict_words(scheme: Mapping[str, Any]) -> list[str]:
         )
     if sentences and scheme["repeats"]["count"] < 2:
         sentences.append(
-            "Patients were divided into folds only once: how much another division, with models fitted anew, would change is not"
-            " known. No model is called better before a repeated cross-validation shows it too."
+            "Each fold's models were fitted once: how much models fitted anew, on other folds where there are any, would differ is"
+            " not known. No model is called better before repetitions show it too."
         )
     return sentences
 
@@ -195,7 +195,7 @@ def _rank_words(
     if verdict["better"]:
         return f"{text} The interval excludes 0{spread}: on these patients {winner} ranks better."
     if verdict["by_repeats"] is None:
-        return f"{text} The interval excludes 0 in favour of {winner}; whether another division into folds shows it is not known."
+        return f"{text} The interval excludes 0 in favour of {winner}; whether models fitted anew show it is not known."
     return f"{text} The interval excludes 0 in favour of {winner}, but the repetitions do not show it{spread}."
 
 
@@ -208,7 +208,7 @@ def _spread_words(verdict: Mapping[str, Any], repeats: int) -> str:
 
 
 def _brier_words(estimate: Mapping[str, Any] | None) -> str:
-    """Say that the probabilities are worse, or better, where the interval says so."""
+    """Say whose probabilities are nearer to what happened, where the interval says so, and no more."""
     if (
         estimate is None
         or estimate["value"] is None
@@ -216,7 +216,53 @@ def _brier_words(estimate: Mapping[str, Any] | None) -> str:
         or estimate["low"] <= 0 <= estimate["high"]
     ):
         return ""
-    verdict = "worse" if estimate["low"] > 0 else "better"
+    verdict = "further from" if estimate["low"] > 0 else "nearer to"
     return (
-        f" Its survival probabilities are {verdict} (difference in integrated Brier score {estimate_words(estimate)})."
+        f" By its interval, the difference in integrated Brier score ({estimate_words(estimate)}) puts the model's survival"
+        f" probabilities {verdict} what happened to these patients."
     )
+
+
+def summary_words(name: str, scheme: Mapping[str, Any], endpoint: str) -> list[str]:
+    """Say in plain words what was found, for readers who know no statistics.
+
+    Parameters
+    ----------
+    name : str
+        Of the scheme.
+    scheme : mapping
+        As `pathoml.evaluate` gives it.
+    endpoint : str
+        What was predicted.
+
+    Returns
+    -------
+    list of str
+        Sentences.
+    """
+    found = scheme["metrics"]["model"]["concordance"]
+    sentences = [
+        f"{SCHEMES.get(name, name)}: of two patients, the one with the higher predicted risk came to the event of {endpoint}"
+        f" first in a share of {estimate_words(found)} of pairs; guessing gives 0.5."
+    ]
+    kinds: dict[str, list[str]] = {"better": [], "open": [], "none": [], "worse": []}
+    for pair, verdict in scheme["verdicts"].items():
+        other = pair.split(" - ", 1)[1]
+        if other != "recalibrated":
+            kinds[_kind_of(verdict)].append(f"the {model_words(other)}")
+    said = {
+        "better": "It ranks better than {}.",
+        "open": "By its interval it ranks better than {}, which repetitions have not confirmed.",
+        "none": "It is not shown to rank better than {}.",
+        "worse": "By its interval it ranks worse than {}.",
+    }
+    sentences += [words.format(", ".join(kinds[kind])) for kind, words in said.items() if kinds[kind]]
+    return sentences
+
+
+def _kind_of(verdict: Mapping[str, Any]) -> str:
+    if verdict["by_interval"] == 0:
+        return "none"
+    if verdict["by_interval"] < 0:
+        return "worse"
+    return "better" if verdict["better"] else "open"
