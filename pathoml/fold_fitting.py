@@ -16,7 +16,7 @@ from pebble import ProcessPool
 from pathoml.baseline_settings import BaselineSettings
 from pathoml.cohort import Seal, take_rows
 from pathoml.errors import LeakError, PackageError
-from pathoml.files import make_folder, write_text
+from pathoml.files import file_digest, make_folder, write_text
 from pathoml.leakage import check_fit, note_seen, read_seen, require_unseen, write_seen
 from pathoml.mil.projection import NOT_FITTED
 from pathoml.mil.settings import ModelSettings
@@ -159,9 +159,12 @@ def fit_fold(data: TrainingData, fold: Fold, plan: FitPlan) -> Package:
     package = replace(plan.template, members=tuple(members), summary=summary)
     fitted_on = _fitted_on(members)
     check_fit(fold, fitted_on)
-    write_seen(seen_path(folder), note_seen(fold, digest, seal.seen, fitted_on))
     write_text(folder.with_name(f"{folder.name}.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
     save_package(folder, package)
+    noted = note_seen(fold, digest, seal.seen, fitted_on)
+    write_seen(
+        seen_path(folder), replace(noted, package_digest=_package_digest(folder))
+    )  # a package without it is fitted again
     for path in records:
         path.unlink(missing_ok=True)
     return package
@@ -262,7 +265,14 @@ def _saved_fold(folder: Path, digest: str, fold: Fold) -> Package | None:
         package = load_package(folder)
     except PackageError:
         return None
+    if record.package_digest != _package_digest(folder):
+        logger.warning("%s: not the model that was fitted and recorded here; it is fitted again", folder)
+        return None
     return package if package.summary.get("training_digest") == digest else None
+
+
+def _package_digest(folder: Path) -> str:
+    return digest_of([[path.name, file_digest(path)] for path in sorted(folder.glob("model.*"))])
 
 
 def _affordable(data: TrainingData, plan: FitPlan, folds: int) -> int:

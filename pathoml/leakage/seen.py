@@ -15,7 +15,7 @@ from pathoml.provenance import patients_digest
 from pathoml.splits import Fold, patients_in_two_groups
 
 SEEN_FORMAT = "pathoml-seen"
-SEEN_VERSION = 1
+SEEN_VERSION = 2
 _HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})+")
 
 
@@ -35,6 +35,8 @@ class SeenPatients:
         Keyed hash of each patient.
     fitted_on : mapping of str to str
         Each fitted transform's digest of the patients that it was fitted on.
+    package_digest : str, optional
+        Of the files of the fold's package as they were saved, so that no other model stands under this record.
     """
 
     fold: str
@@ -42,6 +44,7 @@ class SeenPatients:
     salt: str
     seen: frozenset[str]
     fitted_on: Mapping[str, str]
+    package_digest: str = ""
 
 
 def note_seen(
@@ -141,7 +144,7 @@ def write_seen(path: Path, record: SeenPatients) -> None:
         {
             "format": SEEN_FORMAT, "format_version": SEEN_VERSION, "fold": record.fold,
             "training_digest": record.training_digest, "salt": record.salt, "seen": sorted(record.seen),
-            "fitted_on": dict(record.fitted_on),
+            "fitted_on": dict(record.fitted_on), "package_digest": record.package_digest,
         },
     )  # fmt: skip
 
@@ -167,7 +170,8 @@ def read_seen(path: Path) -> SeenPatients | None:
     )
     if not (isinstance(seen, list) and isinstance(fitted_on, dict) and _HEXADECIMAL.fullmatch(str(salt))):
         return None
-    return SeenPatients(str(fold), str(digest), str(salt), frozenset(map(str, seen)), fitted_on)
+    package = str(content.get("package_digest"))
+    return SeenPatients(str(fold), str(digest), str(salt), frozenset(map(str, seen)), fitted_on, package)
 
 
 def _content(path: Path) -> dict[str, object]:

@@ -26,6 +26,7 @@ from pathoml.leakage import (
     refuse_leaks,
     require_unseen,
 )
+from pathoml.packages import save_package
 from pathoml.splits import (
     ROLES,
     Fold,
@@ -350,6 +351,23 @@ def test_the_model_of_one_fold_in_the_place_of_another_is_not_scored(
         cross_validate(everyone, folds[:1], plan(tmp_path))
 
 
+def test_another_model_in_the_place_of_the_fitted_one_is_not_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that stopped on the test fold, say, or was chosen there, and saved with the digest of the honest training."""
+    everyone = data(60)
+    fold = one_fold(everyone)
+    honest = fit_fold(everyone, fold, plan(tmp_path / "run"))
+    weights = tmp_path / "run" / fold.folder_name / "model.safetensors"
+    as_fitted = weights.read_bytes()
+    chosen = fit_fold(everyone, fold, replace(plan(tmp_path / "chosen"), train=QUICK.model_copy(update={"seed": 9})))
+    save_package(tmp_path / "run" / fold.folder_name, replace(chosen, summary=honest.summary))
+    assert weights.read_bytes() != as_fitted
+    fit_fold(everyone, fold, plan(tmp_path / "run"))
+    assert weights.read_bytes() == as_fitted
+    assert "not the model that was fitted and recorded here; it is fitted again" in caplog.text
+
+
 def test_the_record_names_nobody_and_does_not_travel(tmp_path: Path) -> None:
     everyone = data(60)
     fold = one_fold(everyone)
@@ -377,7 +395,7 @@ def test_a_saved_model_without_a_record_is_fitted_again(tmp_path: Path, damage: 
     else:
         salt = read_seen(path).salt
         changed = {
-            "cut": text[:40], "another version": text.replace('"format_version": 1', '"format_version": 2'),
+            "cut": text[:40], "another version": text.replace('"format_version": 2', '"format_version": 3'),
             "no salt": text.replace(salt, "xyz"),
         }[damage]  # fmt: skip
         assert changed != text
