@@ -14,8 +14,6 @@ from pathoml.mil.randomness import RandomState, random_state, set_random_state
 from pathoml.mil.room import current_room
 
 PIECE_TILES = 2048
-PIECE_TILES_IN_PASSES = 4096
-"""In a step of two passes, where larger pieces are faster and a bag's own work takes what a piece takes."""
 WHOLE_UP_TO = 32_768
 """Tiles up to which everything is kept, since that is faster, unless a step is taken in two passes."""
 
@@ -91,8 +89,8 @@ class _Work:
 
 
 def _cut(count: int) -> list[slice]:
-    size = PIECE_TILES if current_room() is None else PIECE_TILES_IN_PASSES
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    size = PIECE_TILES if count > WHOLE_UP_TO or current_room() is None else count
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _joined(results: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
