@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import Cohort, SlideEntry, SlidesSettings, leave_out
+from pathoml.cohort.spelling import plain_name
 from pathoml.errors import CohortError, Problem, first_of
 from pathoml.slides.base import MPP_RANGE
 from pathoml.tables import missing_columns_message, read_text_table
@@ -104,7 +105,7 @@ def unknown_patients(entries: Sequence[SlideEntry], known: Set[str], manifest_na
         In manifest order; where there are many, the last says how many more.
     """
     strangers = [entry for entry in entries if entry.patient_id not in known]
-    spellings = {_bare(name): name for name in sorted(known)} if strangers else {}
+    spellings = {plain_name(name): name for name in sorted(known)} if strangers else {}
     problems = [
         Problem(
             f"{manifest_name}: row {entry.row}, column patient_id",
@@ -123,16 +124,12 @@ def unknown_patients(entries: Sequence[SlideEntry], known: Set[str], manifest_na
 
 def _spelt_otherwise(name: str, spellings: Mapping[str, str]) -> str:
     """Return a hint at a patient of the table whose id differs in capitals, separators or leading zeros alone."""
-    other = spellings.get(_bare(name))
+    other = spellings.get(plain_name(name))
     return (
         ""
         if other is None
         else f"; it has '{other}': write both alike (spreadsheets drop leading zeros: import ids as text)"
     )
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"(?<![0-9])0+(?=[0-9])|[^a-z0-9]", "", name.casefold())
 
 
 def join_slides(

@@ -34,3 +34,6 @@ FUSION_SEEDS = (11, 12, 13)
 
 NULL_COHORTS = 200
 """Cohorts without any signal on which the interval of a frozen score and refitted permutations are tried."""
+
+NULL_TABLES = 60
+"""Tables of strangers, of each kind, in which nobody is to be called a patient that stands there twice."""

@@ -6,17 +6,22 @@ import pandas as pd
 from pathoml.cohort import Cohort
 from pathoml.leakage.findings import Finding, shown
 from pathoml.survival import concordance
-from pathoml.units import FloatArray
+from pathoml.units import BoolArray, FloatArray, IntArray
 
 _LEAST_PATIENTS = 50
 _DISTINCT = 10
 """A column with fewer values is no measurement."""
 _STANDARD = 1e-3
 _UNCORRELATED = 1e-5
+_CENTRED = 1e-4
+"""Mean, in standard deviations, and correlation of components that were written with few digits."""
 _MOST_COLUMNS = 500
 _MOSTLY_ONE = 0.15
 _TELLS = 0.98
 """Area under the ROC curve from which a number names a hospital."""
+_MOSTLY_HOSPITAL = 0.4
+"""Share of a column's variance between hospitals from which it says of what hospital a patient is."""
+_LEAST_OF_HOSPITAL = 10
 _FORETELLS = 0.85
 _MOST_RANKED = 1000
 
@@ -78,17 +83,20 @@ def _is_measured(column: FloatArray) -> bool:
 
 
 def _uncorrelated(values: FloatArray) -> list[int]:
-    """Return columns, four or more, that have no correlation with one another."""
+    """Return columns that have no correlation with one another: four or more, or two whose means are 0 as well."""
     own = [place for place in range(min(values.shape[1], _MOST_COLUMNS)) if np.isfinite(values[:, place]).all()]
     own = [place for place in own if _is_measured(values[:, place])]
-    if len(own) < 4:
-        return []
-    none = np.abs(np.corrcoef(values[:, own], rowvar=False)) < _UNCORRELATED
-    best = int(none.sum(axis=1).argmax())
-    group = [best, *np.flatnonzero(none[best]).tolist()]
-    inside = none[np.ix_(group, group)]
-    whole = bool((inside | np.eye(len(group), dtype=bool)).all())
-    return [own[place] for place in sorted(group)] if len(group) >= 4 and whole else []
+    centred = [place for place in own if abs(values[:, place].mean()) < _CENTRED * values[:, place].std()]
+    for places, tolerance, least in ((own, _UNCORRELATED, 4), (centred, _CENTRED, 2)):
+        if len(places) < least:
+            continue
+        none = np.abs(np.corrcoef(values[:, places], rowvar=False)) < tolerance
+        best = int(none.sum(axis=1).argmax())
+        group = [best, *np.flatnonzero(none[best]).tolist()]
+        inside = none[np.ix_(group, group)]
+        if len(group) >= least and (inside | np.eye(len(group), dtype=bool)).all():
+            return [places[place] for place in sorted(group)]
+    return []
 
 
 def _is_filled(column: FloatArray) -> bool:
@@ -112,23 +120,20 @@ def _hospital_names(cohort: Cohort, names: list[str], values: FloatArray) -> lis
     large = [
         place
         for place, name in enumerate(site.tolist())
-        if name and sizes[place] >= 10 and len(group) - sizes[place] >= 10
+        if name and sizes[place] >= _LEAST_OF_HOSPITAL and len(group) - sizes[place] >= _LEAST_OF_HOSPITAL
     ]
     if not large:
         return []
     said = []
     for place in range(min(values.shape[1], _MOST_COLUMNS)):
         given = np.isfinite(values[:, place])
-        ranks = pd.Series(values[given, place]).rank().to_numpy()
-        for one in large:
-            inside = group[given] == one
-            within, outside = int(inside.sum()), int((~inside).sum())
-            if min(within, outside) < 10:
-                continue
-            area = (float(ranks[inside].sum()) - within * (within + 1) / 2) / (within * outside)
-            if max(area, 1 - area) >= _TELLS:
-                said.append(f"{names[place]} ({site[one]})")
-                break
+        ranks: FloatArray = pd.Series(values[given, place]).rank().to_numpy(dtype=np.float64)
+        own = group[given]
+        told = next((site[one] for one in large if _tells(ranks, own == one)), None)
+        if told is not None:
+            said.append(f"{names[place]} ({told})")
+        elif (share := _share_between(ranks, own, large)) >= _MOSTLY_HOSPITAL:
+            said.append(f"{names[place]} ({share:.0%} of its differences lie between hospitals)")
     words = cohort.covariates.select_dtypes(exclude="number")
     said += [
         f"{name} ({found})" for name in words.columns if (found := _word_of_hospital(words[name].astype(str), cohort))
@@ -140,6 +145,27 @@ def _hospital_names(cohort: Cohort, names: list[str], values: FloatArray) -> lis
         " measured: another unit, another machine, another ward. Bring them to one scale, or leave them out"
     )
     return [Finding("covariate_names_hospital", "warning", "", message)]
+
+
+def _tells(ranks: FloatArray, inside: BoolArray) -> bool:
+    """Tell whether patients of one hospital stand nearly all above, or below, those of all others."""
+    within, outside = int(inside.sum()), int((~inside).sum())
+    if min(within, outside) < _LEAST_OF_HOSPITAL:
+        return False
+    area = (float(ranks[inside].sum()) - within * (within + 1) / 2) / (within * outside)
+    return max(area, 1 - area) >= _TELLS
+
+
+def _share_between(ranks: FloatArray, group: IntArray, large: list[int]) -> float:
+    """Return the share of the variance of ranks that lies between the larger hospitals, what chance gives taken off."""
+    held = np.isin(group, large)
+    ranks, group = ranks[held], np.unique(group[held], return_inverse=True)[1]
+    sizes = np.bincount(group)
+    if len(sizes) < 2 or len(ranks) <= len(sizes) or sizes.min() < _LEAST_OF_HOSPITAL:
+        return 0.0
+    means = np.bincount(group, weights=ranks) / sizes
+    within, total = float(((ranks - means[group]) ** 2).mean()), float(ranks.var())
+    return 1 - within / total * (len(ranks) - 1) / (len(ranks) - len(sizes)) if total > 0 else 0.0
 
 
 def _word_of_hospital(words: "pd.Series[str]", cohort: Cohort) -> str:

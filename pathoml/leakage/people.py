@@ -1,7 +1,6 @@
 """Leaks through people: a patient on both sides of a fold, under one id, two spellings, or two ids with the same data."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -9,13 +8,18 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import Cohort
+from pathoml.cohort.spelling import plain_name
 from pathoml.leakage.findings import Finding, shown
 from pathoml.splits import Fold, patients_in_two_groups
 from pathoml.units import IntArray
 
 _TCGA_PATIENT = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?:-|$)", re.IGNORECASE)
-_SAMPLE = re.compile(r"(?<=\d)(?:[-_. ]?\d{0,2}[A-Z]{1,2}|[-_. ][TN]?\d)$", re.IGNORECASE)
-"""Behind a number: one or two letters, two digits with a letter, or a separator and one digit."""
+_LETTERED = re.compile(r"(?<=\d)(?:[-_. (]*[A-Z]{1,8}\d{0,2}|[-_. (]+\d{1,2}[A-Z]{1,2})\)?$", re.IGNORECASE)
+"""The mark of a sample behind a number: letters, or digits with letters behind a separator; R, -01A, _T1, dup."""
+_NUMBERED = re.compile(r"(?<=\d)[-_. (]+\d{1,2}\)?$")
+"""The mark of a sample, or the number of a patient behind that of a hospital."""
+_MOST_SAMPLES = 4
+"""Ids that share what stands before their marks are more often patients of one hospital where there are more of them."""
 
 
 class Sides(NamedTuple):
@@ -125,8 +129,7 @@ def alike_ids(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Findi
     list of Finding
         A warning: they may be two people.
     """
-    plain = pd.Series([plain_name(_without_sample(name)) for name in cohort.patient_id.tolist()])
-    pairs = pair_up([np.asarray(rows) for rows in plain.groupby(plain).indices.values()])
+    pairs = pair_up(_spelt_alike([name.strip() for name in cohort.patient_id.tolist()]))
     torn = apart(sides, *pairs)
     if not len(torn):
         return []
@@ -138,28 +141,26 @@ def alike_ids(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Findi
     return [Finding("alike_patient_ids", "warning", scheme, message)]
 
 
-def plain_name(name: str) -> str:
-    """Return a name without capitals, accents' spellings, zeros in front of numbers, and separators but those between two numbers.
-
-    Parameters
-    ----------
-    name : str
-        Of a patient or a hospital.
-
-    Returns
-    -------
-    str
-        The same for names that people take for one.
-    """
-    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", name).casefold()).strip("-")
-    numbers = re.sub(r"(?<!\d)0+(?=\d)", "", words)
-    return re.sub(r"(?<!\d)-|-(?!\d)", "", numbers)
+def _spelt_alike(names: Sequence[str]) -> list[IntArray]:
+    """Return the rows of ids that are one without their marks of a sample."""
+    numbered = _groups([plain_name(_NUMBERED.sub("", _without_letters(name))) for name in names])
+    in_crowd = sum(len(rows) for rows in numbered if len(rows) > _MOST_SAMPLES)
+    if in_crowd > len(names) / 2:  # what stands before the number is a hospital
+        numbered = []
+    exact = _groups([plain_name(name) for name in names])
+    samples = [*_groups([plain_name(_without_letters(name)) for name in names]), *numbered]
+    return [*exact, *(rows for rows in samples if len(rows) <= _MOST_SAMPLES)]
 
 
-def _without_sample(name: str) -> str:
+def _without_letters(name: str) -> str:
     """Return what stands before the mark of a sample: TCGA's barcode of the patient, or P1005 of P1005-01A, 1001 of 1001L."""
-    barcode = _TCGA_PATIENT.match(name.strip())
-    return barcode.group(1) if barcode else _SAMPLE.sub("", name.strip())
+    barcode = _TCGA_PATIENT.match(name)
+    return barcode.group(1) if barcode else _LETTERED.sub("", name)
+
+
+def _groups(keys: Sequence[str]) -> list[IntArray]:
+    column = pd.Series(keys, dtype=str)
+    return [np.asarray(rows, dtype=np.int64) for rows in column.groupby(column).indices.values() if len(rows) > 1]
 
 
 def pair_up(groups: Iterable[IntArray]) -> tuple[IntArray, IntArray]:
@@ -173,12 +174,8 @@ def pair_up(groups: Iterable[IntArray]) -> tuple[IntArray, IntArray]:
     Returns
     -------
     tuple of ndarray of int64
-        First and second of each pair.
+        First and second of each pair, each pair once.
     """
-    first: list[int] = []
-    second: list[int] = []
-    for rows in groups:
-        for one in rows[1:]:
-            first.append(int(rows[0]))
-            second.append(int(one))
-    return np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)
+    pairs = dict.fromkeys((int(rows[0]), int(one)) for rows in groups for one in rows[1:])
+    found = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]

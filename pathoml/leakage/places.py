@@ -7,16 +7,20 @@ import pandas as pd
 from scipy.special import chdtrc
 
 from pathoml.cohort import Cohort
-from pathoml.leakage.findings import Finding, shown
-from pathoml.leakage.people import Sides, plain_name
+from pathoml.cohort.spelling import plain_name
+from pathoml.leakage.findings import Finding, Level, shown
+from pathoml.leakage.people import Sides
 from pathoml.survival import concordance
-from pathoml.units import FloatArray
+from pathoml.units import FloatArray, IntArray
 
 BY_SITE = ("site_preserved", "leave_one_site_out", "external")
 """Schemes that promise whole hospitals on one side."""
 
 _TELLING_CONCORDANCE = 0.58
 _TELLING_P = 0.001
+_NOTED_P = 0.05
+_LEAST_EXPECTED = 5.0
+"""Expected events of a hospital that the log-rank test's distribution needs."""
 _UNLIKELY = 0.01
 _MOST_RANKED = 1000
 """Test patients of a fold that are ranked by their hospital, evenly spread: pairs grow with the square."""
@@ -88,7 +92,7 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
     Returns
     -------
     list of Finding
-        A warning where the rates differ beyond chance and the hospital ranks test patients.
+        A warning where the rates differ beyond chance and the hospital ranks test patients; a note where they may differ by chance.
     """
     named = cohort.site != ""
     if scheme in BY_SITE or len(set(cohort.site[named].tolist())) < 2:
@@ -98,14 +102,15 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
     if not defined:
         return []
     value, p_value = float(np.mean(defined)), _rates_differ(cohort)
-    if value < _TELLING_CONCORDANCE or p_value > _TELLING_P:
+    if p_value > _NOTED_P:
         return []
     message = (
         f"the hospital alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of hospitals "
         f"differ, p = {p_value:.1e}): a model that recognises the hospital scores that without looking at disease; judge it "
         "by site_preserved or leave_one_site_out"
     )
-    return [Finding("site_confounded_outcome", "warning", scheme, message)]
+    level: Level = "warning" if value >= _TELLING_CONCORDANCE and p_value <= _TELLING_P else "note"
+    return [Finding("site_confounded_outcome", level, scheme, message)]
 
 
 def one_sided_hospitals(cohort: Cohort) -> list[Finding]:
@@ -154,15 +159,26 @@ def _site_concordance(cohort: Cohort, one: Sides) -> float:
 
 
 def _rates_differ(cohort: Cohort) -> float:
-    """Return the p-value of the log-rank test of all hospitals: observed and expected events, summed over times."""
-    site, group = np.unique(cohort.site, return_inverse=True)
-    order = np.argsort(-cohort.time_days, kind="stable")
-    time, event, group = cohort.time_days[order], cohort.event[order], group[order]
-    at_risk = np.cumsum(np.eye(len(site))[group], axis=0)
-    last = np.searchsorted(-time, -time, side="right") - 1
-    rows = np.flatnonzero(event == 1)
-    share = at_risk[last[rows]] / at_risk[last[rows]].sum(axis=1, keepdims=True)
-    difference = np.bincount(group[rows], minlength=len(site)) - share.sum(axis=0)
+    """Return the p-value of the log-rank test of hospitals, those with few expected events taken together."""
+    group = np.unique(cohort.site, return_inverse=True)[1]
+    expected = _expected_events(cohort, group).sum(axis=0)
+    small = expected < _LEAST_EXPECTED
+    group = np.unique(np.where(small[group], -1, group), return_inverse=True)[1]
+    share = _expected_events(cohort, group)
+    if share.shape[1] < 2:
+        return 1.0
+    difference = np.bincount(group, weights=cohort.event) - share.sum(axis=0)
     variance = np.diag(share.sum(axis=0)) - share.T @ share
     statistic = float(difference @ np.linalg.pinv(variance, hermitian=True) @ difference)
-    return float(chdtrc(len(site) - 1, max(statistic, 0.0)))
+    return float(chdtrc(share.shape[1] - 1, max(statistic, 0.0)))
+
+
+def _expected_events(cohort: Cohort, group: IntArray) -> FloatArray:
+    """Return for each event what share of those at risk each group has."""
+    order = np.argsort(-cohort.time_days, kind="stable")
+    time, event = cohort.time_days[order], cohort.event[order]
+    at_risk = np.cumsum(np.eye(int(group.max()) + 1)[group[order]], axis=0)
+    last = np.searchsorted(-time, -time, side="right") - 1
+    rows = np.flatnonzero(event == 1)
+    share: FloatArray = at_risk[last[rows]] / at_risk[last[rows]].sum(axis=1, keepdims=True)
+    return share

@@ -9,6 +9,7 @@ import pandas as pd
 from pathoml.cohort import Cohort
 from pathoml.leakage.alike import far_nearest_rows
 from pathoml.leakage.findings import Finding, Level, shown
+from pathoml.leakage.neighbours import near_pairs
 from pathoml.leakage.people import Sides, apart, pair_up
 from pathoml.units import BoolArray, FloatArray, IntArray
 
@@ -21,6 +22,9 @@ _LEAST_NUMBERS = 10
 _MOST_NUMBERS = 2000
 _LEAST_DIMENSIONS = 6.0
 """Fewer independent directions than this bring strangers near to each other."""
+_MOSTLY_GIVEN, _MOSTLY_OWN = 0.8, 0.5
+"""Columns of few numbers: known of so many patients, of whom so many have a value of their own."""
+_FOLLOW_UP = "follow-up"
 _NEAR_BY = 31.0
 """Days by which follow-up of one person may differ in two tables."""
 
@@ -61,20 +65,18 @@ def find_twins(cohort: Cohort) -> list[Twins]:
         By what they agree in.
     """
     exact = _same_data(cohort)
-    known = {
-        (one, two) for twins in exact for one, two in zip(twins.first.tolist(), twins.second.tolist(), strict=True)
-    }
-    near = [*_near_numbers(cohort), *_near_follow_up(cohort)]
+    known = {pair for twins in exact for pair in _pairs(twins)}
     found = list(exact)
-    for twins in near:
-        new = [
-            place
-            for place, pair in enumerate(zip(twins.first.tolist(), twins.second.tolist(), strict=True))
-            if pair not in known
-        ]
+    for twins in (*_near_numbers(cohort), *_near_follow_up(cohort), *_near_few_numbers(cohort)):
+        new = [place for place, pair in enumerate(_pairs(twins)) if pair not in known]
+        known |= set(_pairs(twins))
         if new:
             found.append(twins._replace(first=twins.first[new], second=twins.second[new]))
     return found
+
+
+def _pairs(twins: Twins) -> list[tuple[int, int]]:
+    return list(zip(twins.first.tolist(), twins.second.tolist(), strict=True))
 
 
 def torn_twins(cohort: Cohort, scheme: str, sides: Sequence[Sides], twins: Sequence[Twins]) -> list[Finding]:
@@ -153,6 +155,34 @@ def _near_numbers(cohort: Cohort) -> list[Twins]:
     first, second = far_nearest_rows(standard[rows])
     what = f"nearly all of {values.shape[1]} columns of numbers"
     return [Twins("nearly_same_patient", "warning", what, rows[first], rows[second])] if len(first) else []
+
+
+def _near_few_numbers(cohort: Cohort) -> list[Twins]:
+    """Find pairs nearer to each other than strangers in few columns of numbers, without and with follow-up as one of them."""
+    table = cohort.covariates.select_dtypes("number").reset_index(drop=True)
+    found = []
+    for with_time in (False, True):
+        columns = table.assign(**{_FOLLOW_UP: np.log1p(cohort.time_days)}) if with_time else table
+        values: FloatArray = columns.to_numpy(dtype=np.float64)
+        own = [place for place in range(min(values.shape[1], _MOST_NUMBERS)) if _is_own(values[:, place])]
+        if len(own) < 2:
+            continue
+        rows = np.flatnonzero(np.isfinite(values[:, own]).all(axis=1))
+        near = near_pairs(values[rows][:, own])
+        if not len(near.first):
+            continue
+        names = shown([str(columns.columns[place]) for place in own])
+        what = (
+            f"{names} more closely than strangers do ({len(near.first)} pair(s), by chance about {near.expected:.2g})"
+        )
+        found.append(Twins("nearly_same_patient", "warning", what, rows[near.first], rows[near.second]))
+    return found
+
+
+def _is_own(column: FloatArray) -> bool:
+    """Tell whether most patients have a value that hardly anybody shares."""
+    given = column[np.isfinite(column)]
+    return len(given) > _MOSTLY_GIVEN * len(column) and len(np.unique(given)) >= _MOSTLY_OWN * len(given)
 
 
 def _numbers(table: pd.DataFrame) -> FloatArray:

@@ -38,6 +38,7 @@ from pathoml.splits import (
     make_folds,
 )
 from pathoml.tune_settings import RangeSettings, TuneSettings
+from tests.counts import NULL_TABLES
 from tests.planted import DAYS, MEAN, QUICK, TEMPLATE, data, one_fold
 
 SHORT = QUICK.model_copy(update={"max_epochs": 2, "patience": 2})
@@ -558,3 +559,101 @@ def test_without_hospitals_it_is_said_that_nothing_could_be_looked_for() -> None
     )
     assert [one.level for one in found] == ["note"]
     assert "cohort.site" in found[0].message
+
+
+def with_markers(everyone: Cohort, seed: int = 5) -> Cohort:
+    rng = np.random.default_rng(seed)
+    markers = {"ki67": rng.lognormal(1, 0.5, len(everyone)), "cd8": rng.normal(6, 2, len(everyone))}
+    return replace(everyone, covariates=everyone.covariates.assign(**markers))
+
+
+@pytest.mark.parametrize("kind", ["one marker rounded", "all rounded, other follow-up"])
+def test_a_second_export_that_was_rounded_is_nearly_same_patient(kind: str) -> None:
+    everyone = with_markers(cohort())
+    one, other = pair_apart(everyone)
+    table, time = everyone.covariates.copy(), everyone.time_days.copy()
+    table.iloc[other] = table.iloc[one]
+    rounded = ["ki67"] if kind == "one marker rounded" else ["ki67", "cd8"]
+    table.loc[other, rounded] = table.loc[one, rounded].astype(float).round(2)
+    time[other] = time[one] if kind == "one marker rounded" else time[one] * 0.8
+    planted = replace(everyone, covariates=table, time_days=time)
+    (found,) = named(examine_leakage(planted, folds_of(everyone)).findings, "nearly_same_patient")
+    assert all(everyone.patient_id[row] in found.message for row in (one, other))
+
+
+def test_patients_measured_again_elsewhere_are_nearly_same_patient_where_they_are_many() -> None:
+    everyone = with_markers(cohort())
+    fold = folds_of(everyone)[0]
+    rng = np.random.default_rng(2)
+    twins, own = everyone.rows_of(fold.test[:20]), everyone.rows_of(fold.train[:20])
+    table, time = everyone.covariates.copy(), everyone.time_days.copy()
+    table.iloc[own] = table.iloc[twins].to_numpy()
+    table = table.astype({"age": float, "ki67": float, "cd8": float})
+    table.loc[own, ["ki67", "cd8"]] *= rng.normal(1, 0.03, (20, 2))
+    planted = replace(everyone, covariates=table, time_days=time)
+    assert named(examine_leakage(planted, [fold]).findings, "nearly_same_patient")
+
+
+@pytest.mark.parametrize("kind", ["plain", "correlated", "clustered", "rounded"])
+def test_strangers_with_few_markers_are_seldom_called_one_patient(kind: str) -> None:
+    called = 0
+    for seed in range(NULL_TABLES):
+        rng = np.random.default_rng(seed)
+        everyone = cohort(int(rng.choice([60, 150, 500])), seed=seed)
+        values = rng.normal(size=(len(everyone), 4))
+        if kind == "correlated":
+            values = values[:, :1] + 0.2 * values
+        elif kind == "clustered":
+            values = values * rng.choice([0.1, 0.5, 2.0], (len(everyone), 1)) + rng.integers(0, 3, (len(everyone), 1))
+        elif kind == "rounded":
+            values = np.round(values * 20, 1)
+        table = pd.DataFrame(values, columns=["a", "b", "c", "d"])
+        findings = examine_leakage(replace(everyone, covariates=table), folds_of(everyone)).findings
+        called += bool(named(findings, "nearly_same_patient"))
+    assert called <= 0.05 * NULL_TABLES
+
+
+@pytest.mark.parametrize(
+    ("spelt", "count"), [("{}R", 1), ("{}b", 1), ("{}-2", 1), ("{}_B", 1), ("{} (2)", 1), ("{}dup", 1), ("{}-T1", 1)]
+)
+def test_ids_with_a_mark_appended_are_told_and_no_others(spelt: str, count: int) -> None:
+    everyone = cohort()
+    one, other = pair_apart(everyone)
+    names = everyone.patient_id.astype(object)
+    renamed = {names[other]: spelt.format(names[one])}
+    folds = [
+        replace(fold, **{role: tuple(renamed.get(name, name) for name in getattr(fold, role)) for role in ROLES})
+        for fold in folds_of(everyone)
+    ]
+    altered = replace(everyone, patient_id=np.array([renamed.get(name, name) for name in names]))
+    (found,) = named(examine_leakage(altered, folds).findings, "alike_patient_ids")
+    assert f"{count} pair(s)" in found.message
+    assert all(name in found.message for name in (names[one], *renamed.values()))
+
+
+@pytest.mark.parametrize("pattern", ["{hospital:02d}-{number}", "{hospital}-{number:02d}", "S{hospital}_{number}"])
+def test_patients_numbered_within_hospitals_are_not_alike(pattern: str) -> None:
+    everyone = cohort()
+    names = np.array([pattern.format(hospital=1 + row % 8, number=1 + row // 8) for row in range(len(everyone))])
+    renamed = replace(everyone, patient_id=names)
+    assert named(examine_leakage(renamed, folds_of(renamed)).findings, "alike_patient_ids") == []
+
+
+def test_two_components_of_all_patients_are_prepared_on_all_patients() -> None:
+    everyone = cohort()
+    genes = np.random.default_rng(1).normal(size=(len(everyone), 30)) @ np.diag(np.linspace(3, 0.5, 30))
+    left, size, _ = np.linalg.svd(genes - genes.mean(axis=0), full_matrices=False)
+    scores = np.round(left[:, :2] * size[:2], 4)
+    planted = replace(everyone, covariates=everyone.covariates.assign(ki67=scores[:, 0], cd8=scores[:, 1]))
+    (found,) = named(examine_leakage(planted, folds_of(everyone)).findings, "prepared_on_all_patients")
+    assert "ki67, cd8" in found.message
+
+
+def test_an_assay_that_drifts_along_hospitals_is_covariate_names_hospital() -> None:
+    everyone = cohort()
+    place = np.unique(everyone.site, return_inverse=True)[1]
+    drift = np.random.default_rng(1).normal(6, 1, len(everyone)) + 0.6 * place
+    planted = replace(everyone, covariates=everyone.covariates.assign(cd8=drift))
+    (found,) = named(examine_leakage(planted, folds_of(everyone)).findings, "covariate_names_hospital")
+    assert "cd8" in found.message
+    assert "between hospitals" in found.message
