@@ -127,7 +127,7 @@ def _hospital_names(cohort: Cohort, names: list[str], values: FloatArray) -> lis
     said = []
     for place in range(min(values.shape[1], _MOST_COLUMNS)):
         given = np.isfinite(values[:, place])
-        ranks: FloatArray = pd.Series(values[given, place]).rank().to_numpy(dtype=np.float64)
+        ranks: FloatArray = np.asarray(pd.Series(values[given, place]).rank())
         own = group[given]
         told = next((site[one] for one in large if _tells(ranks, own == one)), None)
         if told is not None:
