@@ -20,6 +20,8 @@ _DISTINCT, _LOOKED_AT = 10, 100
 _LEAST_NUMBERS = 10
 """Columns of numbers that near twins are sought in."""
 _MOST_NUMBERS = 2000
+_MOST_FEW = 12
+"""Columns in which every distance is computed."""
 _LEAST_DIMENSIONS = 6.0
 """Fewer independent directions than this bring strangers near to each other."""
 _MOSTLY_GIVEN, _MOSTLY_OWN = 0.8, 0.5
@@ -165,7 +167,7 @@ def _near_few_numbers(cohort: Cohort) -> list[Twins]:
         columns = table.assign(**{_FOLLOW_UP: np.log1p(cohort.time_days)}) if with_time else table
         values: FloatArray = columns.to_numpy(dtype=np.float64)
         own = [place for place in range(min(values.shape[1], _MOST_NUMBERS)) if _is_own(values[:, place])]
-        if len(own) < 2:
+        if not 2 <= len(own) <= _MOST_FEW:
             continue
         rows = np.flatnonzero(np.isfinite(values[:, own]).all(axis=1))
         near = near_pairs(values[rows][:, own])
