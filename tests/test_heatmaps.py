@@ -237,10 +237,11 @@ def test_colours_are_numbered_from_low_to_high_and_0_is_no_tile() -> None:
     scaled = scaled_map(np.array([-2.0, 0.0, 2.0]), "contribution", "cohort", cohort_end=2.0)
     painted = np.array([[-9.0, -2.0, 0.0, 2.0, 9.0, np.nan]])
     np.testing.assert_array_equal(scaled.steps_of(painted), [[1, 1, 128, 255, 255, 0]])
-    blue, white, red = scaled.palette()[[0, 127, 254]].astype(int)
+    blue, grey, yellow = scaled.palette()[[0, 127, 254]].astype(int)
     assert blue[2] > blue[0]
-    assert red[0] > red[2]
-    assert white.min() > 240
+    assert yellow[0] > yellow[2]
+    assert np.ptp(grey) < 10
+    assert (np.diff(scaled.palette() @ [0.299, 0.587, 0.114]) >= -1).all()  # read without colour as well
 
 
 def test_percentiles_are_ranks_and_the_cohort_scale_is_the_same_on_every_slide() -> None:

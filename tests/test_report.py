@@ -4,6 +4,7 @@ import functools
 import html
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from pathoml.cohort import FlowStep
 from pathoml.evaluate import EvaluateSettings, evaluate
 from pathoml.leakage import CHECKS, Finding, LeakageReport
 from pathoml.report import Page, write_report
-from pathoml.report.words import summary_words
+from pathoml.report.drawn import drawn_models
+from pathoml.report.words import estimate_words, summary_words, verdict_words
 from tests.evaluate.test_measures import background, with_sites
 from tests.test_evaluate import predictions
 
@@ -66,6 +68,17 @@ def write(folder: Path, **changes: Any) -> str:
     return (folder / "report.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
 
 
+@functools.cache
+def plain_page() -> str:
+    """The page as it is without changes, drawn once."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder))
+
+
+BARE: dict[str, Any] = {"condition": "95 %", "schemes": {}}
+"""An evaluation without anything to draw, for what stands around it."""
+
+
 def evaluation(**changes: Any) -> dict[str, Any]:
     return {**json.loads(_judged()), "schemes": {"kfold": scheme(**changes)}}
 
@@ -96,9 +109,9 @@ def test_the_first_lines_say_what_was_predicted_and_no_more_than_the_verdict(
         "metrics": {"model": {"concordance": estimate(0.8, 0.7, 0.9)}},
         "verdicts": {"model - clinical": {"by_interval": by_interval, "better": better}},
     }
-    predicted, said_of_it = summary_words("kfold", one, "overall survival")
+    predicted, said_of_it = summary_words("kfold", one)
     assert predicted == (
-        "Cross-validation: of two patients, the one with the higher predicted risk came to the event of overall survival first"
+        "Cross-validation: of two patients, the one with the higher predicted risk had the event first"
         " in a share of 0.800 (0.700 to 0.900) of pairs; guessing gives 0.5."
     )
     assert said_of_it == sentence
@@ -122,14 +135,14 @@ def test_the_page_loads_nothing_from_anywhere(tmp_path: Path, picture: Path) -> 
     assert all(target.startswith(("data:image/jpeg;base64,", "#")) for target in loads)
 
 
-def test_the_page_says_research_use_only_and_not_a_device(tmp_path: Path) -> None:
-    text = write(tmp_path)
+def test_the_page_says_research_use_only_and_not_a_device() -> None:
+    text = plain_page()
     assert "Research use only" in text
     assert "Not a medical device" in text
 
 
 def test_a_heatmap_is_inside_the_page_with_its_caption(tmp_path: Path, picture: Path) -> None:
-    text = write(tmp_path, heatmaps=[("slide s1 & friends", picture)])
+    text = write(tmp_path, evaluation=BARE, heatmaps=[("slide s1 & friends", picture)])
     assert "data:image/jpeg;base64,/9j/" in text
     assert "<figcaption>slide s1 &amp; friends</figcaption>" in text
 
@@ -147,7 +160,9 @@ def test_a_heatmap_is_inside_the_page_with_its_caption(tmp_path: Path, picture: 
     ids=lambda changes: next(iter(changes)),
 )
 def test_names_from_outside_are_escaped(tmp_path: Path, changes: dict[str, Any]) -> None:
-    text = write(tmp_path, **changes)
+    text = (
+        write(tmp_path, **{"evaluation": BARE, **changes}) if "endpoint" not in changes else write(tmp_path, **changes)
+    )
     assert "<script" not in text
     assert "alert" in html.unescape(text)
 
@@ -161,7 +176,7 @@ def test_a_hospitals_name_is_escaped(tmp_path: Path) -> None:
 
 
 def test_a_caption_cannot_leave_its_attribute(tmp_path: Path, picture: Path) -> None:
-    text = write(tmp_path, heatmaps=[('x" onerror="alert(1)', picture)])
+    text = write(tmp_path, evaluation=BARE, heatmaps=[('x" onerror="alert(1)', picture)])
     assert 'onerror="alert' not in text
 
 
@@ -192,10 +207,14 @@ def said(
     ],
 )  # fmt: skip
 def test_the_verdict_says_no_more_than_interval_and_repetitions(
-    tmp_path: Path, difference: dict[str, Any], verdict: dict[str, Any], values: tuple[float, ...], sentence: str
+    difference: dict[str, Any], verdict: dict[str, Any], values: tuple[float, ...], sentence: str
 ) -> None:
-    text = html.unescape(write(tmp_path, evaluation=evaluation(difference=difference, verdict=verdict, values=values)))
-    assert sentence in text
+    assert sentence in " ".join(verdict_words(scheme(difference=difference, verdict=verdict, values=values)))
+
+
+def test_every_verdict_stands_on_the_page() -> None:
+    text = html.unescape(plain_page())
+    assert all(sentence in text for sentence in verdict_words(scheme()))
 
 
 def test_numbers_stand_with_their_intervals_and_undefined_ones_say_so(tmp_path: Path) -> None:
@@ -219,7 +238,7 @@ def test_every_scheme_has_its_own_part(tmp_path: Path) -> None:
 
 
 def test_curves_name_both_groups_with_their_numbers_and_tests(tmp_path: Path) -> None:
-    text, groups = write(tmp_path), scheme()["groups"]["model"]
+    text, groups = plain_page(), scheme()["groups"]["model"]
     for name, curve in groups["curves"].items():
         assert f"{name} risk: {curve['events']} events in {curve['patients']} patients" in text
         assert f">{curve['at_risk'][1]}</text>" in text
@@ -237,8 +256,8 @@ def test_an_empty_risk_group_is_no_error(tmp_path: Path) -> None:
     assert "low risk: 0 events in 0 patients" in write(tmp_path, evaluation=judged)
 
 
-def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_patients_and_events(tmp_path: Path) -> None:
-    text = write(tmp_path)
+def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_patients_and_events() -> None:
+    text = plain_page()
     figures = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
     assert len(figures) >= 8
     for figure in figures:
@@ -272,7 +291,7 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def test_the_checklist_has_every_item_once_and_says_what_is_left_to_the_authors(tmp_path: Path) -> None:
-    text = write(tmp_path, answers={"outcome": "overall survival at 300 days"})
+    text = write(tmp_path, evaluation=BARE, answers={"outcome": "overall survival at 300 days"})
     table = pd.read_csv(tmp_path / "tripod_ai.csv", dtype=str).set_index("item")
     assert len(table) == 52
     assert table.index.is_unique
@@ -280,7 +299,7 @@ def test_the_checklist_has_every_item_once_and_says_what_is_left_to_the_authors(
     assert table.loc["17", "answer"] == "for the authors"
     assert "overall survival at 300 days" in text
     with pytest.raises(KeyError, match="no item of the checklist is called wrong"):
-        write(tmp_path, answers={"wrong": ""})
+        write(tmp_path, evaluation=BARE, answers={"wrong": ""})
 
 
 FLOW = (
@@ -304,7 +323,7 @@ def test_the_flow_counts_who_was_left_out_and_names_nobody(tmp_path: Path) -> No
 
 def test_every_check_of_a_leak_is_named_with_what_it_found(tmp_path: Path) -> None:
     finding = Finding("shared_sites", "note", "kfold", "40 % of the test patients ...")
-    text = write(tmp_path, leakage=LeakageReport((finding,), 127).to_json())
+    text = write(tmp_path, evaluation=BARE, leakage=LeakageReport((finding,), 127).to_json())
     assert "127 slides compared" in text
     for check in CHECKS:
         assert f'<th scope="row">{check}: ' in text
@@ -329,7 +348,7 @@ def test_contributions_are_shown_where_a_model_has_several_parts(tmp_path: Path)
 
 def test_methods_and_tuned_settings_are_shown_with_sensible_digits(tmp_path: Path) -> None:
     text = write(
-        tmp_path, methods=["How it was done."],
+        tmp_path, evaluation=BARE, methods=["How it was done."],
         tuned={"fold 0": {"train.learning_rate": 0.00123456789, "model.aggregator": {"kind": "clam"}}, "fold 1": {}},
     )  # fmt: skip
     assert "How it was done." in text
@@ -338,9 +357,42 @@ def test_methods_and_tuned_settings_are_shown_with_sensible_digits(tmp_path: Pat
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
-    assert write(tmp_path) == write(tmp_path)
+    assert write(tmp_path) == plain_page()
 
 
 def test_dollars_in_the_endpoint_are_no_formula(tmp_path: Path) -> None:
     endpoint = "cost $\\x$"
     assert endpoint in html.unescape(write(tmp_path, endpoint=endpoint))
+
+
+def test_figures_show_the_strongest_other_model_and_say_which_stand_in_tables_only() -> None:
+    names = ("model", "clinical", "weak", "strong", "middling")
+    values = (0.7, 0.6, 0.55, 0.72, 0.65)
+    metrics = {name: {"concordance": estimate(value)} for name, value in zip(names, values, strict=True)}
+    drawn = drawn_models({"metrics": metrics})
+    assert list(drawn.models) == ["model", "clinical", "strong"]
+    assert drawn.left_out.endswith("in tables only: weak, middling.")
+    assert drawn_models({"metrics": {name: metrics[name] for name in names[:3]}}).left_out == ""
+
+
+def test_numbers_behind_every_figure_can_be_read() -> None:
+    text, one = plain_page(), scheme()
+    folded = dict(re.findall(r"<summary>Numbers: (.*?)</summary>(.*?)</details>", text, re.DOTALL))
+    assert any(title.startswith("Survival by risk group, this model") for title in folded)
+    net = next(body for title, body in folded.items() if title.startswith("Net benefit"))
+    curve = one["decisions"][0]
+    assert f"<td>{curve['everybody']['value'][0]:.3f} (" in net
+    subgroups = next(body for title, body in folded.items() if title.startswith("Hospitals"))
+    assert f"{one['subgroups']['rows'][0]['hazard_ratio']['value']:.2f} (" in subgroups
+    assert any(title.startswith("Enrichment") for title in folded)
+    assert any(title.startswith("D-calibration") for title in folded)
+
+
+def test_no_p_value_of_d_calibration_stands_after_cross_validation_and_the_reason_does() -> None:
+    text = plain_page()
+    assert scheme()["calibration"]["model"]["d_calibration"]["p_value"] is None
+    assert "p-value of D-calibration: left out" in text
+
+
+def test_an_interval_without_width_is_not_shown_as_certainty() -> None:
+    assert estimate_words(estimate(1.0, 1.0, 1.0)) == "1.000 (the same in every draw)"

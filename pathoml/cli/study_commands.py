@@ -1,8 +1,9 @@
 """Commands on a study: its configuration, and the run that it makes."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -170,11 +171,8 @@ def evaluate(run_folder: RunPath) -> None:
     from pathoml.pipeline.study import open_run
 
     for name, scheme in evaluate_stage(usable_study(open_run(run_folder)))["schemes"].items():
-        for model, metrics in scheme["metrics"].items():
-            show_table(f"{name}: {model}", [(metric, interval_words(value)) for metric, value in metrics.items()])
-        for pair, metrics in scheme["differences"].items():
-            show_table(f"{name}: {pair}", [(metric, interval_words(value)) for metric, value in metrics.items()])
-    say(f"written to {RunFolder(run_folder).evaluation}; research use only")
+        _show_concordance(name, scheme)
+    say(f"every measure: {RunFolder(run_folder).evaluation} and, after 'pathoml report', the page; research use only")
 
 
 RunPaths = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folder; with --compare two or more.")]
@@ -196,12 +194,19 @@ def report(runs: RunPaths, compare: Compare = False, output: ComparisonPath = Pa
             show_table(f"Difference in concordance, {name}", rows)
         say(f"comparison: {output}; research use only")
         return
-    from pathoml.pipeline.stages import report_stage, usable_study
+    from pathoml.pipeline.reporting import report_stage
+    from pathoml.pipeline.stages import usable_study
     from pathoml.pipeline.study import open_run
 
     if len(runs) > 1:
         raise typer.BadParameter("one run at a time, or several with --compare")
     say(f"report: {report_stage(usable_study(open_run(runs[0])))}")
+
+
+def _show_concordance(name: str, scheme: Mapping[str, Any]) -> None:
+    rows = [(model, interval_words(metrics["concordance"])) for model, metrics in scheme["metrics"].items()]
+    rows += [(pair, interval_words(metrics["concordance"])) for pair, metrics in scheme["differences"].items()]
+    show_table(f"Concordance on test patients, {name} (0.5 = guessing)", rows)
 
 
 def _say_run(result: "RunResult") -> None:
@@ -211,9 +216,7 @@ def _say_run(result: "RunResult") -> None:
     say(f"model package: {result.folder.package}")
     say(f"predictions:   {result.folder.predictions}")
     name, scheme = next(iter(result.evaluation["schemes"].items()))
-    rows = [(model, interval_words(metrics["concordance"])) for model, metrics in scheme["metrics"].items()]
-    rows += [(pair, interval_words(metrics["concordance"])) for pair, metrics in scheme["differences"].items()]
-    show_table(f"Concordance on test patients, {name} (0.5 = guessing)", rows)
+    _show_concordance(name, scheme)
     say("research use only")
     for outcome in result.failed:
         say(f"slide {outcome.slide_id} was left out: {outcome.code}: {outcome.message}", error=True)

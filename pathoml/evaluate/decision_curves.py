@@ -12,6 +12,10 @@ from pathoml.survival.weights import inverse_probability
 from pathoml.units import FloatArray
 
 _POINTS = 25
+_HIGHEST = 0.9
+"""Who acts from there only weighs one patient treated in vain as nine missed events."""
+_LEAST_ACTED_ON = 5
+"""A curve ends where fewer patients would be acted on."""
 
 
 def decision_curves(models: Mapping[str, Tested], horizons: Sequence[float]) -> list[dict[str, Any]]:
@@ -27,8 +31,8 @@ def decision_curves(models: Mapping[str, Tested], horizons: Sequence[float]) -> 
     Returns
     -------
     list of dict
-        One a horizon within follow-up: thresholds, models, everybody; acting on nobody has a net benefit of 0. Empty where other
-        events compete.
+        One a horizon within follow-up: thresholds, models, everybody; acting on nobody has a net benefit of 0. A model's curve
+        ends where fewer than five patients would be acted on. Empty where other events compete.
     """
     first = next(iter(models.values()))
     if first.has_competing:
@@ -46,7 +50,8 @@ def _at(models: Mapping[str, Tested], day: float) -> dict[str, Any]:
         case = ((tested.event == 1) & (tested.time_days <= day)) * inverse_probability(at_event)
         control = (tested.time_days > day) * inverse_probability(at_day)
         found = net_benefit(probabilities[name], case, control, tested.counts, thresholds=thresholds)
-        curves[name] = bands(found.model)
+        acted_on = (probabilities[name][:, None] >= thresholds[None, :]).sum(axis=0)
+        curves[name] = bands(np.where(acted_on >= _LEAST_ACTED_ON, found.model, np.nan))
         everybody = everybody or bands(found.everybody)
     return {
         "days": day,
@@ -60,4 +65,4 @@ def _at(models: Mapping[str, Tested], day: float) -> dict[str, Any]:
 def _thresholds(predicted: FloatArray) -> FloatArray:
     """Return probabilities that span what the model says, within what anybody would act on."""
     low, high = np.quantile(predicted, [0.01, 0.99])
-    return np.linspace(max(0.01, min(low, 0.95)), min(0.99, max(high, 0.05)), _POINTS)
+    return np.linspace(max(0.01, min(low, 0.85)), min(_HIGHEST, max(high, 0.05)), _POINTS)

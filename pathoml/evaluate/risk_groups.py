@@ -63,7 +63,9 @@ def _curve(tested: Tested, rows: AnyArray, ticks: FloatArray) -> dict[str, Any]:
     time_days, event = tested.time_days[rows], tested.event[rows]
     curve = kaplan_meier(time_days, event) if rows.any() else None
     grid = np.linspace(0, time_days.max(), _BAND_POINTS) if rows.any() else np.zeros(0)
-    drawn = survival_of_draws(time_days, event, tested.counts[:, rows], grid) if rows.any() else np.zeros((1, 0))
+    followed = ticks[ticks <= time_days.max()] if rows.any() else np.zeros(0)
+    points = np.concatenate([grid, followed])
+    drawn = survival_of_draws(time_days, event, tested.counts[:, rows], points) if rows.any() else np.zeros((1, 0))
     return {
         "patients": int(rows.sum()),
         "events": int(event.sum()),
@@ -71,7 +73,8 @@ def _curve(tested: Tested, rows: AnyArray, ticks: FloatArray) -> dict[str, Any]:
         "survival": [] if curve is None else curve.values.tolist(),
         "at_risk": [int((time_days >= tick).sum()) for tick in ticks],
         "band_days": grid.tolist(),
-        "band": bands(drawn),
+        "band": bands(drawn[:, : len(grid)]),
+        "at_years": bands(drawn[:, len(grid) :]),
     }
 
 

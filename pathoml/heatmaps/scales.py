@@ -36,13 +36,16 @@ class MapStyle:
     signed: bool
 
 
+_SIGNED_COLOURS = "cividis"
+"""Its lightness rises from end to end, so that what raises and what lowers the risk is told apart without colour as well."""
+_SIGNED_WORDS = "yellow (light) raises, blue (dark) lowers"
 STYLES: dict[MapName, MapStyle] = {
     "contribution": MapStyle(
         "What each tile adds to the risk",
-        "contribution to the risk x tiles of the slide: red raises,\n"
-        "blue lowers, 0 = average training patient; in SD of the training\n"
+        f"contribution to the risk x tiles of the slide: {_SIGNED_WORDS},\n"
+        "0 = average training patient; in SD of the training\n"
         "patients' risk (Cox), or hazard logits (time bins)",
-        "RdBu_r",
+        _SIGNED_COLOURS,
         signed=True,
     ),
     "attention": MapStyle(
@@ -54,7 +57,7 @@ STYLES: dict[MapName, MapStyle] = {
     "disagreement": MapStyle(
         "Where the models disagree",
         "standard deviation over models of the contribution x tiles",
-        "cividis",
+        "magma",
         signed=False,
     ),
 }
@@ -123,9 +126,9 @@ def style_of(name: MapName) -> MapStyle:
     part = name.removeprefix(_WAY)
     return MapStyle(
         f"What each tile adds by way of {part}",
-        f"what tiles add to the risk by way of {part},\ngiven what is known of the patient, x tiles of the slide: red raises,\n"
-        "blue lowers, 0 = adds nothing; in SD of the training patients'\nrisk (Cox), or hazard logits (time bins)",
-        "RdBu_r",
+        f"what tiles add to the risk by way of {part},\ngiven what is known of the patient, x tiles of the slide:\n"
+        f"{_SIGNED_WORDS}, 0 = adds nothing;\nin SD of the training patients' risk (Cox), or hazard logits (time bins)",
+        _SIGNED_COLOURS,
         signed=True,
     )
 

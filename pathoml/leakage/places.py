@@ -1,6 +1,6 @@
 """Leaks through hospitals: sites on both sides of a fold, and outcomes that the hospital alone foretells."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,9 @@ _MOST_RANKED = 1000
 """Test patients of a fold that are ranked by their hospital, evenly spread: pairs grow with the square."""
 
 
-def shared_sites(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Finding]:
+def shared_sites(
+    cohort: Cohort, scheme: str, sides: Sequence[Sides], *, beside: Set[str] = frozenset()
+) -> list[Finding]:
     """Find hospitals on both sides of a fold.
 
     Parameters
@@ -37,6 +39,8 @@ def shared_sites(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Fi
         Kind.
     sides : sequence of Sides
         Of its folds.
+    beside : set of str, optional
+        Kinds of all schemes of the split.
 
     Returns
     -------
@@ -69,10 +73,16 @@ def shared_sites(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Fi
     elif shared:
         message = (
             f"{in_training / tested:.0%} of the test patients are of a hospital that trains too, so that scanner, stain and "
-            "case mix are shared; site_preserved or leave_one_site_out says what holds elsewhere"
+            f"case mix are shared; {_elsewhere(beside)} says what holds elsewhere"
         )
         found.append(Finding("shared_sites", "note", scheme, message))
     return found
+
+
+def _elsewhere(beside: Set[str]) -> str:
+    """Name the schemes that keep hospitals whole: those of this split, or those that could be added."""
+    own = [one for one in BY_SITE if one in beside]
+    return f"{own[0]}, judged beside it," if own else "site_preserved or leave_one_site_out"
 
 
 def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Finding]:

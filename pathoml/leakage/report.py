@@ -80,13 +80,14 @@ def examine_leakage(
     """
     findings: list[Finding] = [*one_sided_hospitals(cohort), *examine_columns(cohort)]
     twins, copies = find_twins(cohort), find_copies(marks)
-    for scheme in dict.fromkeys(fold.scheme for fold in folds):
+    schemes = dict.fromkeys(fold.scheme for fold in folds)
+    for scheme in schemes:
         own = [fold for fold in folds if fold.scheme == scheme]
         sides = sides_of(cohort, own)
         findings += shared_patients(scheme, own)
         findings += alike_ids(cohort, scheme, sides)
         findings += torn_twins(cohort, scheme, sides, twins)
-        findings += shared_sites(cohort, scheme, sides)
+        findings += shared_sites(cohort, scheme, sides, beside=schemes.keys())
         findings += confounded_outcome(cohort, scheme, sides)
         findings += torn_copies(cohort, scheme, sides, marks, copies)
     return LeakageReport(tuple(findings), len(marks))

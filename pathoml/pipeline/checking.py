@@ -122,7 +122,8 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Patients", str(len(cohort))),
         ("Events", f"{events} ({events / len(cohort):.0%})"),
         ("Coding", _coding(config, events, len(cohort))),
-        ("Events per parameter", _per_parameter(cohort, config)),
+        ("Time zero", _time_zero(config)),
+        ("Events per parameter of the covariates", _per_parameter(cohort, config)),
         ("Median follow-up (reverse Kaplan-Meier)", _median_follow_up(cohort)),
         (
             "Hospitals",
@@ -139,6 +140,21 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
     if config.slides is not None:
         facts.append(("Slides", str(len(study.entries))))
     return tuple(facts)
+
+
+def _time_zero(config: Config) -> str:
+    """Say from what the follow-up counts, as far as the configuration knows."""
+    outcome, zero = config.cohort.outcome, config.cohort.time_zero
+    parts = [
+        f"date in column {zero.column}"
+        if zero is not None
+        else f"what column {outcome.time} counts from; cohort.time_zero, which would name it, is not given"
+    ]
+    if outcome.entry is not None and outcome.entry_is == "time_zero":
+        parts = [f"each patient's entry, column {outcome.entry}"]
+    if outcome.landmark > 0:
+        parts.append(f"shifted to the landmark, {outcome.landmark:g} {outcome.time_unit} later")
+    return ", ".join(parts)
 
 
 def _per_parameter(cohort: Cohort, config: Config) -> str:

@@ -8,15 +8,10 @@ from pathoml.config import Config
 from pathoml.errors import CohortError, Problem, SlidesFailedError
 from pathoml.extract import SlideOutcome
 from pathoml.pipeline.doctor import resolve_device
+from pathoml.pipeline.mapping import heatmap_stage
+from pathoml.pipeline.reporting import report_stage
 from pathoml.pipeline.run_folder import RunFolder, require_writable
-from pathoml.pipeline.stages import (
-    StageContext,
-    evaluate_stage,
-    extract_stage,
-    heatmap_stage,
-    report_stage,
-    train_stage,
-)
+from pathoml.pipeline.stages import StageContext, evaluate_stage, extract_stage, train_stage
 from pathoml.pipeline.study import Study, open_study
 
 

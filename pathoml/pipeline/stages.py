@@ -1,46 +1,36 @@
 """The stages of a run: each reads what the one before wrote, and does nothing that is done already."""
 
-import json
 import logging
 import math
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pathoml.artefacts import flag_name
 from pathoml.baseline_settings import CLINICAL
-from pathoml.cohort import FlowStep, SlideEntry, flow_from_json, flow_step, flow_to_csv, flow_to_json
-from pathoml.cross_validation import MODEL, cross_validate
-from pathoml.encoders.registry import find_record
-from pathoml.encoders.settings import ImportedSettings, RegisteredSettings
+from pathoml.cohort import FlowStep, flow_step, flow_to_csv, flow_to_json
+from pathoml.cross_validation import cross_validate
+from pathoml.encoders.settings import ImportedSettings
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray, release_encoders
 from pathoml.files import file_digest, write_json, write_text
 from pathoml.fold_fitting import FitPlan
-from pathoml.heatmaps import style_of
 from pathoml.leakage import check_predictions, examine_leakage, refuse_leaks
-from pathoml.mil.patients import load_features, select_patients
-from pathoml.packages import Member, Package, join_packages, load_package, save_package
+from pathoml.mil.patients import load_features
+from pathoml.packages import Package, join_packages, save_package
 from pathoml.part_shares import shares_of_tested, write_part_shares
-from pathoml.pipeline.checking import cohort_facts
 from pathoml.pipeline.given_bags import take_bags
 from pathoml.pipeline.judged_study import background_of, permute_clinical, permute_models, permute_ridge
 from pathoml.pipeline.map_scale import cohort_map_ends
-from pathoml.pipeline.maps import MapRequest, draw_maps_of_slide, map_ends
-from pathoml.pipeline.quality import WARNED_FLAGS, quality_path, write_quality
-from pathoml.pipeline.reporting_words import answers_of, methods_of
-from pathoml.pipeline.run_folder import RunFolder, check_training, read_json, record_training, require_writable
-from pathoml.pipeline.shown_names import shown_names
+from pathoml.pipeline.quality import write_quality
+from pathoml.pipeline.run_folder import check_training, record_training, require_writable
 from pathoml.pipeline.slide_marks import slide_marks
 from pathoml.pipeline.study import Study, is_imported, keep_patients
 from pathoml.predictions import read_predictions, write_predictions
 from pathoml.progress import Progress, silent
 from pathoml.provenance import digest_of, environment, pathoml_version
-from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
 from pathoml.splits import FixedSettings, Fold, FoldFilesSettings, Scheme, deal, fold_files, read_folds, write_folds
 from pathoml.survival.discrete import coarse_ceiling
@@ -48,8 +38,6 @@ from pathoml.tracking import Tracking
 from pathoml.train import TrainingData
 
 logger = logging.getLogger(__name__)
-
-_TCGA_BARCODE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(-|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -229,103 +217,6 @@ def _permutation(study: Study, scheme: str, context: StageContext) -> dict[str, 
     return found
 
 
-def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]:
-    """Draw the maps of the test patients with the highest and the lowest risk.
-
-    Parameters
-    ----------
-    study : Study
-        After training.
-    context : StageContext
-        Device and listener.
-
-    Returns
-    -------
-    list of (str, Path)
-        Caption and PNG.
-    """
-    training = check_training(study.folder)
-    chosen = _slides_to_draw(study) if study.config.slides is not None and study.config.heatmap.slides else []
-    bags = study.config.slides.bags if study.config.slides is not None else Path()
-    ends = map_ends(load_package(study.folder.package)) if chosen else {}
-    drawn: list[tuple[str, Path]] = []
-    for done, (entry, caption, fold) in enumerate(chosen, start=1):
-        package = load_package(study.folder.members / fold.folder_name)
-        known = select_patients(study.cohort, None, [entry.patient_id]).covariates
-        request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends, known)
-        maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
-        drawn += [(f"{caption}: {style_of(kind).title.lower()}", path) for kind, path in maps]
-        context.progress("heatmaps", done, len(chosen))
-    if drawn or study.folder.heatmaps.is_dir():
-        listed = [[caption, path.name] for caption, path in drawn]
-        write_json(study.folder.heatmap_index, {"training": training, "maps": listed})
-        slides = tuple(f"{entry.slide_id}_" for entry, _, _ in chosen)
-        for old in study.folder.heatmaps.iterdir():
-            if old != study.folder.heatmap_index and not old.name.startswith(slides):
-                old.unlink()
-    return drawn
-
-
-def report_stage(study: Study) -> Path:
-    """Write the page.
-
-    Parameters
-    ----------
-    study : Study
-        After evaluation, and after the heatmaps if the page is to show them.
-
-    Returns
-    -------
-    Path
-        The HTML file.
-
-    Raises
-    ------
-    InputError
-        If training was not finished, its files have been changed, or the evaluation is of another training.
-    """
-    folder = study.folder
-    training = check_training(folder)
-    evaluation = read_json(folder.evaluation, "run 'pathoml evaluate' first")
-    if evaluation.get("training") != training:
-        raise InputError(f"{folder.root}: the evaluation is not of this training; run 'pathoml evaluate' again")
-    heatmaps, of_maps = _drawn_heatmaps(folder, training)
-    facts = [
-        (name, value) for name, value in cohort_facts(study) if name != "Slides" and not name.startswith("Left out")
-    ]
-    if study.config.slides is not None:
-        facts.append(("Slides", f"{len(slides_with_bags(study))} used of {len(study.entries)}"))
-    package, folds = load_package(folder.package), read_folds(folder.folds)
-    if package.feature_spec is not None:
-        summary = package.summary
-        origin = f"pretrained on {summary['encoder_pretraining']}; licence {summary['encoder_licence']}"
-        facts.append(("Encoder", f"{package.feature_spec.encoder}; {origin}"))
-    page = Page(
-        title=study.config.name,
-        endpoint=study.cohort.endpoint,
-        facts=facts,
-        warnings=[
-            *(str(warning) for warning in study.cohort.warnings),
-            *_slide_warnings(folder),
-            *_quality_warnings(study),
-            *_pretraining_warnings(study),
-            *_start_warnings(study),
-            *of_maps,
-        ],
-        evaluation=evaluation,
-        heatmaps=heatmaps,
-        provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
-        settings=json.dumps(result_settings(study.config), indent=2),
-        flow=flow_from_json(read_json(folder.flow, "run 'pathoml train' again")),
-        leakage=read_json(folder.leakage, "run 'pathoml train' again"),
-        tuned=package.summary.get("tuned", {}),
-        methods=methods_of(study, evaluation, folds, package, read_json(folder.balance, "run 'pathoml train' again")),
-        answers=answers_of(study, evaluation, folds, package),
-    )
-    write_report(folder.report, page)
-    return folder.report
-
-
 def usable_study(study: Study) -> Study:
     """Return the study with the patients that have a bag.
 
@@ -476,120 +367,3 @@ def curve_grid(longest_days: float, step_days: float) -> tuple[float, ...]:
     """
     points = max(2, math.ceil(coarse_ceiling(longest_days) / step_days))
     return tuple(step_days * number for number in range(1, points + 1))
-
-
-def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
-    """Return slides with caption and fold: test patients by standardised risk, the extremes of both ends."""
-    table = read_predictions(study.folder.predictions).table
-    scheme = table["scheme"].iloc[0]
-    wanted = (
-        (table["model"] == MODEL) & (table["role"] == "test") & (table["scheme"] == scheme) & (table["repeat"] == 0)
-    )
-    table = table[wanted].copy()
-    members: dict[str, Member] = {}
-    folds = {one.name: one for one in read_folds(study.folder.folds) if one.scheme == scheme and one.repeat == 0}
-    for name, fold in folds.items():
-        members[name] = load_package(study.folder.members / fold.folder_name).members[0]
-    table["standard"] = [
-        (risk - members[fold].risk_centre) / members[fold].risk_scale
-        for risk, fold in zip(table["risk"], table["fold"], strict=True)
-    ]
-    table = table.sort_values("standard", ascending=False)
-    half = min(math.ceil(study.config.heatmap.slides / 2), len(table) // 2)
-    extremes = pd.concat(
-        [table.head(half), table.tail(study.config.heatmap.slides // 2 if half else 0)]
-    ).drop_duplicates("patient_id")
-    present = slides_with_bags(study)
-    if is_imported(study.config.encoder):  # such slides need not exist, and then there is nothing to draw on
-        present &= {entry.slide_id for entry in study.entries if entry.path.exists()}
-    assert study.config.slides is not None  # a study without slides has none to draw
-    names = shown_names(study.config.slides.manifest, study.entries)
-    chosen = []
-    for row in extremes.itertuples():
-        entry = next(
-            (entry for entry in study.cohort.slides.get(str(row.patient_id), ()) if entry.slide_id in present), None
-        )
-        if entry is None:
-            continue
-        outcome = f"{'event' if row.event == 1 else 'censored'} at {row.time_days:.0f} days"
-        slides = len(study.cohort.slides.get(str(row.patient_id), ()))
-        alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
-        called = f"Slide {names.slides[entry.slide_id]}{alone}, patient {names.patients[str(row.patient_id)]}"
-        caption = f"{called}: risk {row.standard:+.2f} SD, {outcome}"
-        chosen.append((entry, caption, folds[str(row.fold)]))
-    return chosen
-
-
-def _slide_warnings(folder: RunFolder) -> list[str]:
-    if not folder.slides.is_file():
-        return []
-    table = pd.read_csv(folder.slides, dtype=str, keep_default_na=False)
-    failed = table[table["has_bag"] != "True"]
-    return [f"Slide {row.slide_id} was left out: {row.code}: {row.message}" for row in failed.itertuples()]
-
-
-def _quality_warnings(study: Study) -> list[str]:
-    """Name the slides most of whose tiles are flagged: they were used all the same."""
-    if study.config.slides is None or not quality_path(study.config.slides.bags).is_file():
-        return []
-    table = pd.read_csv(quality_path(study.config.slides.bags), dtype={"slide_id": str})
-    used = table[table["slide_id"].isin(slides_with_bags(study))]
-    warnings = []
-    for flag in WARNED_FLAGS:
-        column = used[f"{flag_name(flag)}_share"]
-        mostly = [
-            f"{slide} ({share:.0%})" for slide, share in zip(used["slide_id"], column, strict=True) if share > 0.5
-        ]
-        if mostly:
-            shown = ", ".join(mostly[:10]) + (f" and {len(mostly) - 10} more" if len(mostly) > 10 else "")
-            warnings.append(
-                f"Most tiles are flagged {flag_name(flag).replace('_', ' ')} and were used all the same: {shown}."
-            )
-    return warnings
-
-
-def _pretraining_warnings(study: Study) -> list[str]:
-    """Say where the encoder has seen slides of these patients' archive before."""
-    encoder = study.config.encoder
-    if study.config.slides is None or not isinstance(encoder, RegisteredSettings):
-        return []
-    named = sum(bool(_TCGA_BARCODE.match(patient)) for patient in study.cohort.patient_id.tolist())
-    pretrained = find_record(encoder.name).pretrained_on_tcga
-    if not named or pretrained is False:
-        return []
-    patients = f"{named} of {len(study.cohort)} patients look like TCGA's"
-    if pretrained is None:
-        return [
-            f"Whether encoder {encoder.name} was pretrained on slides of TCGA is not known to pathoml, and {patients}:"
-            " ask its authors before you call this an external test."
-        ]
-    return [
-        f"Encoder {encoder.name} was pretrained on slides of TCGA, and {patients}: it may have seen their slides, so this is"
-        " no external test. Confirm on patients of another source."
-    ]
-
-
-def _start_warnings(study: Study) -> list[str]:
-    start = study.config.model.start
-    if start is None:
-        return []
-    return [
-        f"The model started from published weights ({start.weights.name}): whether they have seen any of these patients cannot be"
-        " known here; ask their authors."
-    ]
-
-
-def _environment_of(folder: RunFolder) -> list[tuple[str, str]]:
-    """Return the versions that the run was made with, which need not be those of today."""
-    recorded = read_json(folder.environment, "run 'pathoml train' again")
-    return [(str(name), str(value)) for name, value in recorded.items()]
-
-
-def _drawn_heatmaps(folder: RunFolder, training: str) -> tuple[list[tuple[str, Path]], list[str]]:
-    """Return the maps that this training's models drew, and a warning where there are only those of another."""
-    if not folder.heatmap_index.is_file():
-        return [], []
-    index = read_json(folder.heatmap_index, "run 'pathoml run' again")
-    if index.get("training") != training:
-        return [], ["The maps in the run folder were drawn for another training and are left out; run 'pathoml run'."]
-    return [(caption, folder.heatmaps / name) for caption, name in index["maps"]], []

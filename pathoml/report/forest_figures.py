@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from pathoml.report.drawing import STYLE, new_figure, to_svg
 from pathoml.report.words import estimate_words
 
+_LONGEST = 34
 _FARTHEST = 4.0
 """An interval of a hazard ratio is cut where it is so many times larger or smaller than any estimate."""
 
@@ -69,7 +70,7 @@ def contribution_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     with rc_context(STYLE):
         figure, (axis,) = new_figure(6.4, 0.55 + 0.3 * len(rows))
         _lines(axis, rows, reference=0.0)
-        axis.set_xlabel("part of the variance of the risk (parts add up to 1), 95 % interval")
+        axis.set_xlabel("share of the variance of the risk (shares add up to 1), 95 % interval")
         return to_svg(figure, "Contributions of the parts of the model: " + _spoken(rows))
 
 
@@ -87,7 +88,7 @@ def forest_figure(subgroups: Mapping[str, Any]) -> str:
         SVG.
     """
     found = subgroups["rows"]
-    names = [_row_name(row) for row in found]
+    names = [f"{row_words(row)} ({row['events']}/{row['patients']})" for row in found]
     with rc_context(STYLE):
         figure, axes = new_figure(8.6, 0.8 + 0.26 * len(found), columns=2)
         concordances = [(name, row["concordance"]) for name, row in zip(names, found, strict=True)]
@@ -97,7 +98,9 @@ def forest_figure(subgroups: Mapping[str, Any]) -> str:
         axes[1].set_xscale("log")
         _lines(axes[1], ratios, reference=1.0)
         axes[1].set_xlabel("hazard ratio for one SD of risk (log scale; 1 = none)")
-        axes[1].set_xlim(*_ratio_limits(found))
+        limits = _ratio_limits(found)
+        axes[1].set_xlim(*limits)
+        _arrows(axes[1], [row["hazard_ratio"] for row in found], limits)
         axes[1].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
         axes[1].xaxis.set_major_formatter("{x:g}")
         axes[1].xaxis.set_minor_locator(NullLocator())
@@ -117,10 +120,33 @@ def _ratio_limits(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     )
 
 
-def _row_name(row: Mapping[str, Any]) -> str:
+def _arrows(axis: Any, estimates: Sequence[Mapping[str, Any]], limits: tuple[float, float]) -> None:
+    """Mark intervals that run beyond the frame."""
+    for position, one in enumerate(estimates):
+        if one["low"] is None:
+            continue
+        for end, beyond, marker in (
+            (limits[0], one["low"] < limits[0], 8), (limits[1], one["high"] > limits[1], 9),
+        ):  # fmt: skip
+            if beyond:
+                axis.plot(end, position, marker=marker, color="0.35", markersize=6, clip_on=False, zorder=3)
+
+
+def row_words(row: Mapping[str, Any]) -> str:
+    """Name a subgroup.
+
+    Parameters
+    ----------
+    row : mapping
+        Of the subgroups, as `pathoml.evaluate` gives them.
+
+    Returns
+    -------
+    str
+        No longer than a figure has room for.
+    """
     label = row["level"] if row["by"] == "all" else f"{row['by']}: {row['level']}"
-    label = label if len(label) <= 34 else f"{label[:33]}…"
-    return f"{label} ({row['events']}/{row['patients']})"
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
 
 
 def _lines(axis: Any, rows: Sequence[tuple[str, Mapping[str, Any]]], *, reference: float) -> None:

@@ -55,6 +55,8 @@ class Page:
         How it was done, in paragraphs of plain words.
     answers : mapping of str to str
         Items of the TRIPOD+AI checklist that the software can fill.
+    map_note : str, optional
+        Which kinds of map the models do not give.
     """
 
     title: str
@@ -70,6 +72,7 @@ class Page:
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     methods: Sequence[str] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
+    map_note: str = ""
 
 
 def write_report(path: Path, page: Page) -> None:
@@ -104,7 +107,7 @@ def _summary(page: Page) -> list[str]:
     """Return what the first scheme says of the model; nothing where there is none."""
     for name, scheme in page.evaluation["schemes"].items():
         if "model" in scheme["metrics"]:
-            return summary_words(name, scheme, page.endpoint)
+            return summary_words(name, scheme)
     return []
 
 

@@ -15,11 +15,14 @@ class Table(NamedTuple):
         Names of the columns.
     rows : sequence of tuple of str
         The first cell names the row.
+    folded : bool, optional
+        Whether the page shows it only when it is asked for, as the numbers behind a figure.
     """
 
     caption: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    folded: bool = False
 
 
 class Picture(NamedTuple):

@@ -8,51 +8,45 @@ import numpy as np
 from matplotlib import rc_context
 
 from pathoml.report.drawing import LINES, MARKERS, STYLE, new_figure, numbers, to_svg
-from pathoml.report.words import days_words, estimate_words, p_value_words
+from pathoml.report.words import days_words, estimate_words, number_words, p_value_words
+
+_LEGEND_LINE = 0.17
+"""Inches of one line of a legend."""
 
 
-def calibration_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
-    """Draw observed against predicted probability at each horizon, models on top of one another.
+def calibration_figure(models: Mapping[str, Mapping[str, Any]], place: int) -> str:
+    """Draw observed against predicted probability at one horizon, models on top of one another.
 
     Parameters
     ----------
     models : mapping of str to mapping
         Label to calibration as `pathoml.evaluate` gives it; at most four are told apart.
+    place : int
+        Which horizon.
 
     Returns
     -------
     str
-        SVG; empty text where no horizon lies within follow-up.
+        SVG.
     """
-    horizons = [one["days"] for one in next(iter(models.values()))["horizons"]]
-    if not horizons:
-        return ""
+    horizons = {label: one["horizons"][place] for label, one in models.items()}
+    until = days_words(next(iter(horizons.values()))["days"])
     with rc_context(STYLE):
-        width, several = max(4.4, min(9.0, 1.2 + 2.7 * len(horizons))), len(horizons) > 1
-        # Panels are square: a height that leaves them room for titles, labels and the legend above.
-        height = (width - 0.8) / len(horizons) + (1.0 if several else 1.6)
-        figure, axes = new_figure(width, height, columns=len(horizons))
-        for place, axis in enumerate(axes):
-            axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
-            for style, (label, calibration) in enumerate(models.items()):
-                _calibration(axis, label, calibration["horizons"][place], style)
-            end = _end([calibration["horizons"][place] for calibration in models.values()])
-            axis.set(xlim=(0, end), ylim=(0, 1.02 * end), xlabel="predicted probability of the event", aspect="equal")
-            axis.set_title(f"until {days_words(horizons[place])}")
-        axes[0].set_ylabel("observed probability")
-        figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            frameon=False,
-            loc="outside upper left",
-            ncols=len(models) if several else 1,
-        )
+        figure, (axis,) = new_figure(3.6, 3.4 + _LEGEND_LINE * len(models))
+        axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
+        for style, (label, one) in enumerate(horizons.items()):
+            _calibration(axis, label, one, style)
+        end = _end(list(horizons.values()))
+        axis.set(xlim=(0, end), ylim=(0, 1.02 * end), aspect="equal")
+        axis.set(xlabel="predicted probability of the event", ylabel="observed probability")
+        axis.set_title(f"until {until}")
+        figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper left")
         spoken = "; ".join(
-            f"{label}, until {days_words(one['days'])}: observed over expected {estimate_words(one['observed_to_expected'], 2)},"
-            f" slope {estimate_words(one['slope'], 2)}"
-            for label, calibration in models.items()
-            for one in calibration["horizons"]
+            f"{label}: observed over expected {estimate_words(one['observed_to_expected'], 2)}, slope"
+            f" {estimate_words(one['slope'], 2)}"
+            for label, one in horizons.items()
         )
-        return to_svg(figure, f"Calibration: {spoken}")
+        return to_svg(figure, f"Calibration until {until}: {spoken}")
 
 
 def _end(horizons: list[Mapping[str, Any]]) -> float:
@@ -100,8 +94,8 @@ def distribution_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
             place = (np.arange(len(share)) + 0.5) / len(share) + 0.012 * style
             low, high = numbers(found["share"]["low"]), numbers(found["share"]["high"])
             axis.vlines(place, low, high, color=line["color"], linewidth=1)
-            name = f"{label}: {p_value_words(found['p_value'])}"
-            parts.append(name)
+            name = label if found["p_value"] is None else f"{label}: {p_value_words(found['p_value'])}"
+            parts.append(f"{name}: shares {', '.join(number_words(one, 2) for one in found['share']['value'])}")
             axis.plot(
                 place, share, MARKERS[style % len(MARKERS)], color=line["color"], markersize=4, label=name,
                 markerfacecolor=line["color"] if style == 0 else "white",
@@ -115,41 +109,44 @@ def distribution_figure(models: Mapping[str, Mapping[str, Any]]) -> str:
         return to_svg(figure, f"D-calibration, a tenth in each bin is right. {'; '.join(parts)}")
 
 
-def decision_figure(decisions: list[Any], labels: Mapping[str, str]) -> str:
+def decision_figure(one: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """Draw net benefit against the probability from which one would act.
 
     Parameters
     ----------
-    decisions : list
-        As `pathoml.evaluate` gives it.
+    one : mapping
+        Decision curves at one horizon as `pathoml.evaluate` gives them.
     labels : mapping of str to str
         Models to be shown, with what to call them.
 
     Returns
     -------
     str
-        SVG; empty text where no horizon lies within follow-up.
+        SVG.
     """
-    if not decisions:
-        return ""
+    thresholds, everybody = np.array(one["thresholds"]), numbers(one["everybody"]["value"])
+    until, middle = days_words(one["days"]), len(thresholds) // 2
     with rc_context(STYLE):
-        figure, axes = new_figure(max(6.0, min(9.0, 1.0 + 3.0 * len(decisions))), 3.4, columns=len(decisions))
-        for axis, one in zip(axes, decisions, strict=True):
-            everybody = numbers(one["everybody"]["value"])
-            axis.axhline(0, color="0.6", linewidth=1)
-            axis.plot(
-                one["thresholds"], everybody, color="0.25", linewidth=1.2, linestyle=(0, (1, 1)), label="act on all"
-            )
-            for line, (model, label) in zip(LINES, labels.items(), strict=False):
-                curve = one["models"][model]
-                axis.plot(one["thresholds"], numbers(curve["value"]), label=label, linewidth=1.3, **line)
-                low, high = numbers(curve["low"]), numbers(curve["high"])
-                axis.fill_between(one["thresholds"], low, high, color=line["color"], alpha=0.1, linewidth=0)
-            highest = max(0.05, float(np.nanmax(everybody)) * 1.15)
-            axis.set(ylim=(-0.25 * highest, highest), xlabel="probability from which one would act")
-            axis.set_title(f"until {days_words(one['days'])}")
-        axes[0].set_ylabel("net benefit (events per patient)")
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=len(labels) + 1
+        figure, (axis,) = new_figure(3.6, 3.1 + _LEGEND_LINE * (len(labels) + 1))
+        axis.axhline(0, color="0.6", linewidth=1)
+        axis.plot(thresholds, everybody, color="0.25", linewidth=1.2, linestyle=(0, (1, 1)), label="act on all")
+        lowest = 0.0
+        for line, (model, label) in zip(LINES, labels.items(), strict=False):
+            curve = one["models"][model]
+            values = numbers(curve["value"])
+            lowest = min(lowest, float(np.nanmin(values, initial=0.0)))
+            axis.plot(thresholds, values, label=label, linewidth=1.4, **line)
+            for side in ("low", "high"):  # edges have the line's dashes, since shades of grey cannot be told apart
+                axis.plot(thresholds, numbers(curve[side]), linewidth=0.5, alpha=0.8, **line)
+        highest = max(0.05, float(np.nanmax(everybody)) * 1.15)
+        axis.set(ylim=(min(-0.25 * highest, 1.1 * lowest), highest), xlabel="probability from which one would act")
+        axis.set(ylabel="net benefit (events per patient)", title=f"until {until}")
+        figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper left")
+        spoken = "; ".join(
+            f"{label} {number_words(one['models'][model]['value'][middle])}" for model, label in labels.items()
         )
-        return to_svg(figure, "Decision curves: net benefit of acting on each model, on all patients and on nobody.")
+        return to_svg(
+            figure,
+            f"Decision curves until {until}. Net benefit of acting from a probability of {thresholds[middle]:.2f}: on all"
+            f" {number_words(everybody[middle])}; {spoken}",
+        )

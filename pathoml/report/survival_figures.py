@@ -11,6 +11,7 @@ from pathoml.report.words import p_value_words
 from pathoml.units import DAYS_PER_UNIT
 
 _DAYS = DAYS_PER_UNIT["years"]
+_TITLE_CHARACTERS = 42
 
 
 def kaplan_meier_figure(
@@ -36,7 +37,7 @@ def kaplan_meier_figure(
     """
     tests = _tests(groups, refitted)
     with rc_context(STYLE):
-        figure, (axis,) = new_figure(4.6, 3.9)
+        figure, (axis,) = new_figure(3.6, 4.3)
         parts = []
         for line, (name, curve) in zip(LINES, groups["curves"].items(), strict=False):
             label = f"{name} risk: {curve['events']} events in {curve['patients']} patients"
@@ -48,10 +49,13 @@ def kaplan_meier_figure(
                 axis.fill_between(band, low, high, step="post", color=line["color"], alpha=0.13, linewidth=0)
             parts.append(label)
         axis.set(
-            xlabel="years of follow-up", ylabel=f"{endpoint} (probability)", ylim=(0, 1.02), title=f"{title}\n{tests}"
+            xlabel="years since time zero",
+            ylabel=f"{endpoint} (probability)",
+            ylim=(0, 1.02),
+            title=f"{title}\n{tests}",
         )
         axis.set_xlim(left=0)
-        axis.legend(frameon=False, loc="upper right")
+        figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper left")
         _numbers_at_risk(axis, groups)
         return to_svg(figure, f"Kaplan-Meier curves by risk group, {title}. {'; '.join(parts)}. {tests}")
 
@@ -105,6 +109,11 @@ def incidence_figure(groups: Mapping[str, Any], *, title: str) -> str:
                 axis.plot(years, numbers(curve["value"]), label=f"cause {cause}: {curve['events']} events", **line)
                 low, high = numbers(curve["low"]), numbers(curve["high"])
                 axis.fill_between(years, low, high, color=line["color"], alpha=0.13, linewidth=0)
-            axis.set(xlabel="years", ylabel="cumulative incidence", ylim=(0, 1), title=f"{title}: {name} risk")
+            axis.set(
+                xlabel="years since time zero",
+                ylabel="cumulative incidence",
+                ylim=(0, 1),
+                title=f"{title}: {name} risk",
+            )
             axis.legend(frameon=False)
         return to_svg(figure, f"Cumulative incidence of competing causes by risk group (Aalen-Johansen), {title}.")

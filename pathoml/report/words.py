@@ -90,7 +90,27 @@ def estimate_words(estimate: Mapping[str, Any], digits: int = 3) -> str:
         return "not defined"
     if low is None:
         return f"{value:.{digits}f} (no interval)"
+    if low == high:
+        return f"{value:.{digits}f} (the same in every draw)"
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def estimate_at(curve: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """Return one point of a curve as an estimate.
+
+    Parameters
+    ----------
+    curve : mapping
+        Lists value, low and high.
+    place : int
+        Which point.
+
+    Returns
+    -------
+    dict
+        With value, low and high.
+    """
+    return {name: curve[name][place] for name in ("value", "low", "high")}
 
 
 def number_words(value: float | None, digits: int = 3) -> str:
@@ -223,7 +243,7 @@ def _brier_words(estimate: Mapping[str, Any] | None) -> str:
     )
 
 
-def summary_words(name: str, scheme: Mapping[str, Any], endpoint: str) -> list[str]:
+def summary_words(name: str, scheme: Mapping[str, Any]) -> list[str]:
     """Say in plain words what was found, for readers who know no statistics.
 
     Parameters
@@ -232,8 +252,6 @@ def summary_words(name: str, scheme: Mapping[str, Any], endpoint: str) -> list[s
         Of the scheme.
     scheme : mapping
         As `pathoml.evaluate` gives it.
-    endpoint : str
-        What was predicted.
 
     Returns
     -------
@@ -242,8 +260,8 @@ def summary_words(name: str, scheme: Mapping[str, Any], endpoint: str) -> list[s
     """
     found = scheme["metrics"]["model"]["concordance"]
     sentences = [
-        f"{SCHEMES.get(name, name)}: of two patients, the one with the higher predicted risk came to the event of {endpoint}"
-        f" first in a share of {estimate_words(found)} of pairs; guessing gives 0.5."
+        f"{SCHEMES.get(name, name)}: of two patients, the one with the higher predicted risk had the event first"
+        f" in a share of {estimate_words(found)} of pairs; guessing gives 0.5."
     ]
     kinds: dict[str, list[str]] = {"better": [], "open": [], "none": [], "worse": []}
     for pair, verdict in scheme["verdicts"].items():

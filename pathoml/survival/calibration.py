@@ -171,13 +171,17 @@ class CalibrationCurve(NamedTuple):
         Where.
     observed : ndarray of float64, shape (draws, points)
         Local linear regression of pseudo-observations.
-    mean_error : ndarray of float64, shape (draws,)
+    mean_error : float
         Mean over patients of the distance between curve and prediction (integrated calibration index).
+    chance_error : ndarray of float64, shape (draws,)
+        The same distance between each draw's curve and that of all patients: as much error is seen where there is none. A
+        percentile interval of the error itself would be too high, since every draw adds to it.
     """
 
     predicted: FloatArray
     observed: FloatArray
-    mean_error: FloatArray
+    mean_error: float
+    chance_error: FloatArray
 
 
 def calibration_curve(
@@ -227,9 +231,9 @@ def calibration_curve(
     line = np.divide(second * level - first * tilt, determinant, out=local_mean.copy(), where=has_slope)
     observed = np.clip(line, 0, 1)
     spread = np.stack([np.interp(predicted, grid, row) for row in np.eye(len(grid))], axis=1)
-    error = np.abs(observed @ spread.T - predicted[None, :])
-    mean_error = weighted_ratio((np.nan_to_num(error) * counts).sum(axis=1), counts.sum(axis=1))
-    return CalibrationCurve(grid, observed, mean_error)
+    curves = observed @ spread.T
+    mean_error = float(np.average(np.abs(curves[0] - predicted), weights=counts[0]))
+    return CalibrationCurve(grid, observed, mean_error, np.abs(curves - curves[0]).mean(axis=1))
 
 
 class DCalibration(NamedTuple):

@@ -8,8 +8,9 @@ import pytest
 
 from pathoml.config import load_config
 from pathoml.pipeline import stages
+from pathoml.pipeline.mapping import heatmap_stage
 from pathoml.pipeline.maps import MapRequest
-from pathoml.pipeline.stages import StageContext, heatmap_stage, usable_study
+from pathoml.pipeline.stages import StageContext, usable_study
 from pathoml.pipeline.study import open_study
 from pathoml.provenance import digest_of
 from pathoml.splits import Fold, read_folds

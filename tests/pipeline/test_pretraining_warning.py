@@ -9,7 +9,8 @@ import pytest
 
 from pathoml.config import load_config
 from pathoml.encoders.settings import EncoderSettings, Lite0Settings, RegisteredSettings
-from pathoml.pipeline.stages import StageContext, _pretraining_warnings, evaluate_stage, report_stage, train_stage
+from pathoml.pipeline.reporting import report_stage
+from pathoml.pipeline.stages import StageContext, _pretraining_warnings, evaluate_stage, train_stage
 from pathoml.pipeline.study import Study, open_run, open_study
 from tests.pipeline.test_run_integrity import TABULAR
 

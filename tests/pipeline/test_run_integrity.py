@@ -11,8 +11,9 @@ import pytest
 from pathoml.config import load_config
 from pathoml.errors import InputError, SlidesFailedError
 from pathoml.pipeline import stages
+from pathoml.pipeline.reporting import report_stage
 from pathoml.pipeline.running import run
-from pathoml.pipeline.stages import StageContext, evaluate_stage, report_stage, train_stage
+from pathoml.pipeline.stages import StageContext, evaluate_stage, train_stage
 from pathoml.pipeline.study import open_run, open_study
 from pathoml.splits import read_folds
 from tests.small_cohort import FinishedRun

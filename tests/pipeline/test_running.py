@@ -15,8 +15,9 @@ from pathoml.bags import read_bag
 from pathoml.config import load_config
 from pathoml.errors import BagMismatchError, InputError
 from pathoml.pipeline.predicting import PredictRequest, draw_maps, predict
+from pathoml.pipeline.reporting import report_stage
 from pathoml.pipeline.running import run
-from pathoml.pipeline.stages import StageContext, evaluate_stage, report_stage, train_stage
+from pathoml.pipeline.stages import StageContext, evaluate_stage, train_stage
 from pathoml.pipeline.study import open_run, open_study
 from pathoml.predictions import read_predictions
 

@@ -15,7 +15,8 @@ from pathoml.errors import CohortError, InputError, LeakError, PackageError
 from pathoml.files import file_digest
 from pathoml.pipeline.comparing import compare
 from pathoml.pipeline.predicting import PredictRequest, predict
-from pathoml.pipeline.stages import StageContext, evaluate_stage, report_stage, train_stage
+from pathoml.pipeline.reporting import report_stage
+from pathoml.pipeline.stages import StageContext, evaluate_stage, train_stage
 from pathoml.pipeline.study import open_study
 from pathoml.pipeline.validating import ValidateRequest, validate
 from pathoml.predictions import read_predictions

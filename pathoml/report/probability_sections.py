@@ -1,0 +1,152 @@
+"""Whether probabilities can be taken at their word, and what acting on them would gain."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pathoml.report.drawn import Drawn, count_words
+from pathoml.report.parts import Picture, Section, Table
+from pathoml.report.probability_figures import calibration_figure, decision_figure, distribution_figure
+from pathoml.report.words import days_words, estimate_at, estimate_words, model_words, number_words, p_value_words
+
+_THRESHOLDS = 7
+"""Rows of a decision curve's table."""
+
+
+def calibration_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
+    """Show calibration at each horizon and over all times.
+
+    Parameters
+    ----------
+    scheme : mapping
+        As `pathoml.evaluate` gives it.
+    drawn : Drawn
+        Models of the figures.
+
+    Returns
+    -------
+    Section
+        With the reason where there is none.
+    """
+    found = {label: scheme["calibration"][model] for model, label in drawn.models.items()}
+    left_out = next(iter(found.values())).get("left_out")
+    if left_out is not None:
+        note = Table("Calibration, decision curves and use in a trial", ("what", "why"), [("not shown", left_out)])
+        return Section("Calibration", [], [], [note])
+    patients = scheme["tested"]["patients"]
+    figures = [
+        Picture(
+            calibration_figure(found, place),
+            f"Calibration until {days_words(one['days'])}; {patients} test patients, {one['events']} events until then. Lines"
+            " through marks: 95 % intervals.",
+        )
+        for place, one in enumerate(next(iter(found.values()))["horizons"])
+    ]
+    figures.append(
+        Picture(
+            distribution_figure(found),
+            f"D-calibration; {count_words(scheme)}. Lines: 95 % intervals; dotted: right, a tenth in each bin. Where many are"
+            " censored all shares lie near a tenth even so: their events are spread over all bins still to come.",
+        )
+    )
+    text = [
+        "Can the probabilities be taken at their word? Observed over expected above 1: more events than predicted. A slope below 1:"
+        " predictions lie too far apart. The mean absolute error is larger than 0 by chance alone; beside it stands how large."
+        " In the figures marks are Kaplan-Meier estimates in groups of rising prediction, lines are smooth, and the dotted line is"
+        " right." + drawn.left_out,
+        *_p_value_text(next(iter(found.values()))["d_calibration"]),
+    ]
+    return Section("Calibration", text, figures, [*_error_tables(scheme), _distribution_table(scheme)])
+
+
+def _p_value_text(distribution: Mapping[str, Any]) -> list[str]:
+    condition = distribution["p_value_condition"]
+    return [] if condition is None else [f"p-value of D-calibration: {condition}."]
+
+
+def _error_tables(scheme: Mapping[str, Any]) -> list[Table]:
+    rows = [
+        (
+            f"{model_words(model)}, until {days_words(one['days'])}", str(one["events"]),
+            estimate_words(one["observed_to_expected"], 2), estimate_words(one["slope"], 2),
+            f"{one['mean_error']:.3f}",
+            f"{number_words(one['chance_error']['median'])} ({number_words(one['chance_error']['high'])})",
+        )
+        for model, calibration in scheme["calibration"].items()
+        for one in calibration["horizons"]
+    ]  # fmt: skip
+    header = (
+        "model and time",
+        "events",
+        "observed / expected",
+        "slope",
+        "mean absolute error",
+        "by chance: median (95 % are below)",
+    )
+    return [Table("Calibration at each time: 1, 1 and 0 are right", header, rows)] if rows else []
+
+
+def _distribution_table(scheme: Mapping[str, Any]) -> Table:
+    """Return the shares of D-calibration of every model."""
+    rows = []
+    for model, calibration in scheme["calibration"].items():
+        found = calibration["d_calibration"]
+        shares = [number_words(one, 2) for one in found["share"]["value"]]
+        p_value = [] if found["p_value"] is None else [p_value_words(found["p_value"])]
+        rows.append((model_words(model), *shares, *p_value))
+    bins = len(rows[0]) - 1 - (found["p_value"] is not None)
+    edges = np.linspace(0, 1, bins + 1)
+    header = (
+        "model",
+        *(f"{low:.1f} to {high:.1f}" for low, high in itertools.pairwise(edges)),
+        *(["p"] if found["p_value"] is not None else []),
+    )
+    caption = "D-calibration: share of patients by predicted survival probability at the end of their follow-up"
+    return Table(caption, header, rows, folded=True)
+
+
+def decision_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
+    """Show what acting on probabilities would gain.
+
+    Parameters
+    ----------
+    scheme : mapping
+        As `pathoml.evaluate` gives it.
+    drawn : Drawn
+        Models of the figures.
+
+    Returns
+    -------
+    Section
+        Empty where no horizon lies within follow-up.
+    """
+    figures = [
+        Picture(
+            decision_figure(one, drawn.models),
+            f"Decision curves until {days_words(one['days'])}; {count_words(scheme)}. Thin lines: 95 % intervals, cut at the"
+            " frame.",
+        )
+        for one in scheme["decisions"]
+    ]
+    text = [
+        "What would be gained by acting on patients whose predicted probability is at least what the axis says? A model is of use"
+        " where its line lies above both acting on all and acting on nobody (0). Its line ends where fewer than five patients would"
+        " be acted on; that of acting on all leaves the frame where it does more harm than the frame shows."
+        + drawn.left_out
+    ]
+    return Section("Decision curves", text, figures, [_decision_table(one) for one in scheme["decisions"]])
+
+
+def _decision_table(one: Mapping[str, Any]) -> Table:
+    places = np.unique(np.linspace(0, len(one["thresholds"]) - 1, _THRESHOLDS).round().astype(int))
+    header = ("acting from a probability of", "act on all", *(model_words(model) for model in one["models"]))
+    rows = [
+        (
+            f"{one['thresholds'][place]:.2f}", estimate_words(estimate_at(one["everybody"], place)),
+            *(estimate_words(estimate_at(curve, place)) for curve in one["models"].values()),
+        )
+        for place in places.tolist()
+    ]  # fmt: skip
+    return Table(f"Net benefit (events per patient) until {days_words(one['days'])}", header, rows, folded=True)
