@@ -109,12 +109,12 @@ def test_the_first_lines_say_what_was_predicted_and_no_more_than_the_verdict(
         "metrics": {"model": {"concordance": estimate(0.8, 0.7, 0.9)}},
         "verdicts": {"model - clinical": {"by_interval": by_interval, "better": better}},
     }
-    predicted, said_of_it = summary_words("kfold", one)
-    assert predicted == (
+    first, second = summary_words({"kfold": one, "fixed": one, "validation": {"metrics": {"package": {}}}})
+    assert first == (
         "Cross-validation: of two patients, the one with the higher predicted risk had the event first"
-        " in a share of 0.800 (0.700 to 0.900) of pairs; guessing gives 0.5."
+        " in a share of 0.800 (0.700 to 0.900) of pairs; guessing gives 0.5. " + sentence
     )
-    assert said_of_it == sentence
+    assert second == f"Given folds: in a share of 0.800 (0.700 to 0.900) of pairs. {sentence}"
 
 
 def test_the_page_begins_with_what_was_found(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def _slides_to_draw(study: Study) -> list[tuple[SlideEntry, str, Fold]]:
         slides = len(study.cohort.slides.get(str(row.patient_id), ()))
         alone = f" (one of {slides} slides, mapped alone)" if slides > 1 else ""
         called = f"Slide {names.slides[entry.slide_id]}{alone}, patient {names.patients[str(row.patient_id)]}"
-        caption = f"{called}: risk {row.standard:+.2f} SD by the model of {row.fold}, which tests this patient"
-        chosen.append((entry, caption, folds[str(row.fold)]))
+        fold = folds[str(row.fold)]
+        caption = f"{called}: risk {row.standard:+.2f} SD by the model of {fold.folder_name}, which tests this patient"
+        chosen.append((entry, caption, fold))
     return chosen

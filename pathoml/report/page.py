@@ -92,7 +92,7 @@ def write_report(path: Path, page: Page) -> None:
         parts=parts,
         pictures=[(caption, _data_uri(picture)) for caption, picture in page.heatmaps],
         notice=RESEARCH_USE_ONLY,
-        summary=_summary(page),
+        summary=summary_words(page.evaluation["schemes"]),
         tuned=_tuned(page.tuned),
         flows=flow_charts(page.flow, page.evaluation),
         leaks=None if page.leakage is None else leakage_table(page.leakage),
@@ -101,14 +101,6 @@ def write_report(path: Path, page: Page) -> None:
     write_text(path, html)
     write_text(path.parent / "numbers.csv", numbers_table(page.evaluation))
     write_text(path.parent / "tripod_ai.csv", checklist_table(checklist))
-
-
-def _summary(page: Page) -> list[str]:
-    """Return what the first scheme says of the model; nothing where there is none."""
-    for name, scheme in page.evaluation["schemes"].items():
-        if "model" in scheme["metrics"]:
-            return summary_words(name, scheme)
-    return []
 
 
 def template(name: str) -> Any:

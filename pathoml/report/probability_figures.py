@@ -10,6 +10,8 @@ from matplotlib import rc_context
 from pathoml.report.drawing import LINES, MARKERS, STYLE, new_figure, numbers, to_svg
 from pathoml.report.words import days_words, estimate_words, number_words, p_value_words
 
+_INNER = slice(1, -1)
+"""Points of a smooth curve that are drawn: at its very ends it looks at hardly anybody."""
 _LEGEND_LINE = 0.17
 """Inches of one line of a legend."""
 
@@ -56,7 +58,8 @@ def _end(horizons: list[Mapping[str, Any]]) -> float:
         for one in horizons
         for key in ("predicted", "value", "high")
     ]
-    largest = float(np.nanmax(np.concatenate([*shown, [0.1]])))
+    lines = [numbers(one["curve"]["observed"]["value"])[_INNER] for one in horizons]
+    largest = float(np.nanmax(np.concatenate([*shown, *lines, [0.1]])))
     return min(1.0, math.ceil(largest * 10 + 0.2) / 10)
 
 
@@ -69,7 +72,7 @@ def _calibration(axis: Any, label: str, horizon: Mapping[str, Any], style: int) 
         predicted, observed, MARKERS[style % len(MARKERS)], color=line["color"], markersize=4, label=label,
         markerfacecolor=line["color"] if style == 0 else "white",
     )  # fmt: skip
-    axis.plot(curve["predicted"], numbers(curve["observed"]["value"]), linewidth=1, **line)
+    axis.plot(numbers(curve["predicted"])[_INNER], numbers(curve["observed"]["value"])[_INNER], linewidth=1, **line)
 
 
 def distribution_figure(models: Mapping[str, Mapping[str, Any]]) -> str:

@@ -243,26 +243,36 @@ def _brier_words(estimate: Mapping[str, Any] | None) -> str:
     )
 
 
-def summary_words(name: str, scheme: Mapping[str, Any]) -> list[str]:
+def summary_words(schemes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say in plain words what was found, for readers who know no statistics.
 
     Parameters
     ----------
-    name : str
-        Of the scheme.
-    scheme : mapping
-        As `pathoml.evaluate` gives it.
+    schemes : mapping of str to mapping
+        As `pathoml.evaluate` gives them.
 
     Returns
     -------
     list of str
-        Sentences.
+        A paragraph a scheme in which a model was trained.
     """
-    found = scheme["metrics"]["model"]["concordance"]
-    sentences = [
-        f"{SCHEMES.get(name, name)}: of two patients, the one with the higher predicted risk had the event first"
-        f" in a share of {estimate_words(found)} of pairs; guessing gives 0.5."
-    ]
+    paragraphs = []
+    for name, scheme in schemes.items():
+        if "model" not in scheme["metrics"]:
+            continue
+        found = estimate_words(scheme["metrics"]["model"]["concordance"])
+        said = (
+            f"in a share of {found} of pairs."
+            if paragraphs
+            else f"of two patients, the one with the higher predicted risk had the event first in a share of {found} of pairs;"
+            " guessing gives 0.5."
+        )
+        paragraphs.append(" ".join([f"{SCHEMES.get(name, name)}: {said}", *_ranks_words(scheme)]))
+    return paragraphs
+
+
+def _ranks_words(scheme: Mapping[str, Any]) -> list[str]:
+    """Say against which models the first ranks better, and how sure that is."""
     kinds: dict[str, list[str]] = {"better": [], "open": [], "none": [], "worse": []}
     for pair, verdict in scheme["verdicts"].items():
         other = pair.split(" - ", 1)[1]
@@ -274,8 +284,7 @@ def summary_words(name: str, scheme: Mapping[str, Any]) -> list[str]:
         "none": "It is not shown to rank better than {}.",
         "worse": "By its interval it ranks worse than {}.",
     }
-    sentences += [words.format(", ".join(kinds[kind])) for kind, words in said.items() if kinds[kind]]
-    return sentences
+    return [words.format(", ".join(kinds[kind])) for kind, words in said.items() if kinds[kind]]
 
 
 def _kind_of(verdict: Mapping[str, Any]) -> str:
