@@ -11,8 +11,8 @@ from pathoml.report.parts import Picture, Section, Table
 from pathoml.report.probability_figures import calibration_figure, decision_figure, distribution_figure
 from pathoml.report.words import days_words, estimate_at, estimate_words, model_words, number_words, p_value_words
 
-_THRESHOLDS = 7
-"""Rows of a decision curve's table."""
+_THRESHOLDS = 5
+"""Columns of a decision curve's table."""
 
 
 def calibration_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
@@ -140,13 +140,14 @@ def decision_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
 
 
 def _decision_table(one: Mapping[str, Any]) -> Table:
-    places = np.unique(np.linspace(0, len(one["thresholds"]) - 1, _THRESHOLDS).round().astype(int))
-    header = ("acting from a probability of", "act on all", *(model_words(model) for model in one["models"]))
-    rows = [
-        (
-            f"{one['thresholds'][place]:.2f}", estimate_words(estimate_at(one["everybody"], place)),
-            *(estimate_words(estimate_at(curve, place)) for curve in one["models"].values()),
-        )
-        for place in places.tolist()
-    ]  # fmt: skip
-    return Table(f"Net benefit (events per patient) until {days_words(one['days'])}", header, rows, folded=True)
+    places = np.unique(np.linspace(0, len(one["thresholds"]) - 1, _THRESHOLDS).round().astype(int)).tolist()
+    curves = {
+        "everybody": one["everybody"],
+        **{f"patients by {model_words(model)}": curve for model, curve in one["models"].items()},
+    }
+    header = ("acting on", *(f"from {one['thresholds'][place]:.2f}" for place in places))
+    rows = [(name, *(estimate_words(estimate_at(curve, place)) for place in places)) for name, curve in curves.items()]
+    caption = (
+        f"Net benefit (events per patient) by the probability from which one acts, until {days_words(one['days'])}"
+    )
+    return Table(caption, header, rows, folded=True)

@@ -1,5 +1,6 @@
 """Survival and incidence of risk groups."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ def kaplan_meier_figure(
             xlabel="years since time zero",
             ylabel=f"{endpoint} (probability)",
             ylim=(0, 1.02),
-            title=f"{title}\n{tests}",
+            title=f"{title}\n{textwrap.fill(tests, _TITLE_CHARACTERS)}",
         )
         axis.set_xlim(left=0)
         figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper left")

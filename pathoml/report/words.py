@@ -256,7 +256,7 @@ def summary_words(schemes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     list of str
         A paragraph a scheme in which a model was trained.
     """
-    paragraphs = []
+    paragraphs: list[str] = []
     for name, scheme in schemes.items():
         if "model" not in scheme["metrics"]:
             continue
