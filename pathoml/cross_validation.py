@@ -53,7 +53,7 @@ def cross_validate(
     progress("train", 0, len(folds))
     for done, (fold, package) in enumerate(zip(folds, fit_folds(data, folds, plan), strict=True), start=1):
         packages[fold.key] = package
-        require_unseen_test(fold, plan)
+        require_unseen_test(fold, plan.folder)
         _warn_of_unseen_words(data.cohort, fold, packages[fold.key].members[0].covariates)
         parts += predict_fold(data, fold, package, plan)
         parts += fit_baselines(data, fold, baselines)

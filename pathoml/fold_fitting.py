@@ -223,25 +223,28 @@ def seen_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.seen.json")
 
 
-def require_unseen_test(fold: Fold, plan: FitPlan) -> None:
+def require_unseen_test(fold: Fold, models: Path) -> None:
     """Refuse to score a fold's saved model on its test patients if it has seen one of them, or if nobody knows.
 
     Parameters
     ----------
     fold : Fold
         Whose test patients are to be scored.
-    plan : FitPlan
-        Where the fold's model is.
+    models : Path
+        Folder of the models of all folds.
 
     Raises
     ------
     LeakError
-        If there is no record, a transform was fitted on others than training patients, or a test patient was seen.
+        If there is no record or it is of another model, a transform was fitted on others than training patients, or a test
+        patient was seen.
     """
-    record = read_seen(seen_path(plan.folder / fold.folder_name))
-    if record is None:
+    folder = models / fold.folder_name
+    record = read_seen(seen_path(folder))
+    if record is None or record.package_digest != _package_digest(folder):
         raise LeakError(
-            f"model_saw_test_patients: fold {fold.key}: no record of whom its model has seen; train it again"
+            f"model_saw_test_patients: fold {fold.key}: no record of whom its model has seen, or one of another model; train it"
+            " again"
         )
     require_unseen(record, fold.test, f"fold {fold.key}")
     check_fit(fold, record.fitted_on)

@@ -140,9 +140,9 @@ def test_a_cohort_in_which_everyone_had_the_event_can_be_split() -> None:
     [
         (
             [Fold("kfold", "0", ("a", "b"), ("c",), ("a", "d"))],
-            r"kfold-0: patient\(s\) a stand in two groups of the fold",
+            r"kfold-0: shared_patients: patient\(s\) a stand in two groups of the fold: train and test",
         ),
-        ([Fold("kfold", "0", ("a",), ("a",), ("d",))], r"kfold-0: patient\(s\) a stand in two groups"),
+        ([Fold("kfold", "0", ("a",), ("a",), ("d",))], r"kfold-0: shared_patients: patient\(s\) a stand in two groups"),
         (
             [Fold("kfold", "0", ("b",), ("c",), ("a",)), Fold("kfold", "1", ("b",), ("c",), ("a",))],
             "kfold-1: patient a is tested in fold 0 too",

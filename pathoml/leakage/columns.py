@@ -5,18 +5,12 @@ import pandas as pd
 
 from pathoml.cohort import Cohort
 from pathoml.leakage.findings import Finding, shown
+from pathoml.leakage.prepared import prepared_columns
 from pathoml.survival import concordance
 from pathoml.units import BoolArray, FloatArray, IntArray
 
 _LEAST_PATIENTS = 50
-_DISTINCT = 10
-"""A column with fewer values is no measurement."""
-_STANDARD = 1e-3
-_UNCORRELATED = 1e-5
-_CENTRED = 1e-4
-"""Mean, in standard deviations, and correlation of components that were written with few digits."""
 _MOST_COLUMNS = 500
-_MOSTLY_ONE = 0.15
 _TELLS = 0.98
 """Area under the ROC curve from which a number names a hospital."""
 _MOSTLY_HOSPITAL = 0.4
@@ -44,73 +38,11 @@ def examine_columns(cohort: Cohort) -> list[Finding]:
     numbers = cohort.covariates.select_dtypes("number")
     values: FloatArray = numbers.to_numpy(dtype=np.float64)
     names = [str(name) for name in numbers.columns]
-    return [*_prepared(names, values), *_hospital_names(cohort, names, values), *_foretelling(cohort, names, values)]
-
-
-def _prepared(names: list[str], values: FloatArray) -> list[Finding]:
-    """Find columns that test patients have had a part in: scaled, turned or filled over the whole table."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        count = np.isfinite(values).sum(axis=0)
-        mean = np.nansum(values, axis=0) / np.maximum(count, 1)
-        spread = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / np.maximum(count, 1))
-        sample = spread * np.sqrt(count / np.maximum(count - 1, 1))
-    scaled = (np.abs(mean) < _STANDARD) & (
-        (np.abs(spread - 1) < _STANDARD) | (np.abs(sample - 1) < _STANDARD)
-    ) & (count >= _LEAST_PATIENTS)  # fmt: skip
-    said = []
-    measured = [place for place in np.flatnonzero(scaled).tolist() if _is_measured(values[:, place])]
-    if measured:
-        said.append(f"mean 0 and standard deviation 1 over all patients: {shown([names[one] for one in measured], 3)}")
-    turned = _uncorrelated(values)
-    if turned:
-        said.append(
-            f"no correlation at all with each other, as principal components have: {shown([names[one] for one in turned], 3)}"
-        )
-    filled = [names[place] for place in range(min(len(names), _MOST_COLUMNS)) if _is_filled(values[:, place])]
-    if filled:
-        said.append(f"one value, the middle of all others, for many patients: {shown(filled, 3)}")
-    if not said:
-        return []
-    message = (
-        f"columns with {'; '.join(said)}: they were prepared with the test patients among the others. Give columns as they were"
-        " measured, blanks as blanks: filling, scaling and components are fitted in each fold here"
-    )
-    return [Finding("prepared_on_all_patients", "warning", "", message)]
-
-
-def _is_measured(column: FloatArray) -> bool:
-    return len(np.unique(column[np.isfinite(column)])) >= _DISTINCT
-
-
-def _uncorrelated(values: FloatArray) -> list[int]:
-    """Return columns that have no correlation with one another: four or more, or two whose means are 0 as well."""
-    own = [place for place in range(min(values.shape[1], _MOST_COLUMNS)) if np.isfinite(values[:, place]).all()]
-    own = [place for place in own if _is_measured(values[:, place])]
-    centred = [place for place in own if abs(values[:, place].mean()) < _CENTRED * values[:, place].std()]
-    for places, tolerance, least in ((own, _UNCORRELATED, 4), (centred, _CENTRED, 2)):
-        if len(places) < least:
-            continue
-        none = np.abs(np.corrcoef(values[:, places], rowvar=False)) < tolerance
-        best = int(none.sum(axis=1).argmax())
-        group = [best, *np.flatnonzero(none[best]).tolist()]
-        inside = none[np.ix_(group, group)]
-        if len(group) >= least and (inside | np.eye(len(group), dtype=bool)).all():
-            return [places[place] for place in sorted(group)]
-    return []
-
-
-def _is_filled(column: FloatArray) -> bool:
-    """Tell whether many patients have the very median or mean of the others."""
-    given = column[np.isfinite(column)]
-    found, counts = np.unique(given, return_counts=True)
-    if len(found) < 2 * _DISTINCT:
-        return False
-    most = float(found[counts.argmax()])
-    others = given[given != most]
-    if counts.max() < _MOSTLY_ONE * len(given) or most in (0.0, found[0], found[-1]):
-        return False
-    step = max(float(np.median(np.diff(found))), 1e-9)
-    return min(abs(float(np.median(others)) - most), abs(float(others.mean()) - most)) <= step
+    return [
+        *prepared_columns(cohort, names, values),
+        *_hospital_names(cohort, names, values),
+        *_foretelling(cohort, names, values),
+    ]
 
 
 def _hospital_names(cohort: Cohort, names: list[str], values: FloatArray) -> list[Finding]:

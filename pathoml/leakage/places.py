@@ -1,9 +1,12 @@
 """Leaks through hospitals: sites on both sides of a fold, and outcomes that the hospital alone foretells."""
 
+import re
 from collections.abc import Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from pathoml.cohort import Cohort
@@ -22,6 +25,7 @@ _NOTED_P = 0.05
 _LEAST_EXPECTED = 5.0
 """Expected events of a hospital that the log-rank test's distribution needs."""
 _UNLIKELY = 0.01
+_LEAST_OF_BEGINNING = 5
 _MOST_RANKED = 1000
 """Test patients of a fold that are ranked by their hospital, evenly spread: pairs grow with the square."""
 
@@ -104,8 +108,16 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
     list of Finding
         A warning where the rates differ beyond chance and the hospital ranks test patients; a note where they may differ by chance.
     """
-    named = cohort.site != ""
-    if scheme in BY_SITE or len(set(cohort.site[named].tolist())) < 2:
+    if scheme in BY_SITE:
+        return []
+    said = "the hospital"
+    if not (cohort.site != "").any():
+        guessed = hospitals_of_ids(cohort.patient_id.tolist())
+        if guessed is None:
+            return []
+        cohort = replace(cohort, site=guessed)
+        said = f"the beginning of ids ({shown(sorted(set(guessed.tolist()))[:3])}, ...; a hospital? name its column in cohort.site)"
+    if len(set(cohort.site[cohort.site != ""].tolist())) < 2:
         return []
     values = [_site_concordance(cohort, one) for one in sides if one.fold.repeat == 0]
     defined = [value for value in values if not np.isnan(value)]
@@ -115,12 +127,40 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
     if p_value > _NOTED_P:
         return []
     message = (
-        f"the hospital alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of hospitals "
+        f"{said} alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of hospitals "
         f"differ, p = {p_value:.1e}): a model that recognises the hospital scores that without looking at disease; judge it "
         "by site_preserved or leave_one_site_out"
     )
     level: Level = "warning" if value >= _TELLING_CONCORDANCE and p_value <= _TELLING_P else "note"
     return [Finding("site_confounded_outcome", level, scheme, message)]
+
+
+def hospitals_of_ids(patient_ids: Sequence[str]) -> NDArray[np.str_] | None:
+    """Return what ids begin with, where that looks like a hospital: few beginnings, of many patients each.
+
+    Parameters
+    ----------
+    patient_ids : sequence of str
+        Of a cohort whose hospitals are not named.
+
+    Returns
+    -------
+    ndarray of str or None
+        The second part of TCGA's barcodes, else what stands before the first separator, or before the number at the end; empty
+        text for beginnings of few; None where they do not look like hospitals.
+    """
+    parts = [re.split(r"[-_. /]", one.strip()) for one in patient_ids]
+    if all(len(one) > 2 and one[0].upper() == "TCGA" for one in parts):
+        beginnings = [one[1] for one in parts]
+    elif all(len(one) > 1 for one in parts):
+        beginnings = [one[0] for one in parts]
+    else:
+        beginnings = [re.sub(r"\d+$", "", one.strip()) for one in patient_ids]
+    names, place, sizes = np.unique(np.array(beginnings, dtype=str), return_inverse=True, return_counts=True)
+    large = sizes >= _LEAST_OF_BEGINNING
+    if large.sum() < 2 or sizes[large].sum() < 0.8 * len(place):
+        return None
+    return np.where(large[place], names[place], "")
 
 
 def one_sided_hospitals(cohort: Cohort) -> list[Finding]:

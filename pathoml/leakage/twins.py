@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import poisson
 
 from pathoml.cohort import Cohort
 from pathoml.leakage.alike import far_nearest_rows
@@ -27,6 +28,7 @@ _LEAST_DIMENSIONS = 6.0
 _MOSTLY_GIVEN, _MOSTLY_OWN = 0.8, 0.5
 """Columns of few numbers: known of so many patients, of whom so many have a value of their own."""
 _FOLLOW_UP = "follow-up"
+_RARE = 0.001
 _NEAR_BY = 31.0
 """Days by which follow-up of one person may differ in two tables."""
 
@@ -69,7 +71,12 @@ def find_twins(cohort: Cohort) -> list[Twins]:
     exact = _same_data(cohort)
     known = {pair for twins in exact for pair in _pairs(twins)}
     found = list(exact)
-    for twins in (*_near_numbers(cohort), *_near_follow_up(cohort), *_near_few_numbers(cohort)):
+    for twins in (
+        *_near_numbers(cohort),
+        *_near_follow_up(cohort),
+        *_same_follow_up(cohort),
+        *_near_few_numbers(cohort),
+    ):
         new = [place for place, pair in enumerate(_pairs(twins)) if pair not in known]
         known |= set(_pairs(twins))
         if new:
@@ -225,6 +232,33 @@ def _near_follow_up(cohort: Cohort) -> list[Twins]:
         return []
     what = f"all covariates, and in follow-up but for {_NEAR_BY:.0f} days at most"
     return [Twins("nearly_same_patient", "warning", what, first[near], second[near])]
+
+
+def _same_follow_up(cohort: Cohort) -> list[Twins]:
+    """Find pairs with one follow-up to the day, one hospital and the same coarse covariates: two samples of one patient."""
+    table = cohort.covariates.reset_index(drop=True)
+    numbers = table.select_dtypes("number")
+    own = [name for name in numbers if _is_own(numbers[name].to_numpy(dtype=np.float64))]
+    coarse = table.drop(columns=own).assign(_site=cohort.site)
+    alike = pd.util.hash_pandas_object(coarse, index=False)
+    times = pd.Series(np.rint(cohort.time_days).astype(np.int64) * 2 + cohort.event)
+    same_time = _pairs_within(times)
+    if same_time == 0 or same_time > 20 * len(cohort):
+        return []
+    both = pd.util.hash_pandas_object(pd.DataFrame({"time": times, "alike": alike}), index=False)
+    found = _pairs_within(both)
+    expected = same_time * _pairs_within(alike) / (len(cohort) * (len(cohort) - 1) / 2)
+    if found < 3 * expected or poisson.sf(found - 1, expected) > _RARE:
+        return []
+    first, second = pair_up([np.asarray(rows) for rows in both.groupby(both).indices.values() if len(rows) > 1])
+    words = ", ".join(map(str, (*coarse.columns[:-1], *(["hospital"] if (cohort.site != "").any() else []))))
+    what = f"follow-up to the day, {words} ({found} pair(s), by chance about {expected:.2g})"
+    return [Twins("nearly_same_patient", "warning", what, first, second)]
+
+
+def _pairs_within(groups: "pd.Series[int]") -> int:
+    sizes = groups.value_counts().to_numpy()
+    return int((sizes * (sizes - 1) // 2).sum())
 
 
 def _chance_of_near(cohort: Cohort) -> float:

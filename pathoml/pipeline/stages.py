@@ -16,7 +16,7 @@ from pathoml.errors import BagMismatchError, InputError
 from pathoml.evaluate import evaluate
 from pathoml.extract import Shard, SlideOutcome, Watch, extract_archive, extract_with_ray, release_encoders
 from pathoml.files import file_digest, write_json, write_text
-from pathoml.fold_fitting import FitPlan
+from pathoml.fold_fitting import FitPlan, require_unseen_test
 from pathoml.leakage import check_predictions, examine_leakage, refuse_leaks
 from pathoml.mil.patients import load_features
 from pathoml.packages import Package, join_packages, save_package
@@ -183,11 +183,15 @@ def evaluate_stage(study: Study, context: StageContext | None = None) -> dict[st
     ------
     InputError
         If training was not finished, or its files have been changed.
+    LeakError
+        If predictions or folds score a model on patients that it has seen.
     """
     folder, config = study.folder, study.config
     training = check_training(folder)
     predictions = read_predictions(folder.predictions)
     check_predictions(predictions.table)
+    for fold in read_folds(folder.folds):
+        require_unseen_test(fold, folder.members)
     evaluation = evaluate(predictions, config.evaluate, background_of(study, slides_with_bags(study)))
     for name, scheme in evaluation["schemes"].items():
         scheme["permutation"] = _permutation(study, name, context or StageContext())

@@ -98,7 +98,9 @@ def fold_problems(cohort: Cohort, folds: Sequence[Fold]) -> list[Problem]:
     for fold in folds:
         twice = patients_in_two_groups(fold)
         if twice:
-            problems.append(Problem(fold.key, f"patient(s) {', '.join(twice[:5])} stand in two groups of the fold"))
+            groups = " and ".join(role for role in ROLES if set(twice) & set(getattr(fold, role)))
+            message = f"shared_patients: patient(s) {', '.join(twice[:5])} stand in two groups of the fold: {groups}"
+            problems.append(Problem(fold.key, message))
         for patient in fold.test:
             other = tested.setdefault((fold.scheme, fold.repeat, patient), fold.name)
             if other != fold.name:

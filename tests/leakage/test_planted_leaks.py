@@ -37,6 +37,8 @@ from pathoml.splits import (
     check_folds,
     make_folds,
 )
+from pathoml.survival.associations import cox_score_test
+from pathoml.survival.cox_regression import fit_cox_draws
 from pathoml.tune_settings import RangeSettings, TuneSettings
 from tests.counts import NULL_TABLES
 from tests.planted import DAYS, MEAN, QUICK, TEMPLATE, data, one_fold
@@ -657,3 +659,104 @@ def test_an_assay_that_drifts_along_hospitals_is_covariate_names_hospital() -> N
     (found,) = named(examine_leakage(planted, folds_of(everyone)).findings, "covariate_names_hospital")
     assert "cd8" in found.message
     assert "between hospitals" in found.message
+
+
+def with_coarse(everyone: Cohort) -> Cohort:
+    """The cohort with ages in years and follow-up in days, and two markers."""
+    table = with_markers(everyone).covariates
+    return replace(
+        everyone, covariates=table.assign(age=table["age"].round()), time_days=np.rint(everyone.time_days) + 1
+    )
+
+
+def test_two_samples_of_one_patient_measured_apart_are_nearly_same_patient() -> None:
+    everyone = with_coarse(cohort())
+    fold = folds_of(everyone)[0]
+    twins, own = everyone.rows_of(fold.test[:8]), everyone.rows_of(fold.train[:8])
+    table, time, event, site = (
+        everyone.covariates.copy(), everyone.time_days.copy(), everyone.event.copy(), everyone.site.copy(),
+    )  # fmt: skip
+    table.loc[own, ["age", "sex"]] = table.loc[twins, ["age", "sex"]].to_numpy()
+    time[own], event[own], site[own] = time[twins], event[twins], site[twins]
+    planted = replace(everyone, covariates=table.astype({"age": float}), time_days=time, event=event, site=site)
+    (found,) = named(examine_leakage(planted, [fold]).findings, "nearly_same_patient")
+    assert "8 pair(s)" in found.message
+    assert "follow-up to the day, age, sex, hospital" in found.message
+
+
+def test_strangers_with_rough_times_are_seldom_called_one_patient() -> None:
+    called = 0
+    for seed in range(NULL_TABLES):
+        everyone = with_coarse(cohort(300, seed=seed))
+        months = np.rint(everyone.time_days / 30.4) * 30.4 + 1
+        found = examine_leakage(replace(everyone, time_days=months), folds_of(everyone)).findings
+        called += bool(named(found, "nearly_same_patient"))
+    assert called <= 0.05 * NULL_TABLES
+
+
+def prepared(everyone: Cohort, **columns: np.ndarray) -> str:
+    table = everyone.covariates.assign(**columns)
+    found = named(
+        examine_leakage(replace(everyone, covariates=table), folds_of(everyone)).findings, "prepared_on_all_patients"
+    )
+    return found[0].message if found else ""
+
+
+def test_ages_scaled_before_patients_were_left_out_are_prepared_on_all_patients() -> None:
+    everyone = with_coarse(cohort())
+    age = everyone.covariates["age"].to_numpy()
+    assert "whole numbers scaled" in prepared(everyone, age=np.round((age - age.mean() + 1.3) / (1.1 * age.std()), 4))
+    assert prepared(everyone, age=age) == ""
+    assert prepared(everyone, age=age / 10) == ""
+
+
+def test_a_score_fitted_on_all_patients_is_prepared_on_all_patients() -> None:
+    everyone = with_markers(cohort())
+    rng = np.random.default_rng(4)
+    more = {f"m{number}": rng.normal(5, 2, len(everyone)) for number in range(4)}
+    markers = pd.DataFrame(more)
+    standard = (markers - markers.mean()) / markers.std(ddof=0)
+    fits = fit_cox_draws(
+        standard.to_numpy(), everyone.time_days, everyone.event, counts=np.ones((1, len(everyone)))
+    )  # fmt: skip
+    score = standard.to_numpy() @ fits.coefficients[0]
+    assert "weights that a Cox regression on all patients gives: score" in prepared(
+        everyone, **more, score=np.round(score, 4)
+    )
+    published = standard.to_numpy() @ np.array([0.3, -0.2, 0.5, 0.1])
+    assert prepared(everyone, **more, score=np.round(published, 4)) == ""
+
+
+def test_hospitals_evened_over_all_patients_are_prepared_on_all_patients() -> None:
+    everyone = cohort()
+    rng = np.random.default_rng(4)
+    raw = rng.normal(5, 2, (len(everyone), 6))
+    even = raw.copy()
+    for name in np.unique(everyone.site):
+        own = everyone.site == name
+        even[own] -= 0.95 * (even[own].mean(axis=0) - raw.mean(axis=0))
+    columns = {f"m{number}": even[:, number] for number in range(6)}
+    assert "batch correction" in prepared(everyone, **columns)
+    assert prepared(everyone, **{f"m{number}": raw[:, number] for number in range(6)}) == ""
+
+
+def test_genes_chosen_by_the_outcomes_of_all_patients_are_prepared_on_all_patients() -> None:
+    everyone = cohort()
+    genes = np.random.default_rng(4).normal(5, 2, (len(everyone), 1500))
+    p_values = [cox_score_test(everyone.time_days, everyone.event, genes[:, one])[1] for one in range(1500)]
+    best = np.argsort(p_values)[:20]
+    assert "chosen by it" in prepared(everyone, **{f"g{one}": genes[:, one] for one in best})
+    assert prepared(everyone, **{f"g{one}": genes[:, one] for one in range(20)}) == ""
+
+
+def test_hospitals_that_only_ids_name_are_looked_at() -> None:
+    everyone = cohort()
+    place = np.unique(everyone.site, return_inverse=True)[1]
+    time = everyone.time_days * np.exp(-0.5 * place)
+    names = np.array([f"H{site}-{row:04d}" for row, site in enumerate(place)])
+    unnamed = replace(everyone, patient_id=names, site=np.full(len(everyone), ""), time_days=time)
+    (found,) = named(examine_leakage(unnamed, folds_of(unnamed)).findings, "site_confounded_outcome")
+    assert found.level == "warning"
+    assert "name its column in cohort.site" in found.message
+    plain = replace(unnamed, time_days=everyone.time_days)
+    assert all(one.level == "note" for one in named(examine_leakage(plain, folds_of(plain)).findings, found.check))

@@ -3,19 +3,21 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from pathoml.config import load_config
-from pathoml.errors import InputError, SlidesFailedError
+from pathoml.errors import InputError, LeakError, SlidesFailedError
 from pathoml.pipeline import stages
 from pathoml.pipeline.reporting import report_stage
+from pathoml.pipeline.run_folder import RunFolder, record_training
 from pathoml.pipeline.running import run
 from pathoml.pipeline.stages import StageContext, evaluate_stage, train_stage
 from pathoml.pipeline.study import open_run, open_study
-from pathoml.splits import read_folds
+from pathoml.splits import read_folds, write_folds
 from tests.small_cohort import FinishedRun
 
 pytestmark = pytest.mark.xdist_group("small_cohort")
@@ -70,6 +72,23 @@ def test_a_file_of_another_run_is_noticed(copy_of_run: Path, name: str) -> None:
     path.write_text(path.read_text() + "\n")
     with pytest.raises(InputError, match=f"{path.name} is not the one that this training wrote"):
         report_stage(open_run(copy_of_run / "run"))
+
+
+@pytest.mark.parametrize("altered", ["roles", "model"])
+def test_a_run_recorded_anew_after_its_folds_or_models_were_changed_is_not_judged(
+    copy_of_run: Path, altered: str
+) -> None:
+    folder = RunFolder(copy_of_run / "run")
+    folds = read_folds(folder.folds)
+    if altered == "roles":
+        first = replace(folds[0], train=folds[0].test, test=folds[0].train)
+        write_folds(folder.folds, [first, *folds[1:]])
+    else:
+        path = folder.members / folds[0].folder_name / "model.safetensors"
+        shutil.copy(folder.members / folds[1].folder_name / "model.safetensors", path)
+    record_training(folder, open_run(folder.root).config.digest)
+    with pytest.raises(LeakError, match="model_saw_test_patients: fold kfold-0"):
+        evaluate_stage(open_run(folder.root))
 
 
 def test_folds_of_another_configuration_are_never_taken_over(copy_of_cohort: Callable[[], Path]) -> None:
