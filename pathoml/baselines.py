@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pathoml.baseline_settings import CLINICAL, BaselineSettings
+from pathoml.blas import one_blas_thread
 from pathoml.cohort import Cohort
 from pathoml.covariates import ReducedCovariate, fill_mean_scale, fit_covariates, principal_axes
 from pathoml.infer import risk_groups
@@ -113,6 +114,7 @@ def mean_of_bags(features: PatientFeatures | None) -> dict[str, FloatArray]:
     }
 
 
+@one_blas_thread()
 def fit_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> list[Predictions]:
     """Fit every baseline that the data allow on a fold's training and validation patients, and predict all of its patients.
 
@@ -145,6 +147,7 @@ def fit_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> l
     return parts + _forest(prepared.blocks, clinical, outcome, where)
 
 
+@one_blas_thread()
 def ridge_baselines(data: TrainingData, fold: Fold, context: BaselineContext) -> dict[str, PenalisedCox]:
     """Prepare the ridge Cox models of a fold, to be fitted on other outcomes than its own, such as shuffled ones.
 

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pathoml.blas import one_blas_thread
 from pathoml.covariates import CLINICAL_PART, Covariate, CovariateTransform, FittedBlock, fit_covariates
 from pathoml.errors import InputError, TrainingError
 from pathoml.mil.objective import Objective, Outcome
@@ -129,6 +130,7 @@ def start_covariates(
     return start
 
 
+@one_blas_thread()
 def fit_cox_start(
     covariates: tuple[Covariate, ...], transform: CovariateTransform, patients: CoxPatients, settings: TrainSettings
 ) -> CoxStart:

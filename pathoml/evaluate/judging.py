@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pathoml.blas import one_blas_thread
 from pathoml.errors import InputError
 from pathoml.evaluate.background import Background
 from pathoml.evaluate.calibrating import judge_calibration
@@ -35,6 +36,7 @@ WEIGHTS = (
 )
 
 
+@one_blas_thread()
 def evaluate(
     predictions: Predictions, settings: EvaluateSettings, background: Background | None = None
 ) -> dict[str, Any]:  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pathoml.blas import one_blas_thread
 from pathoml.evaluate.estimates import REFITTED, mean_over_folds
 from pathoml.evaluate.risk_groups import log_rank_of_groups
 from pathoml.survival.cox_regression import fit_cox_draws
@@ -113,6 +114,7 @@ def shuffles(patients: int, permutations: int, *, seed: int) -> IntArray:
     return order
 
 
+@one_blas_thread()
 def permute_linear(
     folds: Sequence[LinearFold], time_days: FloatArray, event: IntArray, *, order: IntArray, ridge: float
 ) -> Control:
@@ -158,6 +160,7 @@ Fit = Callable[[FloatArray, FloatArray, IntArray], FloatArray]
 """Columns, follow-up and events of the patients that are fitted on -> log hazard ratios."""
 
 
+@one_blas_thread()
 def permute_fits(
     fits: Sequence[tuple[LinearFold, Fit]], time_days: FloatArray, event: IntArray, *, order: IntArray
 ) -> Control:
