@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pathoml.config import load_config
-from pathoml.pipeline import stages
+from pathoml.pipeline import mapping
 from pathoml.pipeline.mapping import heatmap_stage
 from pathoml.pipeline.maps import MapRequest
 from pathoml.pipeline.stages import StageContext, usable_study
@@ -28,7 +28,7 @@ def requests(
     for name in ("run", "bags"):
         shutil.copytree(finished.folder / name, folder / name)
     asked: list[MapRequest] = []
-    monkeypatch.setattr(stages, "draw_maps_of_slide", lambda request, *_, **__: asked.append(request) or [])
+    monkeypatch.setattr(mapping, "draw_maps_of_slide", lambda request, *_, **__: asked.append(request) or [])
     config = load_config(folder / "study.yaml", ["heatmap.slides=24"])
     heatmap_stage(usable_study(open_study(config)), StageContext())
     return asked

@@ -9,8 +9,8 @@ import pytest
 
 from pathoml.config import load_config
 from pathoml.encoders.settings import EncoderSettings, Lite0Settings, RegisteredSettings
-from pathoml.pipeline.reporting import report_stage
-from pathoml.pipeline.stages import StageContext, _pretraining_warnings, evaluate_stage, train_stage
+from pathoml.pipeline.reporting import _pretraining_warnings, report_stage
+from pathoml.pipeline.stages import StageContext, evaluate_stage, train_stage
 from pathoml.pipeline.study import Study, open_run, open_study
 from tests.pipeline.test_run_integrity import TABULAR
 
@@ -74,5 +74,5 @@ def test_the_report_shows_the_warning(copy_of_cohort: Callable[[], Path], monkey
     folder = copy_of_cohort()
     train_stage(open_study(load_config(folder / "study.yaml", TABULAR)), StageContext())
     evaluate_stage(open_run(folder / "run"))
-    monkeypatch.setattr("pathoml.pipeline.stages._pretraining_warnings", lambda _: ["It has seen these slides."])
+    monkeypatch.setattr("pathoml.pipeline.reporting._pretraining_warnings", lambda _: ["It has seen these slides."])
     assert "It has seen these slides." in report_stage(open_run(folder / "run")).read_text()
