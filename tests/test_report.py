@@ -17,7 +17,7 @@ from pathoml.evaluate import EvaluateSettings, evaluate
 from pathoml.leakage import CHECKS, Finding, LeakageReport
 from pathoml.report import Page, write_report
 from pathoml.report.drawn import drawn_models
-from pathoml.report.words import estimate_words, summary_words, verdict_words
+from pathoml.report.words import estimate_words, ratio_words, summary_words, verdict_words
 from tests.evaluate.test_measures import background, with_sites
 from tests.test_evaluate import predictions
 
@@ -89,40 +89,51 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "map.png"
 
 
-@pytest.mark.parametrize(
-    ("by_interval", "better", "sentence"),
-    [
-        (0, False, "It is not shown to rank better than the clinical model (Cox)."),
-        (
-            1,
-            False,
-            "By its interval it ranks better than the clinical model (Cox), which repetitions have not confirmed.",
-        ),
-        (1, True, "It ranks better than the clinical model (Cox)."),
-        (-1, False, "By its interval it ranks worse than the clinical model (Cox)."),
-    ],
-)
-def test_the_first_lines_say_what_was_predicted_and_no_more_than_the_verdict(
-    by_interval: int, better: bool, sentence: str
-) -> None:
-    one = {
-        "metrics": {"model": {"concordance": estimate(0.8, 0.7, 0.9)}},
-        "verdicts": {"model - clinical": {"by_interval": by_interval, "better": better}},
+def found(concordance: tuple[float, float, float], repeats: int = 1, **verdicts: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "metrics": {"model": {"concordance": estimate(*concordance)}},
+        "verdicts": {
+            f"model - {other}": {"by_interval": way, "better": sure} for other, (way, sure) in verdicts.items()
+        },
+        "repeats": {"count": repeats},
     }
-    first, second = summary_words({"kfold": one, "fixed": one, "validation": {"metrics": {"package": {}}}})
-    assert first == (
-        "Cross-validation: of two patients, the one with the higher predicted risk had the event first"
-        " in a share of 0.800 (0.700 to 0.900) of pairs; guessing gives 0.5. " + sentence
-    )
-    assert second == f"Given folds: in a share of 0.800 (0.700 to 0.900) of pairs. {sentence}"
+
+
+GOOD = (0.8, 0.7, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("schemes", "sentences"),
+    [
+        ({"kfold": found(GOOD, 3, clinical=(1, 1), slides_ridge=(1, 1))},
+         ["It puts 80 of 100 pairs of patients in the right order, more than guessing's 50.", "It ranks better than age alone.",
+          "No simpler model of the same data ranks as well"]),
+        ({"kfold": found(GOOD, 1, clinical=(1, 0), slides_ridge=(0, 0)), "fixed": found((0.7, 0.6, 0.8), 1, clinical=(1, 0))},
+         ["It puts 70 to 80 of 100 pairs",
+          "By its intervals it ranks better than age alone; not every way of testing was repeated",
+          "But simpler models of the same data are not shown to rank worse (ridge Cox on mean tile features)",
+          "whether repetitions would confirm that is not known"]),
+        ({"kfold": found((0.55, 0.45, 0.65), 3, clinical=(0, 0), forest=(-1, -1))},
+         ["which is not shown to be more than guessing's 50", "It is not shown to rank better than age alone.",
+          "and one ranks better by its interval (random survival forest)"]),
+        ({"kfold": found(GOOD, 3, clinical=(-1, -1))}, ["It ranks no better than age alone, and in one way of testing worse."]),
+        ({"kfold": found(GOOD, 3, clinical=(1, 0))}, ["repetitions do not confirm that"]),
+    ],
+)  # fmt: skip
+def test_the_first_lines_say_whether_the_model_is_of_use_and_no_more_than_verdicts(
+    schemes: dict[str, Any], sentences: list[str]
+) -> None:
+    first, *rest = summary_words({**schemes, "validation": {"metrics": {"package": {}}}}, "age")
+    assert first.startswith("Of use? ")
+    assert len(rest) == len(schemes) + 1
+    assert all(sentence in " ".join([first, *rest]) for sentence in sentences)
+    assert "95 % intervals" in rest[-1]
 
 
 def test_the_page_begins_with_what_was_found(tmp_path: Path) -> None:
     text = write(tmp_path, methods=["The study predicts overall survival of 100 patients."])
     assert (
-        text.index("The study predicts overall survival of 100 patients.")
-        < text.index("of two patients")
-        < text.index("<h2")
+        text.index("The study predicts overall survival of 100 patients.") < text.index("Of use?") < text.index("<h2")
     )
 
 
@@ -396,3 +407,8 @@ def test_no_p_value_of_d_calibration_stands_after_cross_validation_and_the_reaso
 
 def test_an_interval_without_width_is_not_shown_as_certainty() -> None:
     assert estimate_words(estimate(1.0, 1.0, 1.0)) == "1.000 (the same in every draw)"
+
+
+def test_limits_that_nothing_holds_are_not_spelt_out() -> None:
+    assert ratio_words(estimate(1.5, 1.2, 1.9)) == "1.50 (1.20 to 1.90)"
+    assert ratio_words(estimate(30.0, 2.1, 135860962.6)) == "30.00 (2.10, no upper limit)"

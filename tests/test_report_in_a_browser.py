@@ -53,6 +53,9 @@ def of_every_baseline(judged: dict[str, Any]) -> dict[str, Any]:
             fold["concordance"][name] = fold["concordance"]["clinical"]
         for horizon in one["decisions"]:
             horizon["models"][name] = horizon["models"]["clinical"]
+    for differences in one["differences"].values():  # signs and brackets as wide as they come
+        for measure in differences:
+            differences[measure] = {**differences[measure], "value": -0.123, "low": -0.230, "high": -0.071}
     one["parts"] = {"condition": "95 %", "parts": [
         {"part": name, "patients": 120, "deviation": estimate(0.5, 0.4, 0.6), "part_of_variance": estimate(0.5, 0.4, 0.6)}
         for name in ("slides", "clinical", "omics")

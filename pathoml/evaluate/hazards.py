@@ -13,6 +13,8 @@ from pathoml.units import FloatArray
 
 _SAME = 0.9
 """A risk of which clinical covariates explain more than this is taken as made of them."""
+EXTREME_RISK = 10.0
+"""Standard deviations from the patients that fitted a model beyond which one patient makes a hazard ratio."""
 UNIT = "one standard deviation of the risk of the patients that fitted the model"
 
 
@@ -40,6 +42,7 @@ def judge_hazards(tested: Tested, background: Background | None) -> dict[str, An
         "unit": UNIT,
         "patients": len(risk),
         "events": int(tested.event.sum()),
+        "extreme": int((np.abs(tested.risk) > EXTREME_RISK).sum()),
         "hazard_ratio": estimate(np.exp(alone.coefficients[:, 0])).to_json(),
         "likelihood_ratio": _test(alone.likelihood_ratio, frozen=tested.frozen),
         "proportional_hazards": {
@@ -57,13 +60,18 @@ def judge_hazards(tested: Tested, background: Background | None) -> dict[str, An
 
 
 def _explained(tested: Tested, clinical: FloatArray) -> float:
-    """Return the share of the risk's variance within folds that a linear regression on the covariates explains."""
-    folds = (tested.fold[:, None] == np.unique(tested.fold)[None, :]).astype(np.float64)
-    centred = tested.risk - folds @ (folds.T @ tested.risk / folds.sum(axis=0))
-    design = np.concatenate([folds, clinical], axis=1)
-    left = tested.risk - design @ np.linalg.lstsq(design, tested.risk, rcond=None)[0]
-    total = float((centred**2).sum())
-    return 1 - float((left**2).sum()) / total if total > 0 else 1.0
+    """Return the share of the risk's variance within folds that linear regressions on the covariates, one a fold, explain."""
+    left, total, spare = 0.0, 0.0, 0
+    for fold in np.unique(tested.fold):
+        rows = tested.fold == fold
+        risk, design = tested.risk[rows], np.column_stack([np.ones(int(rows.sum())), clinical[rows]])
+        left += float(((risk - design @ np.linalg.lstsq(design, risk, rcond=None)[0]) ** 2).sum())
+        total += float(((risk - risk.mean()) ** 2).sum())
+        spare += len(risk) - design.shape[1]
+    if total <= 0:
+        return 1.0
+    patients = len(tested.risk) - len(np.unique(tested.fold))
+    return 1 - left / max(spare, 1) / (total / patients) if spare > 0 else 0.0
 
 
 def _adjusted(tested: Tested, names: list[str], clinical: FloatArray, alone: CoxFits) -> dict[str, Any]:

@@ -28,12 +28,15 @@ class MapStyle:
         Name of a matplotlib colour map.
     signed : bool
         Whether the scale is symmetric about zero.
+    key : str
+        What light and dark mean.
     """
 
     title: str
     quantity: str
     colours: str
     signed: bool
+    key: str
 
 
 _SIGNED_COLOURS = "cividis"
@@ -47,18 +50,21 @@ STYLES: dict[MapName, MapStyle] = {
         "patients' risk (Cox), or hazard logits (time bins)",
         _SIGNED_COLOURS,
         signed=True,
+        key=f"{_SIGNED_WORDS} the risk",
     ),
     "attention": MapStyle(
         "Where the model looks",
         "attention relative to an average tile (1 = average)",
         "viridis",
         signed=False,
+        key="yellow (light): looked at more than the average tile",
     ),
     "disagreement": MapStyle(
         "Where the models disagree",
         "standard deviation over models of the contribution x tiles",
         "magma",
         signed=False,
+        key="light: models differ more",
     ),
 }
 
@@ -130,6 +136,7 @@ def style_of(name: MapName) -> MapStyle:
         f"{_SIGNED_WORDS}, 0 = adds nothing;\nin SD of the training patients' risk (Cox), or hazard logits (time bins)",
         _SIGNED_COLOURS,
         signed=True,
+        key=f"{_SIGNED_WORDS} the risk",
     )
 
 

@@ -126,9 +126,10 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
     value, p_value = float(np.mean(defined)), _rates_differ(cohort)
     if p_value > _NOTED_P:
         return []
+    p_words = "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.4f}"
     message = (
         f"{said} alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of hospitals "
-        f"differ, p = {p_value:.1e}): a model that recognises the hospital scores that without looking at disease; judge it "
+        f"differ, {p_words}): a model that recognises the hospital scores that without looking at disease; judge it "
         "by site_preserved or leave_one_site_out"
     )
     level: Level = "warning" if value >= _TELLING_CONCORDANCE and p_value <= _TELLING_P else "note"

@@ -130,7 +130,7 @@ def cohort_facts(study: Study) -> tuple[tuple[str, str], ...]:
             f"{len(sites)} ({', '.join(sites[:12])}{', ...' if len(sites) > 12 else ''})" if sites else "not given",
         ),
         ("Covariates", ", ".join(_covariate_names(config)) or "none"),
-        ("Clinical model", f"ridge Cox on {', '.join(_clinical_names(config)) or 'nothing'}"),
+        ("Clinical model", f"ridge Cox on {', '.join(clinical_names(config)) or 'nothing'}"),
     ]
     if len(config.cohort.all_endpoints) > 1:
         facts.insert(1, ("Endpoints declared", ", ".join(config.cohort.all_endpoints)))
@@ -183,7 +183,19 @@ def _covariate_names(config: Config) -> list[str]:
     return [covariate_name(one) for one in config.cohort.covariates]
 
 
-def _clinical_names(config: Config) -> list[str]:
+def clinical_names(config: Config) -> list[str]:
+    """Name what the clinical model is made of.
+
+    Parameters
+    ----------
+    config : Config
+        Of a study.
+
+    Returns
+    -------
+    list of str
+        Covariates that are no blocks.
+    """
     return [covariate_name(one) for one in config.cohort.covariates if not isinstance(one, ReducedCovariate)]
 
 

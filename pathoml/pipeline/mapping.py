@@ -47,12 +47,18 @@ def heatmap_stage(study: Study, context: StageContext) -> list[tuple[str, Path]]
         known = select_patients(study.cohort, None, [entry.patient_id]).covariates
         request = MapRequest(entry, bags, package, caption, study.folder.heatmaps, ends, known)
         maps = draw_maps_of_slide(request, study.config.heatmap, device=context.device)
-        drawn += [(f"{caption}: {style_of(kind).title.lower()}", path) for kind, path in maps]
-        kinds |= {kind_of(name) for name, _ in maps}
+        drawn += [
+            (f"{caption}: {style_of(one.name).title.lower()}; {style_of(one.name).key}; {one.words}", one.path)
+            for one in maps
+        ]
+        kinds |= {kind_of(one.name) for one in maps}
         context.progress("heatmaps", done, len(chosen))
     if drawn or study.folder.heatmaps.is_dir():
         listed = [[caption, path.name] for caption, path in drawn]
-        write_json(study.folder.heatmap_index, {"training": training, "maps": listed, "kinds": sorted(kinds)})
+        shown = {entry.patient_id for entry, _, _ in chosen}
+        events = int(study.cohort.event[study.cohort.rows_of(sorted(shown))].sum())
+        index = {"training": training, "maps": listed, "kinds": sorted(kinds), "patients": len(shown), "events": events}
+        write_json(study.folder.heatmap_index, index)
         slides = tuple(f"{entry.slide_id}_" for entry, _, _ in chosen)
         for old in study.folder.heatmaps.iterdir():
             if old != study.folder.heatmap_index and not old.name.startswith(slides):

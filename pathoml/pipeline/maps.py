@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from pathoml.bags import read_bag
@@ -19,6 +21,7 @@ from pathoml.heatmaps import (
     name_of_way,
     overlay_image,
     relative_to_average,
+    style_of,
     tile_raster,
     write_band_file,
     write_ome_tiff,
@@ -33,6 +36,24 @@ from pathoml.units import FloatArray, RgbImage
 
 _NOTED = ("contribution", "disagreement")
 _WORDS = re.compile(r"[^A-Za-z0-9_+-]+")
+
+
+class DrawnMap(NamedTuple):
+    """One picture of a slide's map.
+
+    Parameters
+    ----------
+    name : str
+        Of the map.
+    path : Path
+        PNG.
+    words : str
+        How many tiles, and the range of their values.
+    """
+
+    name: MapName
+    path: Path
+    words: str
 
 
 @dataclass(frozen=True)
@@ -99,9 +120,7 @@ def maps_of_slide(request: MapRequest, size_px: tuple[int, int], *, device: str 
     return SlideMaps(header, bag.coords, bag.grid, values, ends, _notes(scores))
 
 
-def draw_maps_of_slide(
-    request: MapRequest, settings: HeatmapSettings, *, device: str = "cpu"
-) -> list[tuple[MapName, Path]]:
+def draw_maps_of_slide(request: MapRequest, settings: HeatmapSettings, *, device: str = "cpu") -> list[DrawnMap]:
     """Draw every kind of map that is asked for and that the model gives.
 
     Parameters
@@ -115,8 +134,8 @@ def draw_maps_of_slide(
 
     Returns
     -------
-    list of (str, Path)
-        Name of the map and picture, ``<slide_id>_<name>.png``; what else is asked for is written beside it.
+    list of DrawnMap
+        Pictures, ``<slide_id>_<name>.png``; what else is asked for is written beside it.
 
     Raises
     ------
@@ -136,10 +155,19 @@ def draw_maps_of_slide(
     for name in maps.values:
         if kind_of(name) in settings.kinds:
             written = _write_map(request, picture, maps, name, settings)
-            drawn += [(name, path) for path in written]
+            drawn += [DrawnMap(name, path, _in_numbers(maps.values[name], name)) for path in written]
     if "csv" in settings.files:
         write_tile_table(request.folder / f"{entry.slide_id}_tiles.csv", maps)
     return drawn
+
+
+def _in_numbers(values: FloatArray, name: MapName) -> str:
+    """Say what a map shows in numbers, for those who do not see it."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return f"{len(values)} tiles, none of which has a value"
+    raised = f", {(finite > 0).mean():.0%} of them above 0" if style_of(name).signed else ""
+    return f"{len(finite)} tiles from {finite.min():.2f} to {finite.max():.2f}{raised}"
 
 
 def map_ends(package: Package) -> dict[MapName, float]:

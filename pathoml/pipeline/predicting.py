@@ -161,7 +161,7 @@ def draw_maps(
             continue
         caption = f"Slide {entry.slide_id}, mean of {len(package.members)} model(s)"
         one = MapRequest(entry, request.output / "bags", package, caption, request.output, map_ends(package))
-        drawn += [path for _, path in draw_maps_of_slide(one, settings, device=context.device)]
+        drawn += [drawn_map.path for drawn_map in draw_maps_of_slide(one, settings, device=context.device)]
     return drawn, outcomes
 
 

@@ -14,7 +14,7 @@ from pathoml.encoders.settings import RegisteredSettings
 from pathoml.errors import InputError
 from pathoml.heatmap_settings import MapKind
 from pathoml.packages import load_package
-from pathoml.pipeline.checking import cohort_facts
+from pathoml.pipeline.checking import clinical_names, cohort_facts
 from pathoml.pipeline.quality import WARNED_FLAGS, quality_path
 from pathoml.pipeline.reporting_words import answers_of, methods_of
 from pathoml.pipeline.run_folder import RunFolder, check_training, read_json
@@ -51,7 +51,7 @@ def report_stage(study: Study) -> Path:
     if evaluation.get("training") != training:
         raise InputError(f"{folder.root}: the evaluation is not of this training; run 'pathoml evaluate' again")
     heatmaps, of_maps = _drawn_heatmaps(folder, training)
-    map_note = _maps_not_given(folder, study.config) if heatmaps else ""
+    map_note = _about_maps(folder, study.config) if heatmaps else ""
     facts = [
         (name, value) for name, value in cohort_facts(study) if name != "Slides" and not name.startswith("Left out")
     ]
@@ -84,6 +84,7 @@ def report_stage(study: Study) -> Path:
         methods=methods_of(study, evaluation, folds, package, read_json(folder.balance, "run 'pathoml train' again")),
         answers=answers_of(study, evaluation, folds, package),
         map_note=map_note,
+        clinical=" and ".join(clinical_names(study.config)) or "the average patient",
     )
     write_report(folder.report, page)
     return folder.report
@@ -159,16 +160,20 @@ def _drawn_heatmaps(folder: RunFolder, training: str) -> tuple[list[tuple[str, P
     if not folder.heatmap_index.is_file():
         return [], []
     index = read_json(folder.heatmap_index, "run 'pathoml run' again")
-    if index.get("training") != training:
+    if index.get("training") != training or "events" not in index:
         return [], ["The maps in the run folder were drawn for another training and are left out; run 'pathoml run'."]
     return [(caption, folder.heatmaps / name) for caption, name in index["maps"]], []
 
 
-def _maps_not_given(folder: RunFolder, config: Config) -> str:
-    """Say which kinds of map were asked for and are not given by the models."""
-    drawn = read_json(folder.heatmap_index, "run 'pathoml run' again").get("kinds", config.heatmap.kinds)
-    missing = [f"{kind} ({_GIVEN_BY[kind]})" for kind in config.heatmap.kinds if kind not in drawn]
-    return f"Asked for and not given by these models: {', '.join(missing)}." if missing else ""
+def _about_maps(folder: RunFolder, config: Config) -> str:
+    """Say of how many patients maps are shown, and which kinds were asked for and are not given by the models."""
+    index = read_json(folder.heatmap_index, "run 'pathoml run' again")
+    missing = [f"{kind} ({_GIVEN_BY[kind]})" for kind in config.heatmap.kinds if kind not in index["kinds"]]
+    given = f" Asked for and not given by these models: {', '.join(missing)}." if missing else ""
+    return (
+        f"Shown are slides of {index['patients']} test patients with the highest and the lowest risk, of whom {index['events']}"
+        f" had the event.{given}"
+    )
 
 
 _GIVEN_BY: dict[MapKind, str] = {

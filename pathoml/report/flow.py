@@ -77,6 +77,8 @@ def flow_charts(flow: Sequence[FlowStep], evaluation: Mapping[str, Any]) -> list
                 for name, scheme in evaluation["schemes"].items()
             ]
             end = f"{end}; {'; '.join(tested)}"
+        if not steps:
+            end = f"{end}; nobody was left out" if unit == "patients" else f"{end}; none was left out"
         charts.append(FlowChart(unit, start, steps, end))
     return charts
 
@@ -100,10 +102,14 @@ def leakage_table(leakage: Mapping[str, Any]) -> Table:
         name = f"{check}: {_CHECKS.get(check, '')}" if check in _CHECKS else check
         rows += [(name, _LEVELS[one["level"]], _where(one) + one["message"]) for one in found]
         if not found:
-            rows.append((name, "nothing found", ""))
+            unknown = check in _OF_SLIDES and not leakage["slides_compared"]
+            rows.append((name, "not looked at: no slides" if unknown else "nothing found", ""))
     slides = leakage["slides_compared"]
     compared = f"{slides} slides compared" if slides else "no slides to compare"
     return Table(f"Checks of the split before training; {compared}", ("check", "result", "what it means"), rows)
+
+
+_OF_SLIDES = ("same_slide_twice", "shared_tiles", "near_duplicate_slides")
 
 
 def _where(finding: Mapping[str, Any]) -> str:

@@ -56,7 +56,9 @@ class Page:
     answers : mapping of str to str
         Items of the TRIPOD+AI checklist that the software can fill.
     map_note : str, optional
-        Which kinds of map the models do not give.
+        What the maps are of, and which kinds the models do not give.
+    clinical : str, optional
+        What the clinical model is made of.
     """
 
     title: str
@@ -73,6 +75,7 @@ class Page:
     methods: Sequence[str] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
     map_note: str = ""
+    clinical: str = "the clinical data"
 
 
 def write_report(path: Path, page: Page) -> None:
@@ -92,7 +95,7 @@ def write_report(path: Path, page: Page) -> None:
         parts=parts,
         pictures=[(caption, _data_uri(picture)) for caption, picture in page.heatmaps],
         notice=RESEARCH_USE_ONLY,
-        summary=summary_words(page.evaluation["schemes"]),
+        summary=summary_words(page.evaluation["schemes"], page.clinical),
         tuned=_tuned(page.tuned),
         flows=flow_charts(page.flow, page.evaluation),
         leaks=None if page.leakage is None else leakage_table(page.leakage),

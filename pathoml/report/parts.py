@@ -72,8 +72,11 @@ class SchemePart(NamedTuple):
         What the numbers allow to be said.
     sections : list of Section
         In order.
+    note : str, optional
+        Of what the numbers are.
     """
 
     title: str
     verdicts: list[str]
     sections: list[Section]
+    note: str = ""

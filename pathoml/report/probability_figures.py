@@ -1,11 +1,12 @@
 """Calibration and decision curves."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.lines import Line2D
 
 from pathoml.report.drawing import LINES, MARKERS, STYLE, new_figure, numbers, to_svg
 from pathoml.report.words import days_words, estimate_words, number_words, p_value_words
@@ -42,13 +43,24 @@ def calibration_figure(models: Mapping[str, Mapping[str, Any]], place: int) -> s
         axis.set(xlim=(0, end), ylim=(0, 1.02 * end), aspect="equal")
         axis.set(xlabel="predicted probability of the event", ylabel="observed probability")
         axis.set_title(f"until {until}")
-        figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper left")
+        figure.legend(handles=_keys(list(horizons)), frameon=False, loc="outside upper left", handlelength=3)
         spoken = "; ".join(
             f"{label}: observed over expected {estimate_words(one['observed_to_expected'], 2)}, slope"
             f" {estimate_words(one['slope'], 2)}"
             for label, one in horizons.items()
         )
         return to_svg(figure, f"Calibration until {until}: {spoken}")
+
+
+def _keys(labels: Sequence[str]) -> list[Any]:
+    """Return a legend in which each model has the mark of its groups and the dashes of its curve."""
+    return [
+        Line2D(
+            [], [], label=label, marker=MARKERS[style % len(MARKERS)], markersize=4, linewidth=1,
+            markerfacecolor=LINES[style % len(LINES)]["color"] if style == 0 else "white", **LINES[style % len(LINES)],
+        )
+        for style, label in enumerate(labels)
+    ]  # fmt: skip
 
 
 def _end(horizons: list[Mapping[str, Any]]) -> float:

@@ -39,8 +39,8 @@ def calibration_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
     figures = [
         Picture(
             calibration_figure(found, place),
-            f"Calibration until {days_words(one['days'])}; {patients} test patients, {one['events']} events until then. Lines"
-            " through marks: 95 % intervals.",
+            f"Calibration until {days_words(one['days'])}; {patients} test patients, {one['events']} events until then. Marks:"
+            " groups, with 95 % intervals; curves: smooth; dotted: right.",
         )
         for place, one in enumerate(next(iter(found.values()))["horizons"])
     ]
@@ -58,7 +58,8 @@ def calibration_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
         " right." + drawn.left_out,
         *_p_value_text(next(iter(found.values()))["d_calibration"]),
     ]
-    return Section("Calibration", text, figures, [*_error_tables(scheme), _distribution_table(scheme)])
+    tables = [*_error_tables(scheme), *_group_tables(scheme), _distribution_table(scheme)]
+    return Section("Calibration", text, figures, tables)
 
 
 def _p_value_text(distribution: Mapping[str, Any]) -> list[str]:
@@ -86,6 +87,26 @@ def _error_tables(scheme: Mapping[str, Any]) -> list[Table]:
         "by chance: median (95 % are below)",
     )
     return [Table("Calibration at each time: 1, 1 and 0 are right", header, rows)] if rows else []
+
+
+def _group_tables(scheme: Mapping[str, Any]) -> list[Table]:
+    """Return what the marks of calibration are: predicted and observed in groups of rising prediction."""
+    header = ("model and group", "patients", "events", "predicted", "observed")
+    tables = []
+    for place, first in enumerate(next(iter(scheme["calibration"].values()))["horizons"]):
+        rows = []
+        for model, calibration in scheme["calibration"].items():
+            groups = calibration["horizons"][place]["groups"]
+            rows += [
+                (
+                    f"{model_words(model)}, {number + 1}", str(groups["patients"][number]), str(groups["events"][number]),
+                    number_words(groups["predicted"][number]), estimate_words(estimate_at(groups["observed"], number)),
+                )
+                for number in range(len(groups["patients"]))
+            ]  # fmt: skip
+        caption = f"Probability of the event until {days_words(first['days'])} in groups of rising prediction"
+        tables.append(Table(caption, header, rows, folded=True))
+    return tables
 
 
 def _distribution_table(scheme: Mapping[str, Any]) -> Table:
@@ -125,10 +146,10 @@ def decision_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
     figures = [
         Picture(
             decision_figure(one, drawn.models),
-            f"Decision curves until {days_words(one['days'])}; {count_words(scheme)}. Thin lines: 95 % intervals, cut at the"
-            " frame.",
+            f"Decision curves until {days_words(one['days'])}; {scheme['tested']['patients']} test patients, {events} events until"
+            " then. Thin lines: 95 % intervals, cut at the frame; grey: acting on nobody.",
         )
-        for one in scheme["decisions"]
+        for one, events in zip(scheme["decisions"], _events_until(scheme), strict=True)
     ]
     text = [
         "What would be gained by acting on patients whose predicted probability is at least what the axis says? A model is of use"
@@ -137,6 +158,11 @@ def decision_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
         + drawn.left_out
     ]
     return Section("Decision curves", text, figures, [_decision_table(one) for one in scheme["decisions"]])
+
+
+def _events_until(scheme: Mapping[str, Any]) -> list[int]:
+    """Return the events until each horizon, which calibration and decision curves share."""
+    return [one["events"] for one in next(iter(scheme["calibration"].values()))["horizons"]]
 
 
 def _decision_table(one: Mapping[str, Any]) -> Table:

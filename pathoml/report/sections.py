@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pathoml.evaluate.hazards import EXTREME_RISK
 from pathoml.report.drawn import Drawn, count_words, drawn_models
 from pathoml.report.forest_figures import concordance_figure, contribution_figure, forest_figure, row_words
 from pathoml.report.parts import Picture, SchemePart, Section, Table
 from pathoml.report.probability_sections import calibration_section, decision_section
-from pathoml.report.survival_figures import incidence_figure, kaplan_meier_figure
+from pathoml.report.survival_figures import LEAST_FOLLOWED, incidence_figure, kaplan_meier_figure
 from pathoml.report.trial_sections import trial_section
 from pathoml.report.words import (
     SCHEMES,
@@ -17,10 +18,12 @@ from pathoml.report.words import (
     model_words,
     number_words,
     p_value_words,
+    ratio_words,
     verdict_words,
 )
 
-_COLUMNS = 5
+_MANY_SHUFFLES = 100
+_COLUMNS = 4
 """Columns of estimates that a printed page, or a narrow screen, holds."""
 _KINDS = {
     "Ranking": ("concordance",),
@@ -59,7 +62,14 @@ def scheme_part(name: str, scheme: Mapping[str, Any], endpoint: str) -> SchemePa
         trial_section(scheme),
         _folds(scheme),
     ]
-    return SchemePart(SCHEMES.get(name, name), verdict_words(scheme), sections)
+    repeats = scheme["repeats"]["count"]
+    note = (
+        f"Measures, differences and folds are of all {repeats} repetitions; all else, from risk groups to controls, is of the"
+        " first one, so that each patient counts once."
+        if repeats > 1
+        else ""
+    )
+    return SchemePart(SCHEMES.get(name, name), verdict_words(scheme), sections, note)
 
 
 def _ranking(scheme: Mapping[str, Any]) -> Section:
@@ -73,7 +83,8 @@ def _ranking(scheme: Mapping[str, Any]) -> Section:
             f"differences: {first} minus each other, on the same draws of patients", "minus", others
         )
     figure = Picture(
-        concordance_figure(rows), f"Concordance of each model; {count_words(scheme)}. Lines: 95 % intervals."
+        concordance_figure(rows),
+        f"Concordance of each model; {count_words(scheme)}. Lines: 95 % intervals; dotted: guessing.",
     )
     text = [
         "Intervals hold for the models as they were fitted: one above 0.5 is no test of whether there is anything to find."
@@ -106,7 +117,8 @@ def _groups(scheme: Mapping[str, Any], drawn: Drawn, endpoint: str) -> Section:
         figures.append(
             Picture(
                 kaplan_meier_figure(groups, title=label, endpoint=endpoint, refitted=_refitted(scheme, model)),
-                f"Kaplan-Meier by risk group, {label}; {count_words(scheme)}. Shaded: 95 % intervals at each time.",
+                f"Kaplan-Meier by risk group, {label}; {count_words(scheme)}. Shaded: 95 % intervals at each time. Drawn while"
+                f" {LEAST_FOLLOWED} patients or more are followed.",
             )
         )
         if "incidence" in groups:
@@ -168,8 +180,8 @@ def _hazards(scheme: Mapping[str, Any]) -> Section:
         rows.append(
             (
                 model_words(model),
-                estimate_words(one["hazard_ratio"], 2),
-                "-" if adjusted is None else estimate_words(adjusted["hazard_ratio"], 2),
+                ratio_words(one["hazard_ratio"]),
+                "-" if adjusted is None else ratio_words(adjusted["hazard_ratio"]),
                 "-" if adjusted is None else _test_words(adjusted["added_likelihood_ratio"]),
                 "-" if adjusted is None else estimate_words(adjusted["added_share"], 2),
                 p_value_words(constancy["p_value"]),
@@ -186,9 +198,23 @@ def _hazards(scheme: Mapping[str, Any]) -> Section:
         f"{adjusted_for} Added: likelihood ratio of what the risk adds to the covariates (its p-value does not"
         " hold after cross-validation and is left out), and its share of the likelihood ratio of both. Small p for"
         " proportional hazards: the ratio changes with time; in simulated cross-validations with proportional hazards it fell below"
-        " 0.05 in 1 to 4 %, so that it errs on the side of saying nothing."
+        " 0.05 in 1 to 4 %, so that it errs on the side of saying nothing.",
+        *_extreme_words(scheme),
     ]
     return Section("Hazard ratios and added value", text, [], [Table("Cox regression on the risk", header, rows)])
+
+
+def _extreme_words(scheme: Mapping[str, Any]) -> list[str]:
+    """Say where few patients make the hazard ratio."""
+    said = [
+        f"{one['extreme']} of the {model_words(model)}" for model, one in scheme["hazards"].items() if one["extreme"]
+    ]
+    if not said:
+        return []
+    return [
+        f"Risks more than {EXTREME_RISK:g} standard deviations from those of the patients that fitted the model: {', '.join(said)}."
+        " Hazard ratios and calibration slopes follow such patients more than all others; look at their data."
+    ]
 
 
 def _test_words(test: Mapping[str, Any]) -> str:
@@ -200,7 +226,7 @@ def _subgroups(scheme: Mapping[str, Any]) -> Section:
     found = scheme["subgroups"]
     caption = (
         f"Hospitals and clinical subgroups (events/patients), first model; {count_words(scheme)}. Lines: 95 % intervals; an arrow:"
-        " it runs on. Limits of numbers are medians, in the unit of the table."
+        " it runs on; dotted: guessing, no effect. Limits of numbers are medians, in the unit of the table."
     )
     text = [
         "Many rows are compared here, and none of the differences between them has been tested: some look large by chance alone."
@@ -212,7 +238,7 @@ def _subgroups(scheme: Mapping[str, Any]) -> Section:
     rows = [
         (
             row_words(one), str(one["patients"]), str(one["events"]), estimate_words(one["concordance"]),
-            estimate_words(one["hazard_ratio"], 2),
+            ratio_words(one["hazard_ratio"]),
         )
         for one in found["rows"]
     ]  # fmt: skip
@@ -243,6 +269,9 @@ def _controls(scheme: Mapping[str, Any]) -> Section:
             "risk groups, p",
         )
         tables.append(Table("Models fitted again on shuffled outcomes; each row is of that model alone", header, rows))
+        fewest = min(one["permutations"] for one in scheme["permutation"].values())
+        if fewest < _MANY_SHUFFLES:
+            text.append(f"With {fewest} shuffles no p-value can be below {1 / (fewest + 1):.3f}.")
     sites = [
         (name, str(one["hospitals"]), str(one["patients"]), estimate_words(one["auc"]))
         for name, one in (
@@ -288,7 +317,7 @@ def _contributions(scheme: Mapping[str, Any]) -> Section:
     figure = Picture(
         contribution_figure([(one["part"], one["part_of_variance"]) for one in found["parts"]]),
         f"Share of the variance of the risk between patients that each part of the model makes; {count_words(scheme)}. Lines: 95 %"
-        " intervals.",
+        " intervals; dotted: none.",
     )
     return Section("Contributions of the parts", text, [figure], [Table("Contributions, first model", header, rows)])
 

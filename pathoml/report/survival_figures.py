@@ -13,6 +13,8 @@ from pathoml.units import DAYS_PER_UNIT
 
 _DAYS = DAYS_PER_UNIT["years"]
 _TITLE_CHARACTERS = 42
+LEAST_FOLLOWED = 10
+"""Patients of both groups together that a curve is drawn for."""
 
 
 def kaplan_meier_figure(
@@ -53,12 +55,20 @@ def kaplan_meier_figure(
             xlabel="years since time zero",
             ylabel=f"{endpoint} (probability)",
             ylim=(0, 1.02),
-            title=f"{title}\n{textwrap.fill(tests, _TITLE_CHARACTERS)}",
+            title=f"{title}\n{textwrap.fill(_with_number(tests), _TITLE_CHARACTERS)}",
         )
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, _last_followed(groups))
         figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper left")
         _numbers_at_risk(axis, groups)
         return to_svg(figure, f"Kaplan-Meier curves by risk group, {title}. {'; '.join(parts)}. {tests}")
+
+
+def _last_followed(groups: Mapping[str, Any]) -> float:
+    """Return until when, in years, enough patients are followed for a curve to say something."""
+    followed = sum(np.array(curve["at_risk"]) for curve in groups["curves"].values())
+    enough = np.flatnonzero(followed >= LEAST_FOLLOWED)
+    end = max(float(curve["days"][-1]) for curve in groups["curves"].values() if curve["days"]) / _DAYS
+    return min(end, float(enough[-1]) + 1) if len(enough) else end
 
 
 def _tests(groups: Mapping[str, Any], refitted: float | None) -> str:
@@ -69,9 +79,17 @@ def _tests(groups: Mapping[str, Any], refitted: float | None) -> str:
     return f"fitted again on shuffled outcomes: {p_value_words(refitted)}"
 
 
+def _with_number(tests: str) -> str:
+    """Keep a p-value in one line."""
+    for sign in (" = ", " < "):
+        tests = tests.replace(sign, sign.replace(" ", "\N{NO-BREAK SPACE}"))
+    return tests
+
+
 def _numbers_at_risk(axis: Any, groups: Mapping[str, Any]) -> None:
     """Write below each year how many patients of each group are still followed."""
     years = np.array(groups["at_risk_days"]) / _DAYS
+    years = years[years <= axis.get_xlim()[1]]
     shown = slice(None, None, max(1, -(-len(years) // 8)))
     axis.set_xticks(years[shown], [f"{year:.0f}" for year in years[shown]])
     below = axis.get_xaxis_transform()
@@ -80,7 +98,7 @@ def _numbers_at_risk(axis: Any, groups: Mapping[str, Any]) -> None:
         axis.text(
             -0.05, -0.25 - 0.07 * line, f"{name} ", transform=axis.transAxes, ha="right", fontsize=7, color=colour
         )
-        for year, count in zip(years[shown], curve["at_risk"][shown], strict=True):
+        for year, count in zip(years[shown], curve["at_risk"][: len(years)][shown], strict=True):
             axis.text(year, -0.25 - 0.07 * line, count, transform=below, ha="center", fontsize=7, color=colour)
     axis.text(-0.05, -0.18, "at risk ", transform=axis.transAxes, ha="right", fontsize=7, color="0.3")
     lowest = -0.31 - 0.07 * len(groups["curves"])

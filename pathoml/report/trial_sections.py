@@ -57,12 +57,13 @@ def _simulation_text(simulated: Mapping[str, Any] | None) -> list[str]:
     if simulated is None:
         return []
     trials = simulated["trials"]
+    ratios = [f"{simulated[name]:.2f}" for name in ("log_hazard_ratio_alone", "log_hazard_ratio_adjusted")]
     found = [round(trials * simulated[name]) for name in ("power_alone", "power_adjusted")]
     return [
-        f"A Cox regression gains by simulation only: of {trials} simulated trials of {simulated['patients']} patients {found[0]}"
-        f" found the effect without and {found[1]} with adjustment for the risk; the mean log hazard ratio was"
-        f" {simulated['log_hazard_ratio_alone']:.2f} and {simulated['log_hazard_ratio_adjusted']:.2f}, which differ because the"
-        " hazard ratio is not collapsible."
+        f"What a Cox regression gains is told by simulation only: of {trials} simulated trials of {simulated['patients']} patients"
+        f" {found[0]} found the effect without and {found[1]} with adjustment for the risk; the mean log hazard ratio was"
+        f" {ratios[0]} and {ratios[1]}"
+        + ("." if ratios[0] == ratios[1] else ", which differ because the hazard ratio is not collapsible.")
     ]
 
 

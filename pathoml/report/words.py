@@ -1,7 +1,7 @@
 """How numbers, measures and models are said."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from pathoml.baseline_settings import BASELINE_TITLES
@@ -21,6 +21,8 @@ MODELS = {
     "package": "the package as it is",
     "recalibrated": "the package, recalibrated",
 }
+_BOUNDLESS = 1000.0
+"""A hazard ratio beyond this is of a sample in which nothing held it."""
 SCHEMES = {
     "kfold": "Cross-validation",
     "site_preserved": "Cross-validation by whole hospitals",
@@ -93,6 +95,30 @@ def estimate_words(estimate: Mapping[str, Any], digits: int = 3) -> str:
     if low == high:
         return f"{value:.{digits}f} (the same in every draw)"
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def ratio_words(estimate: Mapping[str, Any]) -> str:
+    """Say a hazard ratio with its interval; limits that nothing holds are not spelt out.
+
+    Parameters
+    ----------
+    estimate : mapping
+        With value, low and high.
+
+    Returns
+    -------
+    str
+        For example ``1.50 (1.20 to 1.90)``, or ``30.00 (2.10, no upper limit)``.
+    """
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    if value is None or low is None or (low >= 1 / _BOUNDLESS and high <= _BOUNDLESS):
+        return estimate_words(estimate, 2)
+    ends = (
+        "no lower limit" if low < 1 / _BOUNDLESS else f"{low:.2f}",
+        "no upper limit" if high > _BOUNDLESS else f"{high:.2f}",
+    )
+    said = f"{value:.2f}" if 1 / _BOUNDLESS <= value <= _BOUNDLESS else "no limit"
+    return f"{said} ({ends[0]}, {ends[1]})"
 
 
 def estimate_at(curve: Mapping[str, Any], place: int) -> dict[str, Any]:
@@ -243,32 +269,86 @@ def _brier_words(estimate: Mapping[str, Any] | None) -> str:
     )
 
 
-def summary_words(schemes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def summary_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> list[str]:
     """Say in plain words what was found, for readers who know no statistics.
 
     Parameters
     ----------
     schemes : mapping of str to mapping
         As `pathoml.evaluate` gives them.
+    clinical : str
+        What the clinical model is made of.
 
     Returns
     -------
     list of str
-        A paragraph a scheme in which a model was trained.
+        Whether the model is of use, then a paragraph a scheme in which a model was trained.
     """
-    paragraphs: list[str] = []
-    for name, scheme in schemes.items():
-        if "model" not in scheme["metrics"]:
-            continue
+    judged = {name: one for name, one in schemes.items() if "model" in one["metrics"]}
+    if not judged:
+        return []
+    paragraphs = [_use_words(judged, clinical)]
+    for name, scheme in judged.items():
         found = estimate_words(scheme["metrics"]["model"]["concordance"])
-        said = (
-            f"in a share of {found} of pairs."
-            if paragraphs
-            else f"of two patients, the one with the higher predicted risk had the event first in a share of {found} of pairs;"
-            " guessing gives 0.5."
-        )
+        said = f"the patient with the higher predicted risk had the event first in a share of {found} of pairs."
         paragraphs.append(" ".join([f"{SCHEMES.get(name, name)}: {said}", *_ranks_words(scheme)]))
+    paragraphs.append(
+        "In brackets: 95 % intervals for other patients like these and the models as they were fitted. A share of 0.5 is guessing."
+    )
     return paragraphs
+
+
+def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
+    """Say whether the model is of use, and no more than verdicts allow in every scheme."""
+    sentences = [_guessing_words(schemes)]
+    kinds: dict[str, set[str]] = {}
+    for scheme in schemes.values():
+        for pair, verdict in scheme["verdicts"].items():
+            other = pair.split(" - ", 1)[1]
+            if other != "recalibrated":
+                kinds.setdefault(other, set()).add(_kind_of(verdict))
+    if "clinical" in kinds:
+        sentences.append(_clinical_words(kinds.pop("clinical"), clinical))
+    unbeaten = [model_words(other) for other, found in kinds.items() if found & {"none", "worse"}]
+    if unbeaten:
+        worse = ", and one ranks better by its interval" if any("worse" in found for found in kinds.values()) else ""
+        sentences.append(
+            f"But simpler models of the same data are not shown to rank worse{worse} ({', '.join(unbeaten)}): these patients give"
+            " no reason to prefer it to them."
+        )
+    elif kinds:
+        sentences.append("No simpler model of the same data ranks as well by all intervals.")
+    sentences.append("Whether deciding by it helps anybody was not studied.")
+    return "Of use? " + " ".join(sentences)
+
+
+def _guessing_words(schemes: Mapping[str, Mapping[str, Any]]) -> str:
+    found = [one["metrics"]["model"]["concordance"] for one in schemes.values()]
+    if any(one["value"] is None or one["low"] is None for one in found):
+        return "How well it tells patients apart cannot be said."
+    above = [one["low"] > 0.5 for one in found]
+    shares = [round(100 * one["value"]) for one in found]
+    range_of = f"{min(shares)}" if len(set(shares)) == 1 else f"{min(shares)} to {max(shares)}"
+    better = (
+        "more than guessing's 50"
+        if all(above)
+        else "which is not shown to be more than guessing's 50"
+        if not any(above)
+        else "which not every way of testing shows to be more than guessing's 50"
+    )
+    return f"It puts {range_of} of 100 pairs of patients in the right order, {better}."
+
+
+def _clinical_words(kinds: Set[str], clinical: str) -> str:
+    if kinds == {"better"}:
+        return f"It ranks better than {clinical} alone."
+    if kinds <= {"better", "open"}:
+        return f"By its intervals it ranks better than {clinical} alone; not every way of testing was repeated to confirm it."
+    if "worse" in kinds:
+        return f"It ranks no better than {clinical} alone, and in one way of testing worse."
+    if kinds == {"none"}:
+        return f"It is not shown to rank better than {clinical} alone."
+    return f"Not every way of testing shows that it ranks better than {clinical} alone."
 
 
 def _ranks_words(scheme: Mapping[str, Any]) -> list[str]:
@@ -278,11 +358,15 @@ def _ranks_words(scheme: Mapping[str, Any]) -> list[str]:
         other = pair.split(" - ", 1)[1]
         if other != "recalibrated":
             kinds[_kind_of(verdict)].append(f"the {model_words(other)}")
+    repeated = scheme["repeats"]["count"] > 1
+    unsure = (
+        "; repetitions do not confirm that" if repeated else "; whether repetitions would confirm that is not known"
+    )
     said = {
         "better": "It ranks better than {}.",
-        "open": "By its interval it ranks better than {}, which repetitions have not confirmed.",
+        "open": "By its interval it ranks better than {}" + unsure + ".",
         "none": "It is not shown to rank better than {}.",
-        "worse": "By its interval it ranks worse than {}.",
+        "worse": "By its interval it ranks worse than {}" + ("." if repeated else unsure + "."),
     }
     return [words.format(", ".join(kinds[kind])) for kind, words in said.items() if kinds[kind]]
 
