@@ -1,6 +1,7 @@
 """Processes: which one this is, whether another is still at work, what it holds, and how one ends with another."""
 
 import hashlib
+import multiprocessing
 import os
 import socket
 import threading
@@ -9,8 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from pathoml.errors import InputError
+
 _LOOKS_EVERY_S = 0.5
 _PROC = Path("/proc")
+NEEDS_MAIN_GUARD = (
+    "a script that lets worker processes begin is imported by each of them: put its calls of pathoml under"
+    ' `if __name__ == "__main__":`'
+)
+"""What to do where processes begin and end at once."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,18 @@ class ProcessIdentity:
         if not self.machine or self.machine != _this_machine():
             return None
         return not is_running(self.number) or start_of(self.number) != self.started
+
+
+def require_main_guard() -> None:
+    """Refuse to let processes begin while this one, begun by another, still imports that one's script.
+
+    Raises
+    ------
+    InputError
+        If the script has no `__main__` guard: its processes would have to begin without end.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(NEEDS_MAIN_GUARD)
 
 
 def this_process() -> ProcessIdentity:

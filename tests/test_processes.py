@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pathoml.processes import is_running, private_bytes, this_process
 from tests.ended import dead_process
@@ -107,3 +108,31 @@ def test_decoding_processes_that_hang_end_when_the_extraction_is_killed(tmp_path
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     assert wait_for(lambda: not any(is_running(one) for one in workers))
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from pathoml.cohort import SlideEntry
+from pathoml.encoders.settings import Lite0Settings
+from pathoml.extract import extract_archive
+from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.tiling import TilingSettings
+from pathoml.tissue import ClassicalTissueSettings
+
+slide, bags = Path(sys.argv[1]), Path(sys.argv[2])
+recipe = Recipe(ClassicalTissueSettings(), TilingSettings(), Lite0Settings(), ExtractSettings(workers=1))
+extract_archive([SlideEntry("slide", slide, "P1", 0.5, 2)], recipe, bags)
+"""
+
+
+def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    Image.new("RGB", (600, 600), (200, 120, 160)).save(tmp_path / "slide.png")
+    ended = subprocess.run(
+        [sys.executable, script, tmp_path / "slide.png", tmp_path / "bags"], capture_output=True, text=True, check=False,
+        cwd=ROOT,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert 'put its calls of pathoml under `if __name__ == "__main__":`' in ended.stderr

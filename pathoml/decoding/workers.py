@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.shared_memory import SharedMemory
@@ -22,6 +23,7 @@ from pathoml.cohort import SlideEntry
 from pathoml.decoding.ring import LaneWriter, RingReader, RingShape
 from pathoml.decoding.slide_tiles import SlideTiles, TileSink, decode_slide
 from pathoml.errors import (
+    InputError,
     OutOfMemoryError,
     PathomlError,
     SlideError,
@@ -30,7 +32,7 @@ from pathoml.errors import (
     WorkerLostError,
 )
 from pathoml.extract_settings import Recipe
-from pathoml.processes import end_with, is_running, private_bytes
+from pathoml.processes import NEEDS_MAIN_GUARD, end_with, is_running, private_bytes, require_main_guard
 from pathoml.units import FloatArray, RgbImage
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class DecodingPool:
     """
 
     def __init__(self, recipe: Recipe, workers: int, page_tiles: int, sheets: Path | None, device: str) -> None:
+        require_main_guard()
         self._recipe, self._sheets, self._device = recipe, sheets, device
         self._ring = RingReader(RingShape(workers, page_tiles, recipe.tiling.tile_px))
         self._pool = ProcessPool(
@@ -232,6 +235,8 @@ class DecodingPool:
         SlideError
             Whatever is wrong with the slide; `WorkerLostError` if its process died or took too long, `OutOfMemoryError` if it
             held too much memory.
+        InputError
+            If no process could begin at all.
         """
         writer = self._ring.writer(one.lane)
         if one.future.cancelled() and writer and is_running(writer):
@@ -243,6 +248,8 @@ class DecodingPool:
         except CancelledError as error:
             assert one.given_up is not None  # nobody else cancels
             raise one.given_up from error
+        except BrokenProcessPool as error:
+            raise InputError(f"no worker process could begin ({error}); {NEEDS_MAIN_GUARD}") from error
         except ProcessExpired as error:
             raise WorkerLostError(
                 f"{one.entry.path.name}: the process that read it died ({error}); it may need more memory, or be broken"
