@@ -8,18 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.command_line import pathoml
+
 pytestmark = pytest.mark.xdist_group("small_cohort")
-
-
-def pathoml(*arguments: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "pathoml", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        check=False,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize(
