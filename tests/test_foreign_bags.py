@@ -4,8 +4,6 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +35,7 @@ from pathoml.pipeline.study import open_study
 from pathoml.pipeline.verifying import verify_bags
 from pathoml.predictions import read_predictions
 from pathoml.testing.pyramid import write_pyramid
+from tests.command_line import pathoml
 
 LAYOUTS = ("trident", "clam", "stamp")
 DIM = 10
@@ -810,7 +809,7 @@ def test_maps_are_drawn_on_a_slide_whose_size_the_bag_does_not_know(
     entry = SlideEntry("S01", tmp_path / "S01.tif", "PS01", None, 2)
     asked = maps.MapRequest(entry, bags, load_package(config.output / "package"), "caption", tmp_path)
     drawn = maps.draw_maps_of_slide(asked, HeatmapSettings())
-    assert {path.name for _, path in drawn} == {"S01_attention.png", "S01_contribution.png"}
+    assert {one.path.name for one in drawn} == {"S01_attention.png", "S01_contribution.png"}
     first = read_bag(bags / "S01.h5").coords.min(axis=0) * 0.2527 / HeatmapSettings().picture_mpp
     top, left = (np.flatnonzero(np.isfinite(painted[0]).any(axis=axis))[0] for axis in (1, 0))
     assert (left, top) == pytest.approx(tuple(first), abs=1.5)
@@ -856,12 +855,6 @@ def test_settings_that_would_do_nothing_are_refused(cohort: Trained) -> None:
 
 
 # The command line.
-
-
-def pathoml(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "pathoml", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False, timeout=60)
 
 
 def test_export_and_import_on_the_command_line(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """`predict` on tables and bags: what is refused before anything is scored."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathoml.pipeline.predicting import PredictRequest, draw_maps, predict
 from pathoml.pipeline.stages import StageContext
 from pathoml.splits import KFoldSettings, SplitsSettings, make_folds
 from pathoml.train import TrainingData, fit_member
+from tests.command_line import pathoml
 from tests.planted import AGE, MEAN, QUICK, SPEC, TEMPLATE, data
 from tests.test_infer import HEADER
 
@@ -78,8 +77,7 @@ def test_a_word_not_seen_in_training_is_refused_with_the_words_that_are_known(
 
 def test_predicting_an_unseen_word_exits_2(table_model: Path, table: Callable[..., Path]) -> None:
     path = table("Male")
-    command = [sys.executable, "-m", "pathoml", "predict", str(table_model), "--table", str(path), "-o", "out"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=path.parent, check=False, timeout=300)
+    done = pathoml("predict", str(table_model), "--table", str(path), "-o", "out", folder=path.parent)
     assert done.returncode == 2
     assert "'Male' was not seen in training" in done.stderr
 
