@@ -28,7 +28,7 @@ from pathoml.survival import harrell_metric
 from pathoml.units import FloatArray, IntArray
 
 EVALUATION_FORMAT = "pathoml-evaluation"
-EVALUATION_VERSION = 2
+EVALUATION_VERSION = 3
 GROUP_PERMUTATIONS = 1000
 WEIGHTS = (
     "inverse probability of censoring, by reverse Kaplan-Meier of the patients that fitted each fold's model (for a model from"

@@ -19,6 +19,9 @@ _NO_P_VALUE = (
     " shuffled while models stay, reject three times too often; the p-value of models fitted again stands under permutation"
 )
 
+WELL_FOLLOWED = 10
+"""Patients of both groups together until when curves say something."""
+
 
 def risk_group_curves(tested: Tested, *, permutations: int, seed: int) -> dict[str, Any]:
     """Return Kaplan-Meier curves of the two risk groups, each patient put by the cut-off of the fold that tests them.
@@ -52,6 +55,7 @@ def risk_group_curves(tested: Tested, *, permutations: int, seed: int) -> dict[s
         "condition": FROZEN,
         "p_value_condition": _NULL if tested.frozen else _NO_P_VALUE,
         "at_risk_days": ticks.tolist(),
+        "well_followed_days": float(np.sort(tested.time_days)[-min(WELL_FOLLOWED, len(tested.time_days))]),
         "curves": {name: _curve(tested, tested.group == name, ticks) for name in GROUPS},
     }
     if tested.has_competing:

@@ -57,14 +57,14 @@ STYLES: dict[MapName, MapStyle] = {
         "attention relative to an average tile (1 = average)",
         "viridis",
         signed=False,
-        key="yellow (light): looked at more than the average tile",
+        key="yellow (light): looked at more than others, blue (dark): less",
     ),
     "disagreement": MapStyle(
         "Where the models disagree",
         "standard deviation over models of the contribution x tiles",
         "magma",
         signed=False,
-        key="light: models differ more",
+        key="light: models differ more, dark: less",
     ),
 }
 

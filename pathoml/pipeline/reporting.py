@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,6 +14,7 @@ from pathoml.config import Config
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import RegisteredSettings
 from pathoml.errors import InputError
+from pathoml.evaluate import EVALUATION_VERSION
 from pathoml.heatmap_settings import MapKind
 from pathoml.packages import load_package
 from pathoml.pipeline.checking import clinical_names, cohort_facts
@@ -48,6 +51,8 @@ def report_stage(study: Study) -> Path:
     folder = study.folder
     training = check_training(folder)
     evaluation = read_json(folder.evaluation, "run 'pathoml evaluate' first")
+    if evaluation.get("format_version") != EVALUATION_VERSION:
+        raise InputError(f"{folder.evaluation}: made by another version of pathoml; run 'pathoml evaluate' again")
     if evaluation.get("training") != training:
         raise InputError(f"{folder.root}: the evaluation is not of this training; run 'pathoml evaluate' again")
     heatmaps, of_maps = _drawn_heatmaps(folder, training)
@@ -57,6 +62,7 @@ def report_stage(study: Study) -> Path:
     ]
     if study.config.slides is not None:
         facts.append(("Slides", f"{len(slides_with_bags(study))} used of {len(study.entries)}"))
+    leakage = read_json(folder.leakage, "run 'pathoml train' again")
     package, folds = load_package(folder.package), read_folds(folder.folds)
     if package.feature_spec is not None:
         summary = package.summary
@@ -68,6 +74,7 @@ def report_stage(study: Study) -> Path:
         facts=facts,
         warnings=[
             *(str(warning) for warning in study.cohort.warnings),
+            *_leak_warnings(leakage),
             *_slide_warnings(folder),
             *_quality_warnings(study),
             *_pretraining_warnings(study),
@@ -79,7 +86,7 @@ def report_stage(study: Study) -> Path:
         provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
         settings=json.dumps(result_settings(study.config), indent=2),
         flow=flow_from_json(read_json(folder.flow, "run 'pathoml train' again")),
-        leakage=read_json(folder.leakage, "run 'pathoml train' again"),
+        leakage=leakage,
         tuned=package.summary.get("tuned", {}),
         methods=methods_of(study, evaluation, folds, package, read_json(folder.balance, "run 'pathoml train' again")),
         answers=answers_of(study, evaluation, folds, package),
@@ -88,6 +95,12 @@ def report_stage(study: Study) -> Path:
     )
     write_report(folder.report, page)
     return folder.report
+
+
+def _leak_warnings(leakage: Mapping[str, Any]) -> list[str]:
+    """Name the checks for leaks that warn; what they found stands further down."""
+    names = list(dict.fromkeys(one["check"] for one in leakage["findings"] if one["level"] == "warning"))
+    return [f"Checks for leaks warn: {', '.join(names)}; see Leaks looked for."] if names else []
 
 
 def _slide_warnings(folder: RunFolder) -> list[str]:

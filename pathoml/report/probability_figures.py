@@ -71,6 +71,7 @@ def _end(horizons: list[Mapping[str, Any]]) -> float:
         for key in ("predicted", "value", "high")
     ]
     lines = [numbers(one["curve"]["observed"]["value"])[_INNER] for one in horizons]
+    lines += [numbers(one["curve"]["predicted"])[_INNER] for one in horizons]
     largest = float(np.nanmax(np.concatenate([*shown, *lines, [0.1]])))
     return min(1.0, math.ceil(largest * 10 + 0.2) / 10)
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pathoml.evaluate.hazards import EXTREME_RISK
+from pathoml.evaluate.risk_groups import WELL_FOLLOWED
 from pathoml.report.drawn import Drawn, count_words, drawn_models
 from pathoml.report.forest_figures import concordance_figure, contribution_figure, forest_figure, row_words
 from pathoml.report.parts import Picture, SchemePart, Section, Table
 from pathoml.report.probability_sections import calibration_section, decision_section
-from pathoml.report.survival_figures import LEAST_FOLLOWED, incidence_figure, kaplan_meier_figure
+from pathoml.report.survival_figures import incidence_figure, kaplan_meier_figure
 from pathoml.report.trial_sections import trial_section
 from pathoml.report.words import (
     SCHEMES,
@@ -118,7 +119,7 @@ def _groups(scheme: Mapping[str, Any], drawn: Drawn, endpoint: str) -> Section:
             Picture(
                 kaplan_meier_figure(groups, title=label, endpoint=endpoint, refitted=_refitted(scheme, model)),
                 f"Kaplan-Meier by risk group, {label}; {count_words(scheme)}. Shaded: 95 % intervals at each time. Drawn while"
-                f" {LEAST_FOLLOWED} patients or more are followed.",
+                f" {WELL_FOLLOWED} patients of both groups together are followed.",
             )
         )
         if "incidence" in groups:
@@ -206,9 +207,7 @@ def _hazards(scheme: Mapping[str, Any]) -> Section:
 
 def _extreme_words(scheme: Mapping[str, Any]) -> list[str]:
     """Say where few patients make the hazard ratio."""
-    said = [
-        f"{one['extreme']} of the {model_words(model)}" for model, one in scheme["hazards"].items() if one["extreme"]
-    ]
+    said = [f"{one['extreme']} by {model_words(model)}" for model, one in scheme["hazards"].items() if one["extreme"]]
     if not said:
         return []
     return [
@@ -272,6 +271,10 @@ def _controls(scheme: Mapping[str, Any]) -> Section:
         fewest = min(one["permutations"] for one in scheme["permutation"].values())
         if fewest < _MANY_SHUFFLES:
             text.append(f"With {fewest} shuffles no p-value can be below {1 / (fewest + 1):.3f}.")
+        if "model" in scheme["metrics"] and "model" not in scheme["permutation"]:
+            text.append("The model itself was not fitted on shuffled outcomes; evaluate.permute_model asks for that.")
+        if scheme["repeats"]["count"] > 1:
+            text.append("Concordances here are of the first repetition alone.")
     sites = [
         (name, str(one["hospitals"]), str(one["patients"]), estimate_words(one["auc"]))
         for name, one in (

@@ -13,8 +13,6 @@ from pathoml.units import DAYS_PER_UNIT
 
 _DAYS = DAYS_PER_UNIT["years"]
 _TITLE_CHARACTERS = 42
-LEAST_FOLLOWED = 10
-"""Patients of both groups together that a curve is drawn for."""
 
 
 def kaplan_meier_figure(
@@ -65,10 +63,7 @@ def kaplan_meier_figure(
 
 def _last_followed(groups: Mapping[str, Any]) -> float:
     """Return until when, in years, enough patients are followed for a curve to say something."""
-    followed = sum(np.array(curve["at_risk"]) for curve in groups["curves"].values())
-    enough = np.flatnonzero(followed >= LEAST_FOLLOWED)
-    end = max(float(curve["days"][-1]) for curve in groups["curves"].values() if curve["days"]) / _DAYS
-    return min(end, float(enough[-1]) + 1) if len(enough) else end
+    return max(float(groups["well_followed_days"]) / _DAYS, 0.1)
 
 
 def _tests(groups: Mapping[str, Any], refitted: float | None) -> str:

@@ -47,13 +47,13 @@ def trial_section(scheme: Mapping[str, Any]) -> Section:
     text = [
         "By pseudo-observations; a share below 0 means that nothing is saved. In a trial whose analysis adjusts for the prognosis"
         " the variance of the estimated effect falls by this share, and so does the number of patients needed.",
-        *_simulation_text(trial["simulation"]),
+        *_simulation_text(trial["simulation"], trial["design"]["power"]),
         *_design_text(trial),
     ]
     return Section("Use in a trial", text, figures, tables)
 
 
-def _simulation_text(simulated: Mapping[str, Any] | None) -> list[str]:
+def _simulation_text(simulated: Mapping[str, Any] | None, power: float) -> list[str]:
     if simulated is None:
         return []
     trials = simulated["trials"]
@@ -63,8 +63,17 @@ def _simulation_text(simulated: Mapping[str, Any] | None) -> list[str]:
         f"What a Cox regression gains is told by simulation only: of {trials} simulated trials of {simulated['patients']} patients"
         f" {found[0]} found the effect without and {found[1]} with adjustment for the risk; the mean log hazard ratio was"
         f" {ratios[0]} and {ratios[1]}"
-        + ("." if ratios[0] == ratios[1] else ", which differ because the hazard ratio is not collapsible.")
+        + (". " if ratios[0] == ratios[1] else ", which differ because the hazard ratio is not collapsible. ")
+        + ("" if found[1] > found[0] else "No gain is seen. ")
+        + (_short_of_power(power) if found[1] < trials * power else "")
     ]
+
+
+def _short_of_power(power: float) -> str:
+    return (
+        f"Less than the design's {power:.0%} find it: simulated patients are censored as these were and treatment prevents events, while"
+        " the number of patients counts on everybody being followed, untreated."
+    )
 
 
 def _design_text(trial: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """How numbers, measures and models are said."""
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from pathoml.baseline_settings import BASELINE_TITLES
@@ -307,17 +307,20 @@ def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
             other = pair.split(" - ", 1)[1]
             if other != "recalibrated":
                 kinds.setdefault(other, set()).add(_kind_of(verdict))
+    repeated = [scheme["repeats"]["count"] > 1 for scheme in schemes.values()]
     if "clinical" in kinds:
-        sentences.append(_clinical_words(kinds.pop("clinical"), clinical))
+        sentences.append(_clinical_words(kinds.pop("clinical"), clinical, repeated=repeated))
     unbeaten = [model_words(other) for other, found in kinds.items() if found & {"none", "worse"}]
+    above = [model_words(other) for other, found in kinds.items() if "worse" in found]
+    if above:
+        sentences.append(f"By its interval in one way of testing or more, better than it ranks: {', '.join(above)}.")
     if unbeaten:
-        worse = ", and one ranks better by its interval" if any("worse" in found for found in kinds.values()) else ""
         sentences.append(
-            f"But simpler models of the same data are not shown to rank worse{worse} ({', '.join(unbeaten)}): these patients give"
-            " no reason to prefer it to them."
+            f"Other models are not shown to rank worse ({', '.join(unbeaten)}): by ranking, these patients give no reason to prefer"
+            " it to them."
         )
     elif kinds:
-        sentences.append("No simpler model of the same data ranks as well by all intervals.")
+        sentences.append("No other model ranks as well by all intervals.")
     sentences.append("Whether deciding by it helps anybody was not studied.")
     return "Of use? " + " ".join(sentences)
 
@@ -326,24 +329,26 @@ def _guessing_words(schemes: Mapping[str, Mapping[str, Any]]) -> str:
     found = [one["metrics"]["model"]["concordance"] for one in schemes.values()]
     if any(one["value"] is None or one["low"] is None for one in found):
         return "How well it tells patients apart cannot be said."
-    above = [one["low"] > 0.5 for one in found]
     shares = [round(100 * one["value"]) for one in found]
     range_of = f"{min(shares)}" if len(set(shares)) == 1 else f"{min(shares)} to {max(shares)}"
-    better = (
-        "more than guessing's 50"
+    above = [one["low"] > 0.5 for one in found]
+    doubt = (
+        ""
         if all(above)
-        else "which is not shown to be more than guessing's 50"
+        else "; by its interval that may be guessing"
         if not any(above)
-        else "which not every way of testing shows to be more than guessing's 50"
+        else "; by its interval that may be guessing in one way of testing or more"
     )
-    return f"It puts {range_of} of 100 pairs of patients in the right order, {better}."
+    return f"It puts {range_of} of 100 pairs of patients in the right order, where guessing gives 50{doubt}."
 
 
-def _clinical_words(kinds: Set[str], clinical: str) -> str:
+def _clinical_words(kinds: Set[str], clinical: str, *, repeated: Sequence[bool]) -> str:
     if kinds == {"better"}:
         return f"It ranks better than {clinical} alone."
     if kinds <= {"better", "open"}:
-        return f"By its intervals it ranks better than {clinical} alone; not every way of testing was repeated to confirm it."
+        often = "was repeated" if not any(repeated) else "confirms it by repetitions"
+        none_of = "no way of testing" if not any(repeated) else "not every way of testing"
+        return f"By its intervals it ranks better than {clinical} alone; {none_of} {often}."
     if "worse" in kinds:
         return f"It ranks no better than {clinical} alone, and in one way of testing worse."
     if kinds == {"none"}:

@@ -47,7 +47,7 @@ def found() -> dict:
 def test_json_can_hold_every_number_and_the_format_is_named(found) -> None:
     again = json.loads(json.dumps(found, allow_nan=False))
     assert again == found
-    assert (found["format"], found["format_version"]) == ("pathoml-evaluation", 2)
+    assert (found["format"], found["format_version"]) == ("pathoml-evaluation", 3)
 
 
 def test_every_part_says_what_its_intervals_are_conditional_on(found) -> None:
