@@ -1,8 +1,9 @@
 """Threads of numpy's matrix products."""
 
 import functools
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from threadpoolctl import ThreadpoolController
 
@@ -13,15 +14,42 @@ def one_blas_thread() -> Iterator[None]:
 
     Statistics of a cohort multiply many small matrices: threads that wait for one another at each of them take many times as
     long as one that does the work (fifteen times where something else runs beside), and none is won. It holds for the whole
-    process: to be entered where one thread leads, not inside threads that come and go.
+    process, from where the first thread enters to where the last one leaves. Other libraries than OpenBLAS, which numpy and
+    scipy come with, are left as they are.
 
     Yields
     ------
     None
         While at most one thread multiplies.
     """
-    with _controller().limit(limits=1, user_api="blas"):
+    _enter()
+    try:
         yield
+    finally:
+        _leave()
+
+
+_lock = threading.Lock()
+_inside = 0
+_limited: AbstractContextManager[object] | None = None
+
+
+def _enter() -> None:
+    global _inside, _limited  # noqa: PLW0603 - threads of BLAS are the process's, and so is who has asked for one
+    with _lock:
+        if _inside == 0:
+            _limited = _controller().limit(limits=1, user_api="blas")
+            _limited.__enter__()
+        _inside += 1
+
+
+def _leave() -> None:
+    global _inside, _limited  # noqa: PLW0603
+    with _lock:
+        _inside -= 1
+        if _inside == 0 and _limited is not None:
+            _limited.__exit__(None, None, None)
+            _limited = None
 
 
 @functools.cache

@@ -17,3 +17,14 @@ def test_products_have_one_thread_inside_and_as_many_as_before_outside() -> None
             assert set(threads()) == {1}
         assert set(threads()) == {1}
     assert threads() == before
+
+
+def test_threads_that_overlap_leave_as_many_as_there_were() -> None:
+    before = threads()
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert set(threads()) == {1}
+    second.__exit__(None, None, None)
+    assert threads() == before

@@ -89,13 +89,17 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "map.png"
 
 
-def found(concordance: tuple[float, float, float], repeats: int = 1, **verdicts: tuple[int, int]) -> dict[str, Any]:
+SURE, UNREPEATED, UNCONFIRMED, NONE, WORSE, UNKNOWN = (
+    {"by_interval": 1, "better": 1, "by_repeats": 1}, {"by_interval": 1, "better": 0, "by_repeats": None},
+    {"by_interval": 1, "better": 0, "by_repeats": 0}, {"by_interval": 0, "better": 0, "by_repeats": None},
+    {"by_interval": -1, "better": 0, "by_repeats": None}, {"by_interval": None, "better": None, "by_repeats": None},
+)  # fmt: skip
+
+
+def found(concordance: tuple[float, float, float], **verdicts: dict[str, int | None]) -> dict[str, Any]:
     return {
         "metrics": {"model": {"concordance": estimate(*concordance)}},
-        "verdicts": {
-            f"model - {other}": {"by_interval": way, "better": sure} for other, (way, sure) in verdicts.items()
-        },
-        "repeats": {"count": repeats},
+        "verdicts": {f"model - {other}": verdict for other, verdict in verdicts.items()},
     }
 
 
@@ -105,29 +109,38 @@ GOOD = (0.8, 0.7, 0.9)
 @pytest.mark.parametrize(
     ("schemes", "sentences"),
     [
-        ({"kfold": found(GOOD, 3, clinical=(1, 1), slides_ridge=(1, 1))},
+        ([found(GOOD, clinical=SURE, forest=SURE)],
          ["It puts 80 of 100 pairs of patients in the right order, where guessing gives 50.", "It ranks better than age alone.",
-          "No other model ranks as well"]),
-        ({"kfold": found(GOOD, 1, clinical=(1, 0), slides_ridge=(0, 0)), "fixed": found((0.7, 0.6, 0.8), 1, clinical=(1, 0))},
-         ["It puts 70 to 80 of 100 pairs",
-          "By its intervals it ranks better than age alone; no way of testing was repeated",
-          "Other models are not shown to rank worse (ridge Cox on mean tile features)",
+          "It ranks better than every other model, and repetitions confirm it."]),
+        ([found(GOOD, clinical=UNREPEATED, slides_ridge=NONE), found((0.7, 0.6, 0.8), clinical=UNREPEATED)],
+         ["It puts 70 to 80 of 100 pairs", "better than age alone; in 2 of 2 way(s) of testing nothing was repeated to confirm it",
+          "not every way of testing shows to rank worse: ridge Cox on mean tile features; by ranking",
           "whether repetitions would confirm that is not known"]),
-        ({"kfold": found((0.55, 0.45, 0.65), 3, clinical=(0, 0), forest=(-1, -1))},
-         ["by its interval that may be guessing", "It is not shown to rank better than age alone.",
-          "better than it ranks: random survival forest."]),
-        ({"kfold": found(GOOD, 3, clinical=(-1, -1))}, ["It ranks no better than age alone, and in one way of testing worse."]),
-        ({"kfold": found(GOOD, 3, clinical=(1, 0))}, ["repetitions do not confirm that"]),
+        ([found((0.55, 0.45, 0.65), clinical=NONE, forest=WORSE)],
+         ["which its interval holds in 1 of 1 way(s) of testing", "It is not shown to rank better than age alone.",
+          "it ranks worse than: random survival forest (in 1 of 1 way(s) of testing)."]),
+        ([found(GOOD, clinical=SURE), found(GOOD, clinical=WORSE)],
+         ["Against age alone it ranks better, confirmed by repetitions, in 1 of 2 way(s) of testing; worse by its interval"]),
+        ([found(GOOD, clinical=UNCONFIRMED, forest=UNCONFIRMED)],
+         ["repetitions do not confirm that", "better by its interval, which repetitions do not confirm, in 1 of 1",
+          "by ranking, these patients give little reason"]),
+        ([found(GOOD, clinical=UNKNOWN, forest=UNKNOWN)], ["It cannot be compared with the clinical model (Cox)"]),
+        ([found(GOOD, forest=UNREPEATED)], ["that was not confirmed by repetitions everywhere"]),
     ],
 )  # fmt: skip
 def test_the_first_lines_say_whether_the_model_is_of_use_and_no_more_than_verdicts(
-    schemes: dict[str, Any], sentences: list[str]
+    schemes: list[dict[str, Any]], sentences: list[str]
 ) -> None:
-    first, *rest = summary_words({**schemes, "validation": {"metrics": {"package": {}}}}, "age")
+    named = dict(zip(("kfold", "fixed"), schemes, strict=False))
+    first, *rest = summary_words({**named, "validation": {"metrics": {"package": {}}}}, "age")
     assert first.startswith("Of use? ")
     assert len(rest) == len(schemes) + 1
-    assert all(sentence in " ".join([first, *rest]) for sentence in sentences)
+    assert [sentence for sentence in sentences if sentence not in " ".join([first, *rest])] == []
     assert "95 % intervals" in rest[-1]
+
+
+def test_a_study_without_clinical_data_is_not_compared_with_them() -> None:
+    assert "alone" not in summary_words({"kfold": found(GOOD, clinical=SURE)}, "")[0]
 
 
 def test_the_page_begins_with_what_was_found(tmp_path: Path) -> None:

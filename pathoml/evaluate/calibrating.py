@@ -21,8 +21,12 @@ _NO_P_VALUE = (
     " are right p is then hardly ever small (below 0.05 in 2 of 2,000 simulated studies)"
 )
 
+_NO_P_VALUE_RECALIBRATED = "left out: outcomes of these very patients moved the probabilities, which makes p too large"
 
-def judge_calibration(tested: Tested, horizons: Sequence[float], *, groups: int) -> dict[str, Any]:
+
+def judge_calibration(
+    tested: Tested, horizons: Sequence[float], *, groups: int, is_recalibrated: bool = False
+) -> dict[str, Any]:  # fmt: skip
     """Judge calibration at each horizon and over all times.
 
     Parameters
@@ -33,6 +37,8 @@ def judge_calibration(tested: Tested, horizons: Sequence[float], *, groups: int)
         Days.
     groups : int
         Groups of rising prediction.
+    is_recalibrated : bool, optional
+        Whether outcomes of these patients moved the probabilities.
 
     Returns
     -------
@@ -43,6 +49,9 @@ def judge_calibration(tested: Tested, horizons: Sequence[float], *, groups: int)
         return {"condition": FROZEN, "horizons": [], "d_calibration": None, "left_out": COMPETING}
     at_end = tested.survival_at(tested.time_days)
     distribution = d_calibration(at_end, tested.event, tested.counts)
+    condition = None if tested.frozen else _NO_P_VALUE
+    if is_recalibrated:
+        condition = _NO_P_VALUE_RECALIBRATED
     usable = [day for day in horizons if day <= min(float(tested.curve_days[-1]), float(tested.time_days.max()))]
     return {
         "condition": FROZEN,
@@ -50,15 +59,15 @@ def judge_calibration(tested: Tested, horizons: Sequence[float], *, groups: int)
         "d_calibration": {
             "share": bands(distribution.share),
             "statistic": distribution.statistic,
-            "p_value": distribution.p_value if tested.frozen else None,
-            "p_value_condition": None if tested.frozen else _NO_P_VALUE,
+            "p_value": distribution.p_value if condition is None else None,
+            "p_value_condition": condition,
         },
     }
 
 
 def _chance(draws: FloatArray) -> dict[str, float | None]:
     """Return the median and the upper limit of the error that chance makes."""
-    median, high = np.quantile(draws, [0.5, 0.95]) if len(draws) else (np.nan, np.nan)
+    median, high = np.nanquantile(draws, [0.5, 0.95]) if np.isfinite(draws).any() else (np.nan, np.nan)
     return dict(zip(("median", "high"), plain_numbers(np.array([median, high])), strict=True))
 
 

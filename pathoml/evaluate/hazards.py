@@ -1,6 +1,6 @@
 """The risk as a covariate: hazard ratios alone and beside clinical covariates, what it adds, and whether it is constant."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import chdtrc
@@ -61,17 +61,32 @@ def judge_hazards(tested: Tested, background: Background | None) -> dict[str, An
 
 def _explained(tested: Tested, clinical: FloatArray) -> float:
     """Return the share of the risk's variance within folds that linear regressions on the covariates, one a fold, explain."""
-    left, total, spare = 0.0, 0.0, 0
-    for fold in np.unique(tested.fold):
-        rows = tested.fold == fold
-        risk, design = tested.risk[rows], np.column_stack([np.ones(int(rows.sum())), clinical[rows]])
-        left += float(((risk - design @ np.linalg.lstsq(design, risk, rcond=None)[0]) ** 2).sum())
-        total += float(((risk - risk.mean()) ** 2).sum())
-        spare += len(risk) - design.shape[1]
-    if total <= 0:
+    folds = [np.flatnonzero(tested.fold == fold) for fold in np.unique(tested.fold)]
+    own = [_left_over(tested.risk[rows], clinical[rows]) for rows in folds]
+    usable = [one for one in own if one.spare > 1]
+    if not usable:  # folds too small for slopes of their own share them
+        intercepts = (tested.fold[:, None] == np.unique(tested.fold)[None, :]).astype(np.float64)
+        shared = _left_over(tested.risk, np.concatenate([intercepts[:, 1:], clinical], axis=1))
+        usable = [shared] if shared.spare > 1 else []
+    total, degrees = sum(one.total for one in usable), sum(one.patients - 1 for one in usable)
+    if not usable or total <= 0:
         return 1.0
-    patients = len(tested.risk) - len(np.unique(tested.fold))
-    return 1 - left / max(spare, 1) / (total / patients) if spare > 0 else 0.0
+    return 1 - (sum(one.left for one in usable) / sum(one.spare for one in usable)) / (total / degrees)
+
+
+class _LeftOver(NamedTuple):
+    left: float
+    total: float
+    spare: int
+    patients: int
+
+
+def _left_over(risk: FloatArray, covariates: FloatArray) -> _LeftOver:
+    """Return what a linear regression leaves of the risk, all that there is, and the degrees of freedom that are left."""
+    design = np.column_stack([np.ones(len(risk)), covariates])
+    coefficients, _, rank, _ = np.linalg.lstsq(design, risk, rcond=None)
+    left = float(((risk - design @ coefficients) ** 2).sum())
+    return _LeftOver(left, float(((risk - risk.mean()) ** 2).sum()), len(risk) - int(rank), len(risk))
 
 
 def _adjusted(tested: Tested, names: list[str], clinical: FloatArray, alone: CoxFits) -> dict[str, Any]:

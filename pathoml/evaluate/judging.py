@@ -17,7 +17,7 @@ from pathoml.evaluate.estimates import FROZEN
 from pathoml.evaluate.fold_metrics import Samples, fold_samples, summarise
 from pathoml.evaluate.hazards import judge_hazards
 from pathoml.evaluate.risk_groups import risk_group_curves
-from pathoml.evaluate.scheme import TESTED_ROLES, Scheme, Tested, build_scheme
+from pathoml.evaluate.scheme import RECALIBRATED, TESTED_ROLES, Scheme, Tested, build_scheme
 from pathoml.evaluate.site_signal import site_from_columns, site_from_risk
 from pathoml.evaluate.subgroups import judge_subgroups
 from pathoml.evaluate.trial_use import judge_trial_use
@@ -150,7 +150,9 @@ def _evaluate_model(
     tested = scheme.tested(model)
     return fold_samples(scheme, model, horizons), {
         "groups": risk_group_curves(tested, permutations=GROUP_PERMUTATIONS, seed=settings.seed),
-        "calibration": judge_calibration(tested, horizons, groups=settings.calibration_groups),
+        "calibration": judge_calibration(
+            tested, horizons, groups=settings.calibration_groups, is_recalibrated=model == RECALIBRATED
+        ),
         "hazards": judge_hazards(tested, background),
     }
 

@@ -14,6 +14,9 @@ from pathoml.units import AnyArray, FloatArray, IntArray
 
 TESTED_ROLES = ("test", "external")
 
+RECALIBRATED = "recalibrated"
+"""What a package is called whose probabilities were moved to fit the patients tested."""
+
 
 @dataclass(frozen=True)
 class Division:

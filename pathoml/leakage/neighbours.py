@@ -85,3 +85,21 @@ def _steps(standard: FloatArray) -> FloatArray:
     gaps = np.diff(ordered, axis=0)
     smallest: FloatArray = np.where(gaps > 0, gaps, np.inf).min(axis=0)
     return smallest
+
+
+def independent_directions(standard: FloatArray) -> float:
+    """Return how many independent directions rows have (participation ratio of the variances).
+
+    Parameters
+    ----------
+    standard : ndarray of float64, shape (rows, columns)
+        Standardised columns.
+
+    Returns
+    -------
+    float
+        From 1, all columns say the same, to their number.
+    """
+    small = standard if standard.shape[1] <= len(standard) else standard.T
+    gram = small.T @ small
+    return float(np.trace(gram) ** 2 / max(float((gram**2).sum()), 1e-300))

@@ -18,6 +18,8 @@ _LETTERED = re.compile(r"(?<=\d)(?:[-_. (]*[A-Z]{1,8}\d{0,2}|[-_. (]+\d{1,2}[A-Z
 """The mark of a sample behind a number: letters, or digits with letters behind a separator; R, -01A, _T1, dup."""
 _NUMBERED = re.compile(r"(?<=\d)[-_. (]+\d{1,2}\)?$")
 """The mark of a sample, or the number of a patient behind that of a hospital."""
+_NUMBERING = 0.5
+"""Share of ids that differ in their mark alone from which the mark is a patient's number within a hospital."""
 _MOST_SAMPLES = 4
 """Ids that share what stands before their marks are more often patients of one hospital where there are more of them."""
 
@@ -144,12 +146,16 @@ def alike_ids(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> list[Findi
 def _spelt_alike(names: Sequence[str]) -> list[IntArray]:
     """Return the rows of ids that are one without their marks of a sample."""
     numbered = _groups([plain_name(_NUMBERED.sub("", _without_letters(name))) for name in names])
-    in_crowd = sum(len(rows) for rows in numbered if len(rows) > _MOST_SAMPLES)
-    if in_crowd > len(names) / 2:  # what stands before the number is a hospital
-        numbered = []
     exact = _groups([plain_name(name) for name in names])
-    samples = [*_groups([plain_name(_without_letters(name)) for name in names]), *numbered]
-    return [*exact, *(rows for rows in samples if len(rows) <= _MOST_SAMPLES)]
+    lettered = _groups([plain_name(_without_letters(name)) for name in names])
+    return [*exact, *(rows for groups in (lettered, numbered) for rows in _samples(groups, len(names)))]
+
+
+def _samples(groups: list[IntArray], ids: int) -> list[IntArray]:
+    """Return groups of few, unless so many ids are in groups that the mark is how patients are numbered."""
+    if sum(len(rows) for rows in groups) > _NUMBERING * ids:
+        return []
+    return [rows for rows in groups if len(rows) <= _MOST_SAMPLES]
 
 
 def _without_letters(name: str) -> str:

@@ -110,13 +110,15 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
     """
     if scheme in BY_SITE:
         return []
-    said = "the hospital"
+    said, of_whom, what = "the hospital", "hospitals", "the hospital"
     if not (cohort.site != "").any():
         guessed = hospitals_of_ids(cohort.patient_id.tolist())
         if guessed is None:
             return []
         cohort = replace(cohort, site=guessed)
-        said = f"the beginning of ids ({shown(sorted(set(guessed.tolist()))[:3])}, ...; a hospital? name its column in cohort.site)"
+        names = shown(sorted(set(guessed.tolist()) - {""})[:3])
+        said = f"what ids begin with ({names}, ...; a hospital? name its column in cohort.site)"
+        of_whom, what = "these groups", "them"
     if len(set(cohort.site[cohort.site != ""].tolist())) < 2:
         return []
     values = [_site_concordance(cohort, one) for one in sides if one.fold.repeat == 0]
@@ -128,8 +130,8 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
         return []
     p_words = "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.4f}"
     message = (
-        f"{said} alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of hospitals "
-        f"differ, {p_words}): a model that recognises the hospital scores that without looking at disease; judge it "
+        f"{said} alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of {of_whom} "
+        f"differ, {p_words}): a model that recognises {what} scores that without looking at disease; judge it "
         "by site_preserved or leave_one_site_out"
     )
     level: Level = "warning" if value >= _TELLING_CONCORDANCE and p_value <= _TELLING_P else "note"

@@ -5,6 +5,7 @@ from scipy.stats import f as f_distribution
 
 from pathoml.cohort import Cohort
 from pathoml.leakage.findings import Finding, shown
+from pathoml.leakage.neighbours import independent_directions
 from pathoml.survival.associations import cox_score_test
 from pathoml.survival.cox_regression import fit_cox_draws
 from pathoml.units import AnyArray, FloatArray, IntArray
@@ -17,16 +18,18 @@ _STANDARD = 1e-3
 _UNCORRELATED = 1e-5
 _CENTRED = 1e-4
 """Mean, in standard deviations, and correlation of components that were written with few digits."""
-_MOSTLY_ONE = 0.15
+_MOSTLY_ONE, _FAR_MORE = 0.15, 3
 _MOST_SCALED_STEPS = 1000
 _OFF_GRID = 0.03
 """Steps by which a scaled whole number may lie beside its grid, since it was rounded."""
 _FOLLOWS = 1e-4
 """Share of a column's variance that others leave unexplained where it is their sum."""
+_GRAIN = 1e-9
 _SAME_SCORE = 0.999
 _MOST_SUMMED = 60
 _TOO_EVEN = 1e-4
 _MOST_EVENED = 20
+_LEAST_OF_HOSPITAL = 10
 _CHOSEN = 0.8
 """Share of the columns that go with survival at p < 0.05, where columns were chosen by it."""
 _LEAST_CHOSEN, _MOST_CHOSEN = 10, 300
@@ -72,7 +75,7 @@ def prepared_columns(cohort: Cohort, names: list[str], values: FloatArray) -> li
     if not said:
         return []
     message = (
-        f"columns with {'; '.join(said)}: they were prepared with the test patients among the others. Give columns as they were"
+        f"columns with {'; '.join(said)}: were they prepared with the test patients among the others? Give columns as they were"
         " measured, all of them, blanks as blanks: filling, scaling, components, weights and choices are made in each fold here"
     )
     return [Finding("prepared_on_all_patients", "warning", "", message)]
@@ -149,6 +152,8 @@ def _is_filled(column: FloatArray) -> bool:
     others = given[given != most]
     if counts.max() < _MOSTLY_ONE * len(given) or most in (0.0, found[0], found[-1]):
         return False
+    if counts.max() < _FAR_MORE * np.partition(counts, -2)[-2]:  # rounded measurements have many common values
+        return False
     step = max(float(np.median(np.diff(found))), 1e-9)
     return min(abs(float(np.median(others)) - most), abs(float(others.mean()) - most)) <= step
 
@@ -159,7 +164,8 @@ def _scores(cohort: Cohort, values: FloatArray, measured: list[int]) -> list[int
     if not 3 <= len(own) <= _MOST_SUMMED or len(values) < 3 * len(own):
         return []
     standard = _standard(values[:, own])
-    left = 1 / np.diag(np.linalg.pinv(np.corrcoef(standard, rowvar=False), hermitian=True))
+    # A column that is exactly a sum has no inverse: a grain of ridge leaves its share near 0 instead.
+    left = 1 / np.diag(np.linalg.inv(np.corrcoef(standard, rowvar=False) + _GRAIN * np.eye(len(own))))
     found = []
     for place in np.flatnonzero(np.abs(left) < _FOLLOWS).tolist():
         others = [one for one in range(len(own)) if one != place]
@@ -180,15 +186,16 @@ def _scores(cohort: Cohort, values: FloatArray, measured: list[int]) -> list[int
 def _evened(cohort: Cohort, values: FloatArray, measured: list[int]) -> list[int]:
     """Return columns whose means by hospital differ less than those of random groups would."""
     site, group, sizes = np.unique(cohort.site, return_inverse=True, return_counts=True)
-    large = (sizes >= _DISTINCT) & (site != "")
+    large = (sizes >= _LEAST_OF_HOSPITAL) & (site != "")
     own = [place for place in measured if np.isfinite(values[:, place]).all()]
     rows = np.flatnonzero(large[group])
     if large.sum() < 2 or not own:
         return []
     chances = {place: _chance_of_so_even(values[rows, place], group[rows]) for place in own[:_MOST_EVENED]}
     evened = [place for place, chance in chances.items() if chance < 0.05]
-    # Columns go together, so that their chances do not multiply: as many as half of them are taken for independent.
-    together = float(np.exp(np.log(list(chances.values())).sum() / 2))
+    # Columns go together, so that their chances do not all multiply: as many as there are independent directions do.
+    directions = independent_directions(_standard(values[np.ix_(rows, np.array(list(chances)))]))
+    together = float(np.exp(np.log(list(chances.values())).mean() * directions))
     return evened if len(evened) > len(chances) / 2 and together < _TOO_EVEN else []
 
 
@@ -216,7 +223,11 @@ def _chosen(cohort: Cohort, values: FloatArray, measured: list[int]) -> list[int
         _, p_value = cox_score_test(cohort.time_days[given], event[given], values[given, place])
         if p_value < 0.05:
             found.append(place)
-    return found if len(found) >= _CHOSEN * len(measured) else []
+    if len(found) < _CHOSEN * len(measured):
+        return []
+    filled = np.nan_to_num(values[:, found] - np.nanmean(values[:, found], axis=0))
+    # Genes of one programme go with survival together; chosen ones need not have anything to do with each other.
+    return found if independent_directions(filled / filled.std(axis=0)) >= _LEAST_CHOSEN else []
 
 
 def _standard(values: AnyArray) -> FloatArray:

@@ -1,6 +1,7 @@
 """Leaks through people under two ids: the same data, or nearly, on both sides of a fold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.stats import poisson
 from pathoml.cohort import Cohort
 from pathoml.leakage.alike import far_nearest_rows
 from pathoml.leakage.findings import Finding, Level, shown
-from pathoml.leakage.neighbours import near_pairs
+from pathoml.leakage.neighbours import independent_directions, near_pairs
 from pathoml.leakage.people import Sides, apart, pair_up
 from pathoml.units import BoolArray, FloatArray, IntArray
 
@@ -29,6 +30,10 @@ _MOSTLY_GIVEN, _MOSTLY_OWN = 0.8, 0.5
 """Columns of few numbers: known of so many patients, of whom so many have a value of their own."""
 _FOLLOW_UP = "follow-up"
 _RARE = 0.001
+_SHARED_BY = 3
+"""Patients at most who have a follow-up that tells them apart."""
+_POINT_MASS = 0.02
+"""Share of the patients that share a value from which it is no measurement but a floor, a ceiling or a nought."""
 _NEAR_BY = 31.0
 """Days by which follow-up of one person may differ in two tables."""
 
@@ -125,13 +130,25 @@ def _same_data(cohort: Cohort) -> list[Twins]:
     table = cohort.covariates.reset_index(drop=True)
     if table.shape[1] < 2:
         return []
-    many = int(_is_measured(_numbers(table)).sum()) >= _ENOUGH_COLUMNS
-    known = _known(table, words=not many)
-    if not many:
-        table = table.assign(_time=cohort.time_days, _event=cohort.event)
-    first, second = _equal_rows(table, known)
-    what = f"all {table.shape[1]} covariates" if many else "follow-up and all covariates"
-    return [Twins("same_patient_twice", "leak" if many else "warning", what, first, second)] if len(first) else []
+    if int(_is_measured(_numbers(table)).sum()) < _ENOUGH_COLUMNS:
+        known = _known(table, words=True)
+        given = _rows(cohort, known.to_numpy())
+        found = _same_end(
+            given, table[known].reset_index(drop=True), "same_patient_twice", "follow-up and all covariates"
+        )
+        rows = np.flatnonzero(known)
+        return [one._replace(first=rows[one.first], second=rows[one.second]) for one in found]
+    first, second = _equal_rows(table, _known(table, words=False))
+    what = f"all {table.shape[1]} covariates"
+    return [Twins("same_patient_twice", "leak", what, first, second)] if len(first) else []
+
+
+def _rows(cohort: Cohort, kept: BoolArray) -> Cohort:
+    """Return some patients of a cohort as far as times and hospitals go."""
+    return replace(
+        cohort, patient_id=cohort.patient_id[kept], time_days=cohort.time_days[kept], event=cohort.event[kept],
+        site=cohort.site[kept],
+    )  # fmt: skip
 
 
 def _known(table: pd.DataFrame, *, words: bool) -> "pd.Series[bool]":
@@ -159,7 +176,7 @@ def _near_numbers(cohort: Cohort) -> list[Twins]:
     standard = np.nan_to_num((values - np.nanmean(values, axis=0)) / spread[spread > 0])
     known = np.isfinite(values).mean(axis=1) > 0.5
     rows = np.flatnonzero(known)
-    if len(rows) < _LEAST_NUMBERS or _dimensions(standard[rows]) < _LEAST_DIMENSIONS:
+    if len(rows) < _LEAST_NUMBERS or independent_directions(standard[rows]) < _LEAST_DIMENSIONS:
         return []
     first, second = far_nearest_rows(standard[rows])
     what = f"nearly all of {values.shape[1]} columns of numbers"
@@ -176,22 +193,34 @@ def _near_few_numbers(cohort: Cohort) -> list[Twins]:
         own = [place for place in range(min(values.shape[1], _MOST_NUMBERS)) if _is_own(values[:, place])]
         if not 2 <= len(own) <= _MOST_FEW:
             continue
-        rows = np.flatnonzero(np.isfinite(values[:, own]).all(axis=1))
+        rows = np.flatnonzero(np.isfinite(values[:, own]).all(axis=1) & ~_on_point_mass(values[:, own]))
         near = near_pairs(values[rows][:, own])
         if not len(near.first):
             continue
         names = shown([str(columns.columns[place]) for place in own])
-        what = (
-            f"{names} more closely than strangers do ({len(near.first)} pair(s), by chance about {near.expected:.2g})"
-        )
+        what = f"{names} more closely than strangers do ({len(near.first)} pair(s) of all do, by chance about {near.expected:.2g})"
         found.append(Twins("nearly_same_patient", "warning", what, rows[near.first], rows[near.second]))
     return found
 
 
 def _is_own(column: FloatArray) -> bool:
     """Tell whether most patients have a value that hardly anybody shares."""
+    return bool(np.isfinite(column).mean() > _MOSTLY_GIVEN) and _is_mostly_own(column)
+
+
+def _is_mostly_own(column: FloatArray) -> bool:
+    """Tell whether hardly any two of those who have a value share it."""
     given = column[np.isfinite(column)]
-    return len(given) > _MOSTLY_GIVEN * len(column) and len(np.unique(given)) >= _MOSTLY_OWN * len(given)
+    return len(np.unique(given)) >= max(_MOSTLY_OWN * len(given), 2)
+
+
+def _on_point_mass(values: FloatArray) -> BoolArray:
+    """Tell which rows have a value that many share, in any column."""
+    found: BoolArray = np.zeros(len(values), dtype=bool)
+    for column in values.T:
+        _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+        found |= counts[place] > max(_POINT_MASS * len(column), 2)
+    return found
 
 
 def _numbers(table: pd.DataFrame) -> FloatArray:
@@ -204,13 +233,6 @@ def _is_measured(values: FloatArray) -> BoolArray:
     some = np.sort(values[np.linspace(0, len(values) - 1, min(len(values), _LOOKED_AT)).astype(np.int64)], axis=0)
     measured: BoolArray = (np.diff(some, axis=0) > 0).sum(axis=0) + 1 >= _DISTINCT  # blanks sort last and are no step
     return measured
-
-
-def _dimensions(standard: FloatArray) -> float:
-    """Return how many independent directions there are (participation ratio of the variances)."""
-    small = standard if standard.shape[1] <= len(standard) else standard.T
-    gram = small.T @ small
-    return float(np.trace(gram) ** 2 / max(float((gram**2).sum()), 1e-300))
 
 
 def _near_follow_up(cohort: Cohort) -> list[Twins]:
@@ -238,22 +260,25 @@ def _same_follow_up(cohort: Cohort) -> list[Twins]:
     """Find pairs with one follow-up to the day, one hospital and the same coarse covariates: two samples of one patient."""
     table = cohort.covariates.reset_index(drop=True)
     numbers = table.select_dtypes("number")
-    own = [name for name in numbers if _is_own(numbers[name].to_numpy(dtype=np.float64))]
+    own = [name for name in numbers if _is_mostly_own(numbers[name].to_numpy(dtype=np.float64))]
     coarse = table.drop(columns=own).assign(_site=cohort.site)
-    alike = pd.util.hash_pandas_object(coarse, index=False)
-    times = pd.Series(np.rint(cohort.time_days).astype(np.int64) * 2 + cohort.event)
-    same_time = _pairs_within(times)
-    if same_time == 0 or same_time > 20 * len(cohort):
-        return []
-    both = pd.util.hash_pandas_object(pd.DataFrame({"time": times, "alike": alike}), index=False)
-    found = _pairs_within(both)
-    expected = same_time * _pairs_within(alike) / (len(cohort) * (len(cohort) - 1) / 2)
-    if found < 3 * expected or poisson.sf(found - 1, expected) > _RARE:
-        return []
-    first, second = pair_up([np.asarray(rows) for rows in both.groupby(both).indices.values() if len(rows) > 1])
     words = ", ".join(map(str, (*coarse.columns[:-1], *(["hospital"] if (cohort.site != "").any() else []))))
-    what = f"follow-up to the day, {words} ({found} pair(s), by chance about {expected:.2g})"
-    return [Twins("nearly_same_patient", "warning", what, first, second)]
+    return _same_end(cohort, coarse, "nearly_same_patient", f"follow-up to the day, {words}")
+
+
+def _same_end(cohort: Cohort, alike: pd.DataFrame, check: str, what: str) -> list[Twins]:
+    """Find pairs with one follow-up and the same of a table, where there are more of them than chance makes."""
+    times = pd.Series(np.rint(cohort.time_days).astype(np.int64) * 2 + cohort.event)
+    sizes = times.map(times.value_counts())
+    rare = np.flatnonzero(sizes <= _SHARED_BY)  # times that many share are visits, or the end of a study
+    marks = pd.util.hash_pandas_object(alike, index=False)
+    both = pd.util.hash_pandas_object(pd.DataFrame({"time": times[rare], "alike": marks[rare]}), index=False)
+    expected = _pairs_within(times[rare]) * _pairs_within(marks) / max(len(cohort) * (len(cohort) - 1) / 2, 1)
+    groups = [both.index.to_numpy()[rows] for rows in both.groupby(both).indices.values() if len(rows) > 1]
+    first, second = pair_up(groups)
+    if not len(first) or len(first) < 3 * expected or poisson.sf(len(first) - 1, expected) > _RARE:
+        return []
+    return [Twins(check, "warning", f"{what} (by chance {expected:.2g} pair(s) of all do)", first, second)]
 
 
 def _pairs_within(groups: "pd.Series[int]") -> int:

@@ -91,7 +91,7 @@ def report_stage(study: Study) -> Path:
         methods=methods_of(study, evaluation, folds, package, read_json(folder.balance, "run 'pathoml train' again")),
         answers=answers_of(study, evaluation, folds, package),
         map_note=map_note,
-        clinical=" and ".join(clinical_names(study.config)) or "the average patient",
+        clinical=" and ".join(clinical_names(study.config)),
     )
     write_report(folder.report, page)
     return folder.report
@@ -173,7 +173,9 @@ def _drawn_heatmaps(folder: RunFolder, training: str) -> tuple[list[tuple[str, P
     if not folder.heatmap_index.is_file():
         return [], []
     index = read_json(folder.heatmap_index, "run 'pathoml run' again")
-    if index.get("training") != training or "events" not in index:
+    if "events" not in index:
+        return [], ["The maps in the run folder were drawn by an older pathoml and are left out; run 'pathoml run'."]
+    if index.get("training") != training:
         return [], ["The maps in the run folder were drawn for another training and are left out; run 'pathoml run'."]
     return [(caption, folder.heatmaps / name) for caption, name in index["maps"]], []
 

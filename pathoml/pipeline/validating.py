@@ -15,7 +15,7 @@ from pathoml.config import Config
 from pathoml.covariates import unseen_words
 from pathoml.errors import CohortError, InputError, PackageError, Problem
 from pathoml.evaluate import Background, evaluate
-from pathoml.evaluate.scheme import build_scheme
+from pathoml.evaluate.scheme import RECALIBRATED, build_scheme
 from pathoml.extract import SlideOutcome, extract_archive
 from pathoml.extract_settings import recipe_from_json
 from pathoml.files import file_digest, write_json, write_text
@@ -37,7 +37,7 @@ from pathoml.units import BoolArray
 
 RECALIBRATION_FORMAT = "pathoml-recalibration"
 RECALIBRATION_VERSION = 1
-SCHEME, PACKAGE, RECALIBRATED = "validation", "package", "recalibrated"
+SCHEME, PACKAGE = "validation", "package"
 _PARTS = 5
 _FEWEST_EVENTS = 10
 

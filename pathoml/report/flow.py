@@ -19,7 +19,7 @@ _CHECKS = {
     "one_sided_hospital": "hospitals where everybody or nobody had the event",
     "covariate_names_hospital": "covariates from which the hospital can be read",
     "covariate_foretells_outcome": "covariates that cannot have been known at time zero",
-    "prepared_on_all_patients": "columns scaled, turned or filled before the split",
+    "prepared_on_all_patients": "columns scaled, turned, filled, evened, weighted or chosen before the split",
     "same_slide_twice": "one slide file under two patients",
     "shared_tiles": "the same tiles under two patients",
     "near_duplicate_slides": "slides of two patients that look the same",

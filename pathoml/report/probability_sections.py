@@ -112,20 +112,24 @@ def _group_tables(scheme: Mapping[str, Any]) -> list[Table]:
 def _distribution_table(scheme: Mapping[str, Any]) -> Table:
     """Return the shares of D-calibration of every model."""
     rows = []
+    tested = any(one["d_calibration"]["p_value"] is not None for one in scheme["calibration"].values())
     for model, calibration in scheme["calibration"].items():
         found = calibration["d_calibration"]
         shares = [number_words(one, 2) for one in found["share"]["value"]]
-        p_value = [] if found["p_value"] is None else [p_value_words(found["p_value"])]
-        rows.append((model_words(model), *shares, *p_value))
-    bins = len(rows[0]) - 1 - (found["p_value"] is not None)
+        rows.append((model_words(model), *shares, *([_p_cell(found["p_value"])] if tested else [])))
+    bins = len(found["share"]["value"])
     edges = np.linspace(0, 1, bins + 1)
     header = (
         "model",
         *(f"{low:.1f} to {high:.1f}" for low, high in itertools.pairwise(edges)),
-        *(["p"] if found["p_value"] is not None else []),
+        *(["p"] if tested else []),
     )
     caption = "D-calibration: share of patients by predicted survival probability at the end of their follow-up"
     return Table(caption, header, rows, folded=True)
+
+
+def _p_cell(value: float | None) -> str:
+    return "-" if value is None else p_value_words(value)
 
 
 def decision_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:

@@ -189,11 +189,16 @@ def _hazards(scheme: Mapping[str, Any]) -> Section:
             )
         )  # fmt: skip
     first = next(iter(scheme["hazards"].values()))
-    covariates = ", ".join(first["adjusted"]["covariates"]) if first["adjusted"] is not None else ""
+    adjusted_ones = [one["adjusted"] for one in scheme["hazards"].values() if one["adjusted"] is not None]
+    covariates = ", ".join(adjusted_ones[0]["covariates"]) if adjusted_ones else ""
     header = (
         "model", "hazard ratio", "adjusted hazard ratio", "added to clinical covariates", "share added", "proportional hazards",
     )  # fmt: skip
-    adjusted_for = f" Adjusted for {covariates}." if covariates else " There is nothing to adjust for."
+    adjusted_for = (
+        f" Adjusted for {covariates}, where the risk is not made of them."
+        if covariates
+        else " There is nothing to adjust for."
+    )
     text = [
         f"Hazard ratio for {first['unit']}; Cox regression with a baseline hazard for each fold; {count_words(scheme)}."
         f"{adjusted_for} Added: likelihood ratio of what the risk adds to the covariates (its p-value does not"

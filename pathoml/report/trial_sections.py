@@ -71,8 +71,8 @@ def _simulation_text(simulated: Mapping[str, Any] | None, power: float) -> list[
 
 def _short_of_power(power: float) -> str:
     return (
-        f"Less than the design's {power:.0%} find it: simulated patients are censored as these were and treatment prevents events, while"
-        " the number of patients counts on everybody being followed, untreated."
+        f"Less than the design's {power:.0%} find it: simulated patients are censored as these were, and treatment prevents events,"
+        " while the number of patients counts on everybody being followed, untreated."
     )
 
 

@@ -1,7 +1,7 @@
 """How numbers, measures and models are said."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pathoml.baseline_settings import BASELINE_TITLES
@@ -300,29 +300,59 @@ def summary_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> li
 
 def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
     """Say whether the model is of use, and no more than verdicts allow in every scheme."""
-    sentences = [_guessing_words(schemes)]
-    kinds: dict[str, set[str]] = {}
+    kinds: dict[str, list[str]] = {}
     for scheme in schemes.values():
         for pair, verdict in scheme["verdicts"].items():
             other = pair.split(" - ", 1)[1]
             if other != "recalibrated":
-                kinds.setdefault(other, set()).add(_kind_of(verdict))
-    repeated = [scheme["repeats"]["count"] > 1 for scheme in schemes.values()]
-    if "clinical" in kinds:
-        sentences.append(_clinical_words(kinds.pop("clinical"), clinical, repeated=repeated))
-    unbeaten = [model_words(other) for other, found in kinds.items() if found & {"none", "worse"}]
-    above = [model_words(other) for other, found in kinds.items() if "worse" in found]
+                kinds.setdefault(other, []).append(_kind_of(verdict))
+    sentences = [_guessing_words(schemes)]
+    if "clinical" in kinds and clinical:
+        sentences.append(_against_words(f"{clinical} alone", kinds["clinical"]))
+    kinds.pop("clinical", None)
+    above = [f"{model_words(other)} ({_ways(found, 'worse')})" for other, found in kinds.items() if "worse" in found]
+    unbeaten = [model_words(other) for other, found in kinds.items() if not {"better", "unrepeated"}.issuperset(found)]
     if above:
-        sentences.append(f"By its interval in one way of testing or more, better than it ranks: {', '.join(above)}.")
+        sentences.append(f"By its interval alone it ranks worse than: {', '.join(above)}.")
     if unbeaten:
         sentences.append(
-            f"Other models are not shown to rank worse ({', '.join(unbeaten)}): by ranking, these patients give no reason to prefer"
-            " it to them."
+            f"Other models, which not every way of testing shows to rank worse: {', '.join(unbeaten)}; by ranking, these patients"
+            " give little reason to prefer it to them."
         )
     elif kinds:
-        sentences.append("No other model ranks as well by all intervals.")
+        sure = all(one == "better" for found in kinds.values() for one in found)
+        sentences.append(
+            "It ranks better than every other model, and repetitions confirm it."
+            if sure
+            else "By its intervals it ranks better than every other model; that was not confirmed by repetitions everywhere."
+        )
     sentences.append("Whether deciding by it helps anybody was not studied.")
     return "Of use? " + " ".join(sentences)
+
+
+def _ways(found: Sequence[str], *kinds: str) -> str:
+    return f"in {sum(one in kinds for one in found)} of {len(found)} way(s) of testing"
+
+
+def _against_words(other: str, found: Sequence[str]) -> str:
+    """Say how the model ranks against another, over all schemes."""
+    kinds = set(found)
+    if kinds == {"better"}:
+        return f"It ranks better than {other}."
+    if kinds <= {"better", "unrepeated"}:
+        return f"By its intervals it ranks better than {other}; {_ways(found, 'unrepeated')} nothing was repeated to confirm it."
+    if kinds <= {"none", "unknown"}:
+        return f"It is not shown to rank better than {other}."
+    said = [
+        f"{words} {_ways(found, kind)}"
+        for kind, words in (
+            ("better", "better, confirmed by repetitions,"), ("unrepeated", "better by its interval, not repeated,"),
+            ("unconfirmed", "better by its interval, which repetitions do not confirm,"), ("worse", "worse by its interval"),
+            ("none", "neither"), ("unknown", "not comparable"),
+        )
+        if kind in kinds
+    ]  # fmt: skip
+    return f"Against {other} it ranks {'; '.join(said)}."
 
 
 def _guessing_words(schemes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -331,54 +361,37 @@ def _guessing_words(schemes: Mapping[str, Mapping[str, Any]]) -> str:
         return "How well it tells patients apart cannot be said."
     shares = [round(100 * one["value"]) for one in found]
     range_of = f"{min(shares)}" if len(set(shares)) == 1 else f"{min(shares)} to {max(shares)}"
-    above = [one["low"] > 0.5 for one in found]
-    doubt = (
-        ""
-        if all(above)
-        else "; by its interval that may be guessing"
-        if not any(above)
-        else "; by its interval that may be guessing in one way of testing or more"
-    )
+    holding = sum(one["low"] <= 0.5 for one in found)
+    doubt = f", which its interval holds in {holding} of {len(found)} way(s) of testing" if holding else ""
     return f"It puts {range_of} of 100 pairs of patients in the right order, where guessing gives 50{doubt}."
-
-
-def _clinical_words(kinds: Set[str], clinical: str, *, repeated: Sequence[bool]) -> str:
-    if kinds == {"better"}:
-        return f"It ranks better than {clinical} alone."
-    if kinds <= {"better", "open"}:
-        often = "was repeated" if not any(repeated) else "confirms it by repetitions"
-        none_of = "no way of testing" if not any(repeated) else "not every way of testing"
-        return f"By its intervals it ranks better than {clinical} alone; {none_of} {often}."
-    if "worse" in kinds:
-        return f"It ranks no better than {clinical} alone, and in one way of testing worse."
-    if kinds == {"none"}:
-        return f"It is not shown to rank better than {clinical} alone."
-    return f"Not every way of testing shows that it ranks better than {clinical} alone."
 
 
 def _ranks_words(scheme: Mapping[str, Any]) -> list[str]:
     """Say against which models the first ranks better, and how sure that is."""
-    kinds: dict[str, list[str]] = {"better": [], "open": [], "none": [], "worse": []}
+    kinds: dict[str, list[str]] = {}
     for pair, verdict in scheme["verdicts"].items():
         other = pair.split(" - ", 1)[1]
         if other != "recalibrated":
-            kinds[_kind_of(verdict)].append(f"the {model_words(other)}")
-    repeated = scheme["repeats"]["count"] > 1
-    unsure = (
-        "; repetitions do not confirm that" if repeated else "; whether repetitions would confirm that is not known"
-    )
+            kinds.setdefault(_kind_of(verdict), []).append(f"the {model_words(other)}")
     said = {
         "better": "It ranks better than {}.",
-        "open": "By its interval it ranks better than {}" + unsure + ".",
+        "unrepeated": "By its interval it ranks better than {}; whether repetitions would confirm that is not known.",
+        "unconfirmed": "By its interval it ranks better than {}; repetitions do not confirm that.",
         "none": "It is not shown to rank better than {}.",
-        "worse": "By its interval it ranks worse than {}" + ("." if repeated else unsure + "."),
+        "worse": "By its interval it ranks worse than {}.",
+        "unknown": "It cannot be compared with {}.",
     }
-    return [words.format(", ".join(kinds[kind])) for kind, words in said.items() if kinds[kind]]
+    return [words.format(", ".join(kinds[kind])) for kind, words in said.items() if kind in kinds]
 
 
 def _kind_of(verdict: Mapping[str, Any]) -> str:
+    """Name what a verdict allows to be said."""
+    if verdict["by_interval"] is None:
+        return "unknown"
     if verdict["by_interval"] == 0:
         return "none"
     if verdict["by_interval"] < 0:
         return "worse"
-    return "better" if verdict["better"] else "open"
+    if verdict["better"]:
+        return "better"
+    return "unrepeated" if verdict["by_repeats"] is None else "unconfirmed"

@@ -20,7 +20,7 @@ from pathoml.survival.cox_regression import proportional_hazards_test
 
 SETTINGS = ((100, 2, 0.7), (300, 2, 0.7), (300, 10, 0.7), (300, 2, 0.0), (300, 20, 0.0))
 """Patients, columns, and the standard deviation of the log hazard."""
-FOLDS, STUDIES, RIDGE = 5, 400, 0.1
+FOLDS, STUDIES, LEAST_STUDIES, RIDGE = 5, 400, 160, 0.1
 
 
 def p_values(patients: int, columns: int, strength: float, seed: int, *, crossed: bool) -> tuple[float, float]:
@@ -52,6 +52,8 @@ def p_values(patients: int, columns: int, strength: float, seed: int, *, crossed
 def main() -> int:
     """Print the table and the figures."""
     studies = int(sys.argv[1]) if len(sys.argv) > 1 else STUDIES
+    if studies < LEAST_STUDIES:
+        raise SystemExit(f"{studies} studies a setting cannot tell 0.05 from 0.07; at least {LEAST_STUDIES}")
     print(
         f"{'patients':>8} {'columns':>8} {'SD':>4} {'fitted':>16} {'D-calibration':>14} {'prop. hazards':>14}   share below 0.05"
     )

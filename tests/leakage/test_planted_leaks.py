@@ -710,21 +710,23 @@ def test_ages_scaled_before_patients_were_left_out_are_prepared_on_all_patients(
     assert prepared(everyone, age=age / 10) == ""
 
 
-def test_a_score_fitted_on_all_patients_is_prepared_on_all_patients() -> None:
-    everyone = with_markers(cohort())
+@pytest.mark.parametrize("digits", [None, 4])
+@pytest.mark.parametrize("markers", [4, 10])
+def test_a_score_fitted_on_all_patients_is_prepared_on_all_patients(markers: int, digits: int | None) -> None:
+    everyone = cohort()
     rng = np.random.default_rng(4)
-    more = {f"m{number}": rng.normal(5, 2, len(everyone)) for number in range(4)}
-    markers = pd.DataFrame(more)
-    standard = (markers - markers.mean()) / markers.std(ddof=0)
-    fits = fit_cox_draws(
-        standard.to_numpy(), everyone.time_days, everyone.event, counts=np.ones((1, len(everyone)))
-    )  # fmt: skip
-    score = standard.to_numpy() @ fits.coefficients[0]
-    assert "weights that a Cox regression on all patients gives: score" in prepared(
-        everyone, **more, score=np.round(score, 4)
-    )
-    published = standard.to_numpy() @ np.array([0.3, -0.2, 0.5, 0.1])
-    assert prepared(everyone, **more, score=np.round(published, 4)) == ""
+    more = {f"m{number}": rng.normal(5, 2, len(everyone)) for number in range(markers)}
+    table = pd.DataFrame(more)
+    standard = ((table - table.mean()) / table.std(ddof=0)).to_numpy()
+    fits = fit_cox_draws(standard, everyone.time_days, everyone.event, counts=np.ones((1, len(everyone))))
+
+    def written(score: np.ndarray) -> np.ndarray:
+        return score if digits is None else np.round(score, digits)
+
+    said = prepared(everyone, **more, score=written(standard @ fits.coefficients[0]))
+    assert "weights that a Cox regression on all patients gives" in said
+    assert "score" in said
+    assert prepared(everyone, **more, score=written(standard @ rng.normal(size=markers))) == ""
 
 
 def test_hospitals_evened_over_all_patients_are_prepared_on_all_patients() -> None:
@@ -760,3 +762,67 @@ def test_hospitals_that_only_ids_name_are_looked_at() -> None:
     assert "name its column in cohort.site" in found.message
     plain = replace(unnamed, time_days=everyone.time_days)
     assert all(one.level == "note" for one in named(examine_leakage(plain, folds_of(plain)).findings, found.check))
+
+
+def test_a_panel_of_genes_of_one_programme_is_not_called_chosen() -> None:
+    everyone = cohort(400)
+    rng = np.random.default_rng(6)
+    programme = rng.normal(size=len(everyone))
+    genes = {f"g{one}": programme + 0.7 * rng.normal(size=len(everyone)) for one in range(12)}
+    time = everyone.time_days * np.exp(-0.8 * programme)
+    assert prepared(replace(everyone, time_days=time), **genes) == ""
+
+
+def test_measurements_in_steps_are_not_called_filled() -> None:
+    everyone = cohort(400)
+    fraction = np.clip(np.round(np.random.default_rng(2).normal(57, 8, len(everyone)) / 5) * 5, 20, 80)
+    noted = np.where(np.random.default_rng(3).random(len(everyone)) < 0.2, np.round(fraction + 2.3), fraction)
+    assert prepared(everyone, ejection=noted) == ""
+
+
+def seldom(tables: list[Cohort], check: str) -> bool:
+    called = sum(bool(named(examine_leakage(one, folds_of(one)).findings, check)) for one in tables)
+    return called <= 0.05 * len(tables)
+
+
+def test_the_end_of_a_study_and_visits_make_nobody_one_patient() -> None:
+    tables = []
+    for seed in range(NULL_TABLES):
+        everyone = with_coarse(cohort(300, seed=seed))
+        closed = (everyone.site == "H1") & (everyone.time_days > 400)
+        time = np.where(closed, 400.0, everyone.time_days)
+        tables.append(replace(everyone, time_days=time, event=np.where(closed, 0, everyone.event)))
+    assert seldom(tables, "nearly_same_patient")
+
+
+def test_markers_many_of_which_are_nought_make_nobody_one_patient() -> None:
+    tables = []
+    for seed in range(NULL_TABLES):
+        everyone = cohort(200, seed=seed)
+        rng = np.random.default_rng(seed)
+        values = np.where(rng.random((len(everyone), 6)) < 0.4, 0.0, rng.lognormal(size=(len(everyone), 6)))
+        tables.append(replace(everyone, covariates=pd.DataFrame(values).add_prefix("m")))
+    assert seldom(tables, "nearly_same_patient")
+
+
+def test_whole_years_of_age_and_follow_up_make_nobody_one_patient() -> None:
+    tables = []
+    for seed in range(NULL_TABLES):
+        everyone = cohort(200, seed=seed)
+        table = everyone.covariates.assign(age=everyone.covariates["age"].round())
+        years = (np.ceil(everyone.time_days / 365.25)) * 365.25
+        tables.append(replace(everyone, covariates=table, time_days=years))
+    assert seldom(tables, "same_patient_twice")
+
+
+@pytest.mark.parametrize("pattern", ["S{hospital}P{number}", "{hospital}-{number}", "{hospital}{letter}"])
+def test_patients_numbered_within_small_hospitals_are_not_alike(pattern: str) -> None:
+    everyone = cohort()
+    names = np.array(
+        [
+            pattern.format(hospital=10 + row // 4, number=1 + row % 4, letter="ABCD"[row % 4])
+            for row in range(len(everyone))
+        ]
+    )
+    renamed = replace(everyone, patient_id=names)
+    assert named(examine_leakage(renamed, folds_of(renamed)).findings, "alike_patient_ids") == []
