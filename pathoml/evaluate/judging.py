@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pathoml.baseline_settings import CLINICAL
 from pathoml.blas import one_blas_thread
 from pathoml.errors import InputError
 from pathoml.evaluate.background import Background
@@ -153,7 +154,9 @@ def _evaluate_model(
         "calibration": judge_calibration(
             tested, horizons, groups=settings.calibration_groups, is_recalibrated=model == RECALIBRATED
         ),
-        "hazards": judge_hazards(tested, background),
+        "hazards": judge_hazards(
+            tested, None if model == CLINICAL else background
+        ),  # made of what would be adjusted for
     }
 
 

@@ -312,3 +312,15 @@ def test_the_interval_of_a_frozen_score_without_signal_covers_one_half_as_often_
         assert one.value == pytest.approx(harrell_metric(np.minimum(time, leaves), event, risk)(np.ones((1, 200)))[0])
         covered.append(one.low <= 0.5 <= one.high)
     assert 0.92 <= np.mean(covered) <= 0.98
+
+
+@pytest.mark.parametrize("size", [5, 20])
+def test_a_risk_made_of_the_covariates_is_not_adjusted_for_them_in_small_folds_either(size: int) -> None:
+    given, known = with_sites(predictions(noise=(0.5,))), background()
+    names = given.table["patient_id"].to_numpy(dtype=str)
+    age = known.covariates["age"].to_numpy()[known.places(names)]
+    fold = np.array([str(place // size) for place in known.places(names)])
+    slope = 1 + 0.5 * (known.places(names) // size % 3)  # each fold's model weighs age in its own way
+    small = Predictions(given.table.assign(risk=slope * age, fold=fold), given.curve_days, given.survival)
+    hazards = evaluate(small, SETTINGS, known)["schemes"]["kfold"]["hazards"]["model"]
+    assert hazards["adjusted"] is None
