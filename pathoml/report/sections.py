@@ -29,7 +29,8 @@ _COLUMNS = 4
 _KINDS = {
     "Ranking": ("concordance",),
     "Area under the ROC curve": ("auc_",),
-    "Brier score": ("brier_", "integrated_brier", "scaled_brier"),
+    "Brier score": ("brier_", "integrated_brier"),
+    "Share of the Brier score saved": ("scaled_brier",),
 }
 
 

@@ -331,7 +331,11 @@ def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
 
 
 def _ways(found: Sequence[str], *kinds: str) -> str:
-    return f"in {sum(one in kinds for one in found)} of {len(found)} way(s) of testing"
+    return _of_ways(sum(one in kinds for one in found), len(found))
+
+
+def _of_ways(some: int, ways: int) -> str:
+    return f"in {some} of {ways} ways of testing" if ways > 1 else "in the only way of testing"
 
 
 def _against_words(other: str, found: Sequence[str]) -> str:
@@ -362,7 +366,7 @@ def _guessing_words(schemes: Mapping[str, Mapping[str, Any]]) -> str:
     shares = [round(100 * one["value"]) for one in found]
     range_of = f"{min(shares)}" if len(set(shares)) == 1 else f"{min(shares)} to {max(shares)}"
     holding = sum(one["low"] <= 0.5 for one in found)
-    doubt = f", which its interval holds in {holding} of {len(found)} way(s) of testing" if holding else ""
+    doubt = f", which its interval holds {_of_ways(holding, len(found))}" if holding else ""
     return f"It puts {range_of} of 100 pairs of patients in the right order, where guessing gives 50{doubt}."
 
 
