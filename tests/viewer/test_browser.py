@@ -1,5 +1,6 @@
 """The viewer in a real browser, as its user sees it: Debian's Chromium, driven by Playwright."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pathoml.geojson import read_features
 from pathoml.pipeline.viewing import open_library
@@ -263,3 +265,20 @@ def test_the_screen_shows_tissue_map_and_panels(page: "sync_api.Page", tmp_path:
     panel = page.locator("aside").bounding_box()
     assert panel is not None
     assert panel["height"] > 300
+
+
+def test_no_lines_of_the_page_shine_through_between_tiles(page: "sync_api.Page") -> None:
+    open_first(page)
+    page.add_style_tag(content=".map-tile { display: none !important; }")
+    box = page.locator("#map").bounding_box()
+    for _ in range(3):
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.wheel(0, -60)  # a quarter of a level, where edges of tiles fall within pixels
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(600)
+        shown = Image.open(io.BytesIO(page.screenshot(clip=box))).convert("L")
+        grey = np.asarray(shown, dtype=float)
+        for lines in (grey, grey.T):
+            beside = np.median(lines[:, 1:-1] - (lines[:, :-2] + lines[:, 2:]) / 2, axis=0)
+            alone = beside[1:-1] - np.maximum(np.abs(beside[:-2]), np.abs(beside[2:]))
+            assert alone.max() < 4  # one row or column of pixels, lighter than both that lie beside

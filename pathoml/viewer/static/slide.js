@@ -21,6 +21,8 @@ function openMap(image) {
   view.place = { pixel, latlng: (x, y) => map.unproject([x, y], image.deepest) };
   const bounds = L.latLngBounds(view.place.latlng(0, image.height_px), view.place.latlng(image.width_px, 0));
   view.options = { bounds, noWrap: true, minNativeZoom: 0, maxNativeZoom: image.deepest, minZoom: -1, maxZoom: image.deepest + 2, tileSize: 256 };
+  // Where the edges of two tiles fall within one pixel the page would shine through as a white line; so does this instead.
+  L.imageOverlay(`${root}/thumbnail.jpg`, bounds, { pane: "tilePane", zIndex: 0 }).addTo(map);
   view.tiles = L.tileLayer(`${root}/tiles/{z}/{x}/{y}.jpg`, { ...view.options, keepBuffer: 3, updateWhenZooming: false }).addTo(map);
   view.tiles.on("tileerror", () => { if (view.image.ready) say("Some parts of this slide cannot be shown."); });
   view.tiles.once("load", () => performance.mark("first-view"));
