@@ -269,7 +269,10 @@ def test_the_screen_shows_tissue_map_and_panels(page: "sync_api.Page", tmp_path:
 
 def test_no_lines_of_the_page_shine_through_between_tiles(page: "sync_api.Page") -> None:
     open_first(page)
-    page.add_style_tag(content=".map-tile { display: none !important; }")
+    page.evaluate(
+        """() => { const own = new CSSStyleSheet(); own.replaceSync('.map-tile { display: none !important; }');
+        document.adoptedStyleSheets = [own]; }"""
+    )
     box = page.locator("#map").bounding_box()
     for _ in range(3):
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
