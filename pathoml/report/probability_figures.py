@@ -83,7 +83,7 @@ def _calibration(axis: Any, label: str, horizon: Mapping[str, Any], style: int) 
     axis.vlines(predicted, low, high, color=line["color"], linewidth=1)
     axis.plot(
         predicted, observed, MARKERS[style % len(MARKERS)], color=line["color"], markersize=4, label=label,
-        markerfacecolor=line["color"] if style == 0 else "white",
+        markerfacecolor=line["color"] if style == 0 else "white", clip_on=False, zorder=3,
     )  # fmt: skip
     axis.plot(numbers(curve["predicted"])[_INNER], numbers(curve["observed"]["value"])[_INNER], linewidth=1, **line)
 

@@ -310,7 +310,9 @@ def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
     if "clinical" in kinds and clinical:
         sentences.append(_against_words(f"{clinical} alone", kinds["clinical"]))
     kinds.pop("clinical", None)
-    above = [f"{model_words(other)} ({_ways(found, 'worse')})" for other, found in kinds.items() if "worse" in found]
+    above = [
+        f"{model_words(other)} ({_ways(found, *_WORSE)})" for other, found in kinds.items() if set(_WORSE) & set(found)
+    ]
     unbeaten = [model_words(other) for other, found in kinds.items() if not {"better", "unrepeated"}.issuperset(found)]
     if above:
         sentences.append(f"By its interval alone it ranks worse than: {', '.join(above)}.")
@@ -328,6 +330,9 @@ def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
         )
     sentences.append("Whether deciding by it helps anybody was not studied.")
     return "Of use? " + " ".join(sentences)
+
+
+_WORSE = ("worse", "worse_unrepeated", "worse_unconfirmed")
 
 
 def _ways(found: Sequence[str], *kinds: str) -> str:
@@ -348,13 +353,13 @@ def _against_words(other: str, found: Sequence[str]) -> str:
     if kinds <= {"none", "unknown"}:
         return f"It is not shown to rank better than {other}."
     said = [
-        f"{words} {_ways(found, kind)}"
-        for kind, words in (
-            ("better", "better, confirmed by repetitions,"), ("unrepeated", "better by its interval, not repeated,"),
-            ("unconfirmed", "better by its interval, which repetitions do not confirm,"), ("worse", "worse by its interval"),
-            ("none", "neither"), ("unknown", "not comparable"),
+        f"{words} {_ways(found, *some)}"
+        for some, words in (
+            (("better",), "better, confirmed by repetitions,"), (("unrepeated",), "better by its interval, not repeated,"),
+            (("unconfirmed",), "better by its interval, which repetitions do not confirm,"), (_WORSE, "worse by its interval"),
+            (("none",), "neither"), (("unknown",), "not comparable"),
         )
-        if kind in kinds
+        if kinds & set(some)
     ]  # fmt: skip
     return f"Against {other} it ranks {'; '.join(said)}."
 
@@ -382,7 +387,9 @@ def _ranks_words(scheme: Mapping[str, Any]) -> list[str]:
         "unrepeated": "By its interval it ranks better than {}; whether repetitions would confirm that is not known.",
         "unconfirmed": "By its interval it ranks better than {}; repetitions do not confirm that.",
         "none": "It is not shown to rank better than {}.",
-        "worse": "By its interval it ranks worse than {}.",
+        "worse": "By its interval, and by repetitions, it ranks worse than {}.",
+        "worse_unrepeated": "By its interval it ranks worse than {}; whether repetitions would confirm that is not known.",
+        "worse_unconfirmed": "By its interval it ranks worse than {}; repetitions do not confirm that.",
         "unknown": "It cannot be compared with {}.",
     }
     return [words.format(", ".join(kinds[kind])) for kind, words in said.items() if kind in kinds]
@@ -394,8 +401,7 @@ def _kind_of(verdict: Mapping[str, Any]) -> str:
         return "unknown"
     if verdict["by_interval"] == 0:
         return "none"
+    unsure = "unrepeated" if verdict["by_repeats"] is None else "unconfirmed"
     if verdict["by_interval"] < 0:
-        return "worse"
-    if verdict["better"]:
-        return "better"
-    return "unrepeated" if verdict["by_repeats"] is None else "unconfirmed"
+        return "worse" if verdict["better"] else f"worse_{unsure}"
+    return "better" if verdict["better"] else unsure
