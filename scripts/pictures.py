@@ -4,11 +4,13 @@ Needs the extra `dev` and Chromium.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import threading
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from pathoml.errors import InputError
@@ -57,6 +59,16 @@ def take_report(page: Page, report: Path, folder: Path, size: str) -> None:
         page.screenshot(path=folder / f"report_{name}_{size}.jpg", type="jpeg", quality=82)
 
 
+def take_heatmap(run: Path, folder: Path) -> None:
+    """Copy the contribution map of the slide with the highest risk, in few colours."""
+    maps = json.loads((run / "heatmaps" / "index.json").read_text(encoding="utf-8"))["maps"]
+    name = next(name for _, name in maps if name.endswith("_contribution.png"))
+    with Image.open(run / "heatmaps" / name) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
+            folder / "heatmap.png", optimize=True
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path)
@@ -81,6 +93,7 @@ def main() -> int:
             take_report(page, options.demo / "run" / "report.html", options.folder, size)
             page.close()
         browser.close()
+    take_heatmap(options.demo / "run", options.folder)
     return 0
 
 

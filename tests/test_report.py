@@ -114,7 +114,7 @@ GOOD = (0.8, 0.7, 0.9)
           "It ranks better than every other model, and repetitions confirm it."]),
         ([found(GOOD, clinical=UNREPEATED, slides_ridge=NONE), found((0.7, 0.6, 0.8), clinical=UNREPEATED)],
          ["It puts 70 to 80 of 100 pairs", "better than age alone; in 2 of 2 ways of testing nothing was repeated to confirm it",
-          "not every way of testing shows to rank worse: ridge Cox on mean tile features; by ranking",
+          "Not every way of testing shows that it ranks better than: ridge Cox on mean tile features. By ranking",
           "whether repetitions would confirm that is not known"]),
         ([found((0.55, 0.45, 0.65), clinical=NONE, forest=WORSE)],
          ["which its interval holds in the only way of testing", "It is not shown to rank better than age alone.",
@@ -124,7 +124,7 @@ GOOD = (0.8, 0.7, 0.9)
          ["Against age alone it ranks better, confirmed by repetitions, in 1 of 2 ways of testing; worse by its interval"]),
         ([found(GOOD, clinical=UNCONFIRMED, forest=UNCONFIRMED)],
          ["repetitions do not confirm that", "better by its interval, which repetitions do not confirm, in the only way",
-          "by ranking, these patients give little reason"]),
+          "By ranking, these patients give little reason"]),
         ([found(GOOD, clinical=UNKNOWN, forest=UNKNOWN)], ["It cannot be compared with the clinical model (Cox)"]),
         ([found(GOOD, forest=UNREPEATED)], ["that was not confirmed by repetitions everywhere"]),
     ],
@@ -138,6 +138,15 @@ def test_the_first_lines_say_whether_the_model_is_of_use_and_no_more_than_verdic
     assert len(rest) == len(schemes) + 1
     assert [sentence for sentence in sentences if sentence not in " ".join([first, *rest])] == []
     assert "95 % intervals" in rest[-1]
+
+
+def test_a_model_that_ranks_better_is_not_listed_twice() -> None:
+    first = summary_words({"kfold": found(GOOD, omics_ridge=WORSE, forest=NONE)}, "age")[0]
+    assert first.count("ridge Cox on omics") == 1
+    assert "Not every way of testing shows that it ranks better than: random survival forest." in first
+    alone = summary_words({"kfold": found(GOOD, omics_ridge=WORSE)}, "age")[0]
+    assert "every other model" not in alone
+    assert "little reason to prefer it" in alone
 
 
 def test_a_study_without_clinical_data_is_not_compared_with_them() -> None:

@@ -313,14 +313,17 @@ def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
     above = [
         f"{model_words(other)} ({_ways(found, *_WORSE)})" for other, found in kinds.items() if set(_WORSE) & set(found)
     ]
-    unbeaten = [model_words(other) for other, found in kinds.items() if not {"better", "unrepeated"}.issuperset(found)]
+    unbeaten = [
+        model_words(other)
+        for other, found in kinds.items()
+        if not set(_WORSE) & set(found) and not {"better", "unrepeated"}.issuperset(found)
+    ]
     if above:
         sentences.append(f"By its interval alone it ranks worse than: {', '.join(above)}.")
     if unbeaten:
-        sentences.append(
-            f"Other models, which not every way of testing shows to rank worse: {', '.join(unbeaten)}; by ranking, these patients"
-            " give little reason to prefer it to them."
-        )
+        sentences.append(f"Not every way of testing shows that it ranks better than: {', '.join(unbeaten)}.")
+    if above or unbeaten:
+        sentences.append("By ranking, these patients give little reason to prefer it to them.")
     elif kinds:
         sure = all(one == "better" for found in kinds.values() for one in found)
         sentences.append(
