@@ -39,25 +39,6 @@ PLAN = TissuePlan(
     seed=(7, 0), width_um=560.0, height_um=448.0, tissue_area_mm2=0.12, necrosis=0.2, lymphocytes=0.2,
     tumour=0.5, glands=0.3,
 )  # fmt: skip
-LETHAL = """
-import os, signal, time
-from multiprocessing import parent_process
-from pathlib import PosixPath
-
-
-class Deadly(PosixPath):
-    def is_file(self):
-        if parent_process() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().is_file()
-
-
-class Hanging(PosixPath):
-    def is_file(self):
-        if parent_process() is not None:
-            time.sleep(600)
-        return super().is_file()
-"""
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,9 @@
 import re
 import unicodedata
 
+TCGA_PATIENT = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?:-|$)", re.IGNORECASE)
+"""TCGA's barcode of a patient, at the beginning of those of samples and slides."""
+
 
 def plain_name(name: str) -> str:
     """Return a name without capitals, accents' spellings, zeros in front of numbers, and separators but those between two numbers.

@@ -154,9 +154,8 @@ def _evaluate_model(
         "calibration": judge_calibration(
             tested, horizons, groups=settings.calibration_groups, is_recalibrated=model == RECALIBRATED
         ),
-        "hazards": judge_hazards(
-            tested, None if model == CLINICAL else background
-        ),  # made of what would be adjusted for
+        # The clinical model is made of what its risk would be adjusted for.
+        "hazards": judge_hazards(tested, None if model == CLINICAL else background),
     }
 
 

@@ -56,7 +56,7 @@ def near_pairs(values: FloatArray) -> NearPairs:
     nobody = NearPairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0.0)
     if rows < _LEAST_ROWS:
         return nobody
-    standard = (values - values.mean(axis=0)) / values.std(axis=0)
+    standard = standardised(values)
     distance, nearest = cKDTree(standard).query(standard, k=4)
     # A column that was rounded does not tell anybody apart within its last digit.
     own = np.sqrt(distance[:, 1] ** 2 + (_steps(standard) ** 2).sum())
@@ -85,6 +85,23 @@ def _steps(standard: FloatArray) -> FloatArray:
     gaps = np.diff(ordered, axis=0)
     smallest: FloatArray = np.where(gaps > 0, gaps, np.inf).min(axis=0)
     return smallest
+
+
+def standardised(values: FloatArray) -> FloatArray:
+    """Return columns with mean 0 and standard deviation 1.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (rows, columns)
+        Without gaps; no column is constant.
+
+    Returns
+    -------
+    ndarray of float64
+        Same shape.
+    """
+    standard: FloatArray = (values - values.mean(axis=0)) / values.std(axis=0)
+    return standard
 
 
 def independent_directions(standard: FloatArray) -> float:

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort import Cohort
-from pathoml.cohort.spelling import plain_name
+from pathoml.cohort.spelling import TCGA_PATIENT, plain_name
 from pathoml.leakage.findings import Finding, shown
 from pathoml.splits import Fold, patients_in_two_groups
 from pathoml.units import IntArray
 
-_TCGA_PATIENT = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?:-|$)", re.IGNORECASE)
 _LETTERED = re.compile(r"(?<=\d)(?:[-_. (]*[A-Z]{1,8}\d{0,2}|[-_. (]+\d{1,2}[A-Z]{1,2})\)?$", re.IGNORECASE)
 """The mark of a sample behind a number: letters, or digits with letters behind a separator; R, -01A, _T1, dup."""
 _NUMBERED = re.compile(r"(?<=\d)[-_. (]+\d{1,2}\)?$")
@@ -160,7 +159,7 @@ def _samples(groups: list[IntArray], ids: int) -> list[IntArray]:
 
 def _without_letters(name: str) -> str:
     """Return what stands before the mark of a sample: TCGA's barcode of the patient, or P1005 of P1005-01A, 1001 of 1001L."""
-    barcode = _TCGA_PATIENT.match(name)
+    barcode = TCGA_PATIENT.match(name)
     return barcode.group(1) if barcode else _LETTERED.sub("", name)
 
 

@@ -121,13 +121,14 @@ def confounded_outcome(cohort: Cohort, scheme: str, sides: Sequence[Sides]) -> l
         of_whom, what = "these groups", "them"
     if len(set(cohort.site[cohort.site != ""].tolist())) < 2:
         return []
+    p_value = _rates_differ(cohort)
+    if p_value > _NOTED_P:
+        return []
     values = [_site_concordance(cohort, one) for one in sides if one.fold.repeat == 0]
     defined = [value for value in values if not np.isnan(value)]
     if not defined:
         return []
-    value, p_value = float(np.mean(defined)), _rates_differ(cohort)
-    if p_value > _NOTED_P:
-        return []
+    value = float(np.mean(defined))
     p_words = "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.4f}"
     message = (
         f"{said} alone ranks test patients with a concordance of {value:.2f} (0.5 is guessing; event rates of {of_whom} "

@@ -5,10 +5,10 @@ from scipy.stats import f as f_distribution
 
 from pathoml.cohort import Cohort
 from pathoml.leakage.findings import Finding, shown
-from pathoml.leakage.neighbours import independent_directions
+from pathoml.leakage.neighbours import independent_directions, standardised
 from pathoml.survival.associations import cox_score_test
 from pathoml.survival.cox_regression import fit_cox_draws
-from pathoml.units import AnyArray, FloatArray, IntArray
+from pathoml.units import FloatArray, IntArray
 
 _LEAST_PATIENTS = 50
 _DISTINCT = 10
@@ -53,7 +53,7 @@ def prepared_columns(cohort: Cohort, names: list[str], values: FloatArray) -> li
         A warning, or none.
     """
     names, values = names[:_MOST_COLUMNS], values[:, :_MOST_COLUMNS]
-    measured = [place for place in range(len(names)) if _is_measured(values[:, place])]
+    measured = [place for place in range(len(names)) if _has_many_values(values[:, place])]
     found = {
         "mean 0 and standard deviation 1 over all patients": _standardised(values, measured),
         "whole numbers scaled to a mean near 0 and a standard deviation near 1": _scaled_whole_numbers(
@@ -81,7 +81,7 @@ def prepared_columns(cohort: Cohort, names: list[str], values: FloatArray) -> li
     return [Finding("prepared_on_all_patients", "warning", "", message)]
 
 
-def _is_measured(column: FloatArray) -> bool:
+def _has_many_values(column: FloatArray) -> bool:
     given = column[np.isfinite(column)]
     return len(given) >= _LEAST_PATIENTS and len(np.unique(given)) >= _DISTINCT
 
@@ -163,7 +163,7 @@ def _scores(cohort: Cohort, values: FloatArray, measured: list[int]) -> list[int
     own = [place for place in measured if np.isfinite(values[:, place]).all()]
     if not 3 <= len(own) <= _MOST_SUMMED or len(values) < 3 * len(own):
         return []
-    standard = _standard(values[:, own])
+    standard = standardised(values[:, own])
     # A column that is exactly a sum has no inverse: a grain of ridge leaves its share near 0 instead.
     left = 1 / np.diag(np.linalg.inv(np.corrcoef(standard, rowvar=False) + _GRAIN * np.eye(len(own))))
     found = []
@@ -194,7 +194,7 @@ def _evened(cohort: Cohort, values: FloatArray, measured: list[int]) -> list[int
     chances = {place: _chance_of_so_even(values[rows, place], group[rows]) for place in own[:_MOST_EVENED]}
     evened = [place for place, chance in chances.items() if chance < 0.05]
     # Columns go together, so that their chances do not all multiply: as many as there are independent directions do.
-    directions = independent_directions(_standard(values[np.ix_(rows, np.array(list(chances)))]))
+    directions = independent_directions(standardised(values[np.ix_(rows, np.array(list(chances)))]))
     together = float(np.exp(np.log(list(chances.values())).mean() * directions))
     return evened if len(evened) > len(chances) / 2 and together < _TOO_EVEN else []
 
@@ -228,8 +228,3 @@ def _chosen(cohort: Cohort, values: FloatArray, measured: list[int]) -> list[int
     filled = np.nan_to_num(values[:, found] - np.nanmean(values[:, found], axis=0))
     # Genes of one programme go with survival together; chosen ones need not have anything to do with each other.
     return found if independent_directions(filled / filled.std(axis=0)) >= _LEAST_CHOSEN else []
-
-
-def _standard(values: AnyArray) -> FloatArray:
-    standard: FloatArray = (values - values.mean(axis=0)) / values.std(axis=0)
-    return standard

@@ -1,7 +1,6 @@
 """Leaks through people under two ids: the same data, or nearly, on both sides of a fold."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -130,25 +129,16 @@ def _same_data(cohort: Cohort) -> list[Twins]:
     table = cohort.covariates.reset_index(drop=True)
     if table.shape[1] < 2:
         return []
-    if int(_is_measured(_numbers(table)).sum()) < _ENOUGH_COLUMNS:
-        known = _known(table, words=True)
-        given = _rows(cohort, known.to_numpy())
-        found = _same_end(
-            given, table[known].reset_index(drop=True), "same_patient_twice", "follow-up and all covariates"
-        )
-        rows = np.flatnonzero(known)
-        return [one._replace(first=rows[one.first], second=rows[one.second]) for one in found]
+    if not _has_many_measurements(table):
+        rows = np.flatnonzero(_known(table, words=True))
+        return _same_end(cohort, table, rows, "same_patient_twice", "follow-up and all covariates")
     first, second = _equal_rows(table, _known(table, words=False))
     what = f"all {table.shape[1]} covariates"
     return [Twins("same_patient_twice", "leak", what, first, second)] if len(first) else []
 
 
-def _rows(cohort: Cohort, kept: BoolArray) -> Cohort:
-    """Return some patients of a cohort as far as times and hospitals go."""
-    return replace(
-        cohort, patient_id=cohort.patient_id[kept], time_days=cohort.time_days[kept], event=cohort.event[kept],
-        site=cohort.site[kept],
-    )  # fmt: skip
+def _has_many_measurements(table: pd.DataFrame) -> bool:
+    return int(_is_measured(_numbers(table)).sum()) >= _ENOUGH_COLUMNS
 
 
 def _known(table: pd.DataFrame, *, words: bool) -> "pd.Series[bool]":
@@ -157,7 +147,7 @@ def _known(table: pd.DataFrame, *, words: bool) -> "pd.Series[bool]":
     return given.mean(axis=1) > 0.5
 
 
-def _equal_rows(table: pd.DataFrame, known: "pd.Series[bool]") -> tuple[IntArray, IntArray]:
+def _equal_rows(table: pd.DataFrame, known: "pd.Series[bool] | BoolArray") -> tuple[IntArray, IntArray]:
     marks = pd.util.hash_pandas_object(table, index=False)[known]
     return pair_up([marks.index.to_numpy()[rows] for rows in marks.groupby(marks).indices.values()])
 
@@ -185,19 +175,20 @@ def _near_numbers(cohort: Cohort) -> list[Twins]:
 
 def _near_few_numbers(cohort: Cohort) -> list[Twins]:
     """Find pairs nearer to each other than strangers in few columns of numbers, without and with follow-up as one of them."""
-    table = cohort.covariates.select_dtypes("number").reset_index(drop=True)
+    table = cohort.covariates.select_dtypes("number").iloc[:, :_MOST_NUMBERS].reset_index(drop=True)
+    own = table.loc[:, [_is_own(column) for column in _numbers(table).T]]
+    follow_up = np.log1p(cohort.time_days)
+    spaces = [own, own.assign(**{_FOLLOW_UP: follow_up})] if _is_own(follow_up) else [own]
     found = []
-    for with_time in (False, True):
-        columns = table.assign(**{_FOLLOW_UP: np.log1p(cohort.time_days)}) if with_time else table
-        values: FloatArray = columns.to_numpy(dtype=np.float64)
-        own = [place for place in range(min(values.shape[1], _MOST_NUMBERS)) if _is_own(values[:, place])]
-        if not 2 <= len(own) <= _MOST_FEW:
+    for columns in spaces:
+        if not 2 <= columns.shape[1] <= _MOST_FEW:
             continue
-        rows = np.flatnonzero(np.isfinite(values[:, own]).all(axis=1) & ~_on_point_mass(values[:, own]))
-        near = near_pairs(values[rows][:, own])
+        values = _numbers(columns)
+        rows = np.flatnonzero(np.isfinite(values).all(axis=1) & ~_on_point_mass(values))
+        near = near_pairs(values[rows])
         if not len(near.first):
             continue
-        names = shown([str(columns.columns[place]) for place in own])
+        names = shown([str(name) for name in columns.columns])
         what = f"{names} more closely than strangers do ({len(near.first)} pair(s) of all do, by chance about {near.expected:.2g})"
         found.append(Twins("nearly_same_patient", "warning", what, rows[near.first], rows[near.second]))
     return found
@@ -238,7 +229,7 @@ def _is_measured(values: FloatArray) -> BoolArray:
 def _near_follow_up(cohort: Cohort) -> list[Twins]:
     """Find pairs with the same few covariates and nearly the same follow-up, where there are more of them than chance makes."""
     table = cohort.covariates.reset_index(drop=True)
-    if table.shape[1] < 2 or int(_is_measured(_numbers(table)).sum()) >= _ENOUGH_COLUMNS:
+    if table.shape[1] < 2 or _has_many_measurements(table):
         return []
     marks = pd.util.hash_pandas_object(table, index=False)[_known(table, words=True)]
     groups = [marks.index.to_numpy()[rows] for rows in marks.groupby(marks).indices.values() if len(rows) > 1]
@@ -263,22 +254,22 @@ def _same_follow_up(cohort: Cohort) -> list[Twins]:
     own = [name for name in numbers if _is_mostly_own(numbers[name].to_numpy(dtype=np.float64))]
     coarse = table.drop(columns=own).assign(_site=cohort.site)
     words = ", ".join(map(str, (*coarse.columns[:-1], *(["hospital"] if (cohort.site != "").any() else []))))
-    return _same_end(cohort, coarse, "nearly_same_patient", f"follow-up to the day, {words}")
+    return _same_end(
+        cohort, coarse, np.arange(len(cohort)), "nearly_same_patient", f"follow-up to the day, {words}"
+    )  # fmt: skip
 
 
-def _same_end(cohort: Cohort, alike: pd.DataFrame, check: str, what: str) -> list[Twins]:
-    """Find pairs with one follow-up and the same of a table, where there are more of them than chance makes."""
-    times = pd.Series(np.rint(cohort.time_days).astype(np.int64) * 2 + cohort.event)
-    sizes = times.map(times.value_counts())
-    rare = np.flatnonzero(sizes <= _SHARED_BY)  # times that many share are visits, or the end of a study
-    marks = pd.util.hash_pandas_object(alike, index=False)
-    both = pd.util.hash_pandas_object(pd.DataFrame({"time": times[rare], "alike": marks[rare]}), index=False)
-    expected = _pairs_within(times[rare]) * _pairs_within(marks) / max(len(cohort) * (len(cohort) - 1) / 2, 1)
-    groups = [both.index.to_numpy()[rows] for rows in both.groupby(both).indices.values() if len(rows) > 1]
-    first, second = pair_up(groups)
+def _same_end(cohort: Cohort, alike: pd.DataFrame, rows: IntArray, check: str, what: str) -> list[Twins]:
+    """Find pairs among some rows with one follow-up and the same of a table, where there are more of them than chance makes."""
+    times = pd.Series(np.rint(cohort.time_days[rows]).astype(np.int64) * 2 + cohort.event[rows])
+    rare = np.flatnonzero(times.map(times.value_counts()) <= _SHARED_BY)  # what many share is a visit, or a study's end
+    marks = pd.util.hash_pandas_object(alike.iloc[rows].reset_index(drop=True), index=False)
+    both = pd.DataFrame({"time": times[rare], "alike": marks[rare]})
+    first, second = _equal_rows(both, np.ones(len(both), dtype=bool))
+    expected = _pairs_within(times[rare]) * _pairs_within(marks) / max(len(rows) * (len(rows) - 1) / 2, 1)
     if not len(first) or len(first) < 3 * expected or poisson.sf(len(first) - 1, expected) > _RARE:
         return []
-    return [Twins(check, "warning", f"{what} (by chance {expected:.2g} pair(s) of all do)", first, second)]
+    return [Twins(check, "warning", f"{what} (by chance {expected:.2g} pair(s) of all do)", rows[first], rows[second])]
 
 
 def _pairs_within(groups: "pd.Series[int]") -> int:

@@ -1,15 +1,15 @@
 """The stage that writes a run's page."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from pathoml.artefacts import flag_name
 from pathoml.cohort import flow_from_json
+from pathoml.cohort.spelling import TCGA_PATIENT
 from pathoml.config import Config
 from pathoml.encoders.registry import find_record
 from pathoml.encoders.settings import RegisteredSettings
@@ -26,8 +26,6 @@ from pathoml.pipeline.study import Study
 from pathoml.report import Page, write_report
 from pathoml.settings import result_settings
 from pathoml.splits import read_folds
-
-_TCGA_BARCODE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(-|$)", re.IGNORECASE)
 
 
 def report_stage(study: Study) -> Path:
@@ -55,8 +53,7 @@ def report_stage(study: Study) -> Path:
         raise InputError(f"{folder.evaluation}: made by another version of pathoml; run 'pathoml evaluate' again")
     if evaluation.get("training") != training:
         raise InputError(f"{folder.root}: the evaluation is not of this training; run 'pathoml evaluate' again")
-    heatmaps, of_maps = _drawn_heatmaps(folder, training)
-    map_note = _about_maps(folder, study.config) if heatmaps else ""
+    maps = _drawn_heatmaps(folder, training, study.config)
     facts = [
         (name, value) for name, value in cohort_facts(study) if name != "Slides" and not name.startswith("Left out")
     ]
@@ -79,10 +76,10 @@ def report_stage(study: Study) -> Path:
             *_quality_warnings(study),
             *_pretraining_warnings(study),
             *_start_warnings(study),
-            *of_maps,
+            *maps.warnings,
         ],
         evaluation=evaluation,
-        heatmaps=heatmaps,
+        heatmaps=maps.pictures,
         provenance=[("Configuration digest", study.config.digest), *_environment_of(folder)],
         settings=json.dumps(result_settings(study.config), indent=2),
         flow=flow_from_json(read_json(folder.flow, "run 'pathoml train' again")),
@@ -90,7 +87,7 @@ def report_stage(study: Study) -> Path:
         tuned=package.summary.get("tuned", {}),
         methods=methods_of(study, evaluation, folds, package, read_json(folder.balance, "run 'pathoml train' again")),
         answers=answers_of(study, evaluation, folds, package),
-        map_note=map_note,
+        map_note=maps.note,
         clinical=" and ".join(clinical_names(study.config)),
     )
     write_report(folder.report, page)
@@ -136,7 +133,7 @@ def _pretraining_warnings(study: Study) -> list[str]:
     encoder = study.config.encoder
     if study.config.slides is None or not isinstance(encoder, RegisteredSettings):
         return []
-    named = sum(bool(_TCGA_BARCODE.match(patient)) for patient in study.cohort.patient_id.tolist())
+    named = sum(bool(TCGA_PATIENT.match(patient)) for patient in study.cohort.patient_id.tolist())
     pretrained = find_record(encoder.name).pretrained_on_tcga
     if not named or pretrained is False:
         return []
@@ -168,21 +165,28 @@ def _environment_of(folder: RunFolder) -> list[tuple[str, str]]:
     return [(str(name), str(value)) for name, value in recorded.items()]
 
 
-def _drawn_heatmaps(folder: RunFolder, training: str) -> tuple[list[tuple[str, Path]], list[str]]:
+class _Maps(NamedTuple):
+    """The maps of a run: caption and PNG, what they are of, and why there are none."""
+
+    pictures: list[tuple[str, Path]]
+    note: str
+    warnings: list[str]
+
+
+def _drawn_heatmaps(folder: RunFolder, training: str, config: Config) -> _Maps:
     """Return the maps that this training's models drew, and a warning where there are only those of another."""
     if not folder.heatmap_index.is_file():
-        return [], []
+        return _Maps([], "", [])
     index = read_json(folder.heatmap_index, "run 'pathoml run' again")
-    if "events" not in index:
-        return [], ["The maps in the run folder were drawn by an older pathoml and are left out; run 'pathoml run'."]
-    if index.get("training") != training:
-        return [], ["The maps in the run folder were drawn for another training and are left out; run 'pathoml run'."]
-    return [(caption, folder.heatmaps / name) for caption, name in index["maps"]], []
+    if "events" not in index or index.get("training") != training:
+        drawn = "by an older pathoml" if "events" not in index else "for another training"
+        return _Maps([], "", [f"The maps in the run folder were drawn {drawn} and are left out; run 'pathoml run'."])
+    pictures = [(caption, folder.heatmaps / name) for caption, name in index["maps"]]
+    return _Maps(pictures, _about_maps(index, config) if pictures else "", [])
 
 
-def _about_maps(folder: RunFolder, config: Config) -> str:
+def _about_maps(index: Mapping[str, Any], config: Config) -> str:
     """Say of how many patients maps are shown, and which kinds were asked for and are not given by the models."""
-    index = read_json(folder.heatmap_index, "run 'pathoml run' again")
     missing = [f"{kind} ({_GIVEN_BY[kind]})" for kind in config.heatmap.kinds if kind not in index["kinds"]]
     given = f" Asked for and not given by these models: {', '.join(missing)}." if missing else ""
     return (

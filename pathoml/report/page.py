@@ -18,7 +18,7 @@ from pathoml.report.flow import flow_charts, leakage_table
 from pathoml.report.numbers import numbers_table
 from pathoml.report.parts import Table
 from pathoml.report.sections import scheme_part
-from pathoml.report.words import summary_words
+from pathoml.report.words import summary_words, unbroken
 
 _GALLERY_WIDTH_PX = 1100
 
@@ -128,24 +128,6 @@ def template(name: str) -> Any:
     )
     environment.filters["unbroken"] = unbroken
     return environment.get_template(name)
-
-
-def unbroken(cell: str) -> str:
-    """Keep an interval, or a p-value, on one line where a narrow column wraps its cell.
-
-    Parameters
-    ----------
-    cell : str
-        Text of a table.
-
-    Returns
-    -------
-    str
-        The same with spaces that do not break.
-    """
-    for words in (" to ", "p = ", "p < ", "χ² = "):
-        cell = cell.replace(words, words.replace(" ", "\N{NO-BREAK SPACE}"))
-    return cell
 
 
 def _tuned(tuned: Mapping[str, Mapping[str, Any]]) -> Table | None:

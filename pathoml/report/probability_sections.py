@@ -56,13 +56,13 @@ def calibration_section(scheme: Mapping[str, Any], drawn: Drawn) -> Section:
         " predictions lie too far apart. The mean absolute error is larger than 0 by chance alone; beside it stands how large."
         " In the figures marks are Kaplan-Meier estimates in groups of rising prediction, lines are smooth, and the dotted line is"
         " right." + drawn.left_out,
-        *_p_value_text(next(iter(found.values()))["d_calibration"]),
+        *_why_no_p_value(next(iter(found.values()))["d_calibration"]),
     ]
     tables = [*_error_tables(scheme), *_group_tables(scheme), _distribution_table(scheme)]
     return Section("Calibration", text, figures, tables)
 
 
-def _p_value_text(distribution: Mapping[str, Any]) -> list[str]:
+def _why_no_p_value(distribution: Mapping[str, Any]) -> list[str]:
     condition = distribution["p_value_condition"]
     return [] if condition is None else [f"p-value of D-calibration: {condition}."]
 

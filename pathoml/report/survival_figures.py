@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 
 from pathoml.report.drawing import LINES, STYLE, new_figure, numbers, to_svg
-from pathoml.report.words import p_value_words
+from pathoml.report.words import p_value_words, unbroken
 from pathoml.units import DAYS_PER_UNIT
 
 _DAYS = DAYS_PER_UNIT["years"]
@@ -53,17 +53,12 @@ def kaplan_meier_figure(
             xlabel="years since time zero",
             ylabel=f"{endpoint} (probability)",
             ylim=(0, 1.02),
-            title=f"{title}\n{textwrap.fill(_with_number(tests), _TITLE_CHARACTERS)}",
+            title=f"{title}\n{textwrap.fill(unbroken(tests), _TITLE_CHARACTERS)}",
         )
-        axis.set_xlim(0, _last_followed(groups))
+        axis.set_xlim(0, max(groups["well_followed_days"] / _DAYS, 0.1))
         figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside upper left")
         _numbers_at_risk(axis, groups)
         return to_svg(figure, f"Kaplan-Meier curves by risk group, {title}. {'; '.join(parts)}. {tests}")
-
-
-def _last_followed(groups: Mapping[str, Any]) -> float:
-    """Return until when, in years, enough patients are followed for a curve to say something."""
-    return max(float(groups["well_followed_days"]) / _DAYS, 0.1)
 
 
 def _tests(groups: Mapping[str, Any], refitted: float | None) -> str:
@@ -72,13 +67,6 @@ def _tests(groups: Mapping[str, Any], refitted: float | None) -> str:
     if refitted is None:
         return "not tested: the model was not fitted again on shuffled outcomes"
     return f"fitted again on shuffled outcomes: {p_value_words(refitted)}"
-
-
-def _with_number(tests: str) -> str:
-    """Keep a p-value in one line."""
-    for sign in (" = ", " < "):
-        tests = tests.replace(sign, sign.replace(" ", "\N{NO-BREAK SPACE}"))
-    return tests
 
 
 def _numbers_at_risk(axis: Any, groups: Mapping[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """How numbers, measures and models are said."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pathoml.baseline_settings import BASELINE_TITLES
+from pathoml.evaluate.scheme import RECALIBRATED
 from pathoml.units import DAYS_PER_UNIT
 
 MEASURES = {
@@ -19,7 +20,7 @@ MODELS = {
     "model": "this model",
     **BASELINE_TITLES,
     "package": "the package as it is",
-    "recalibrated": "the package, recalibrated",
+    RECALIBRATED: "the package, recalibrated",
 }
 _BOUNDLESS = 1000.0
 """A hazard ratio beyond this is of a sample in which nothing held it."""
@@ -178,6 +179,24 @@ def p_value_words(value: float | None) -> str:
     return f"p = {value:.{min(digits, 4)}f}"
 
 
+def unbroken(text: str) -> str:
+    """Keep an interval, or a p-value, on one line where a narrow cell or title wraps.
+
+    Parameters
+    ----------
+    text : str
+        Of a cell or a title.
+
+    Returns
+    -------
+    str
+        The same with spaces that do not break.
+    """
+    for words in (" to ", "p = ", "p < ", "χ² = "):
+        text = text.replace(words, words.replace(" ", "\N{NO-BREAK SPACE}"))
+    return text
+
+
 def days_words(days: float) -> str:
     """Say a time in days, with years where that is easier to picture.
 
@@ -209,11 +228,8 @@ def verdict_words(scheme: Mapping[str, Any]) -> list[str]:
         One sentence or two a pair.
     """
     sentences = []
-    for pair, differences in scheme["differences"].items():
-        name = pair.split(" - ", 1)[1]
-        if name == "recalibrated":  # ranks as it did; only probabilities change
-            continue
-        other = model_words(name)
+    for pair, name in _others(scheme["differences"]):
+        differences, other = scheme["differences"][pair], model_words(name)
         sentences.append(
             _rank_words(
                 other, differences["concordance"], scheme["verdicts"][pair], scheme["repeats"]["differences"][pair]
@@ -226,6 +242,14 @@ def verdict_words(scheme: Mapping[str, Any]) -> list[str]:
             " not known. No model is called better before repetitions show it too."
         )
     return sentences
+
+
+def _others(pairs: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each pair of models with the name of the other; a recalibrated one ranks as it did."""
+    for pair in pairs:
+        other = pair.split(" - ", 1)[1]
+        if other != RECALIBRATED:
+            yield pair, other
 
 
 def _rank_words(
@@ -302,10 +326,8 @@ def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
     """Say whether the model is of use, and no more than verdicts allow in every scheme."""
     kinds: dict[str, list[str]] = {}
     for scheme in schemes.values():
-        for pair, verdict in scheme["verdicts"].items():
-            other = pair.split(" - ", 1)[1]
-            if other != "recalibrated":
-                kinds.setdefault(other, []).append(_kind_of(verdict))
+        for pair, other in _others(scheme["verdicts"]):
+            kinds.setdefault(other, []).append(_kind_of(scheme["verdicts"][pair]))
     sentences = [_guessing_words(schemes)]
     if "clinical" in kinds and clinical:
         sentences.append(_against_words(f"{clinical} alone", kinds["clinical"]))
@@ -381,10 +403,8 @@ def _guessing_words(schemes: Mapping[str, Mapping[str, Any]]) -> str:
 def _ranks_words(scheme: Mapping[str, Any]) -> list[str]:
     """Say against which models the first ranks better, and how sure that is."""
     kinds: dict[str, list[str]] = {}
-    for pair, verdict in scheme["verdicts"].items():
-        other = pair.split(" - ", 1)[1]
-        if other != "recalibrated":
-            kinds.setdefault(_kind_of(verdict), []).append(f"the {model_words(other)}")
+    for pair, other in _others(scheme["verdicts"]):
+        kinds.setdefault(_kind_of(scheme["verdicts"][pair]), []).append(f"the {model_words(other)}")
     said = {
         "better": "It ranks better than {}.",
         "unrepeated": "By its interval it ranks better than {}; whether repetitions would confirm that is not known.",
