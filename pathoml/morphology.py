@@ -3,7 +3,10 @@
 import cv2
 import numpy as np
 
-from pathoml.units import BoolArray, RgbImage
+from pathoml.units import BoolArray, IntArray, RgbImage
+
+_SPARSE = 0.1
+"""Share of a mask below which its pixels are faster looked for than all pixels looked at."""
 
 
 def disc(radius_px: float) -> RgbImage:
@@ -124,8 +127,7 @@ def _large_enough(mask: BoolArray, min_area_px: float, min_length_px: float) -> 
         diagonal = np.hypot(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT])
         keep &= diagonal >= min_length_px
     keep[0] = False
-    kept: BoolArray = keep[labels]
-    return kept
+    return _pieces(mask, labels, keep)
 
 
 def fill_holes(mask: BoolArray, max_area_px: float) -> BoolArray:
@@ -163,7 +165,36 @@ def touching(mask: BoolArray, seeds: BoolArray) -> BoolArray:
     """
     count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     keep = np.zeros(count, dtype=bool)
-    keep[labels[seeds]] = True
+    keep[labels.ravel()[np.flatnonzero(seeds)]] = True
     keep[0] = False
-    kept: BoolArray = keep[labels]
+    return _pieces(mask, labels, keep)
+
+
+def places_of(mask: BoolArray) -> tuple[IntArray, IntArray]:
+    """Return where a mask is true, several times as fast as `numpy.nonzero`, which does the same.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Any mask.
+
+    Returns
+    -------
+    tuple of ndarray of int64, shape (pixels,)
+        Rows and columns, row by row.
+    """
+    return np.divmod(np.flatnonzero(mask), mask.shape[1])
+
+
+def _pieces(mask: BoolArray, labels: IntArray, keep: BoolArray) -> BoolArray:
+    """Return the pixels of a mask whose labels are kept; the label 0 is that of all other pixels."""
+    if keep[1:].all():
+        return mask
+    if cv2.countNonZero(mask.view(np.uint8)) > _SPARSE * mask.size:
+        # All labels are in range: that this is not looked at again takes half of the time.
+        kept: BoolArray = np.take(keep, labels, mode="clip")
+        return kept
+    kept = np.zeros(mask.shape, dtype=bool)
+    where = np.flatnonzero(mask)
+    kept.ravel()[where] = keep[labels.ravel()[where]]
     return kept

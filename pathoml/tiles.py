@@ -224,7 +224,9 @@ def see_slide(slide: Slide, seen: Overview, look: Look) -> TissueMask:
     }
     artefacts = {artefact: _resized(where, picture) for artefact, where in found.items()}
     cut = {artefact: where & tissue for artefact, where in artefacts.items() if quality.drops(artefact)}
-    left = tissue & ~np.any(list(cut.values()), axis=0) if cut else tissue
+    left = tissue.copy()
+    for where in cut.values():
+        left &= ~where
     return TissueMask(left, artefacts, cut)
 
 
@@ -346,7 +348,8 @@ def read_tiles(reader: TileReader, start: int, stop: int, batch: RgbImage) -> ND
         `TileState` of each.
     """
     states = reader.read(start, stop, batch)
-    batch[: stop - start][states == TileState.LOST] = 255
+    for lost in np.flatnonzero(states == TileState.LOST).tolist():
+        batch[lost] = 255
     batch[stop - start :] = 255
     return states
 

@@ -135,9 +135,13 @@ def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout_and_disturbed_t
 
 
 @pytest.mark.parametrize("aggregator", AggregatorContract.__subclasses__(), ids=lambda one: one.__name__)
+@pytest.mark.parametrize("piece_tiles", [16, 10**6], ids=["pieces", "whole parts"])
 def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout(
-    aggregator: type, monkeypatch: pytest.MonkeyPatch
+    aggregator: type, piece_tiles: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Dropout is drawn piece by piece on both sides."""
+    monkeypatch.setattr(pieces, "PIECE_TILES", piece_tiles)
+    monkeypatch.setattr(pieces, "WHOLE_UP_TO", 0)
     settings = TrainSettings(tiles_at_once=100)
     parts = [in_double(part) for part in training_patients(settings).parts()]
     model, objective = model_of(aggregator.settings, 1), objective_for(CoxLossSettings())
@@ -145,7 +149,6 @@ def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout(
     _, expected = with_all_graphs_kept(model, parts, objective, settings)
     model.zero_grad()
     torch.manual_seed(7)
-    monkeypatch.setattr(pieces, "PIECE_TILES", 10**6)  # dropout draws piece by piece
     step_gradient(model, parts, objective, settings)
     for name, value in expected.items():
         torch.testing.assert_close(gradients(model)[name], value, rtol=1e-5, atol=1e-7, msg=name)
@@ -217,13 +220,12 @@ def test_a_state_that_was_taken_down_goes_on_with_the_same_random_numbers(device
 
 
 @pytest.mark.parametrize("aggregator", AggregatorContract.__subclasses__(), ids=lambda one: one.__name__)
-@pytest.mark.parametrize("pieces_too", [False, True], ids=["whole parts", "pieces"])
+@pytest.mark.parametrize("piece_tiles", [16, 10**6], ids=["pieces", "whole parts"])
 def test_how_much_is_kept_between_two_passes_changes_no_bit(
-    aggregator: type, pieces_too: bool, monkeypatch: pytest.MonkeyPatch
+    aggregator: type, piece_tiles: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = TrainSettings(tiles_at_once=100, tile_dropout=0.2, feature_noise=0.1)
-    monkeypatch.setattr(pieces, "PIECE_TILES", 16)
-    monkeypatch.setattr(pieces, "WHOLE_UP_TO", 16 if pieces_too else 10**6)
+    monkeypatch.setattr(pieces, "PIECE_TILES", piece_tiles)
     patients = training_patients(settings, count=12)
     model, objective = model_of(aggregator.settings, 1).float(), objective_for(CoxLossSettings())
     results = []

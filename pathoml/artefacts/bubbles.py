@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pathoml.artefacts.blocks import in_blocks
 from pathoml.artefacts.density import Absorption, Densities
 from pathoml.artefacts.settings import QualitySettings
-from pathoml.morphology import dilate, disc
+from pathoml.morphology import dilate, disc, places_of
 from pathoml.units import BoolArray, FloatArray, IntArray
 
 _RADII_UM = np.geomspace(90, 450, 10)
@@ -162,12 +162,12 @@ def _along(channel: NDArray[np.float32], centres: FloatArray, radius: FloatArray
 
 def _candidates(rim: NDArray[np.float32], radii_px: FloatArray) -> FloatArray:
     """Return centres with many votes: x, y and radius in pixels, shape (candidates, 3)."""
-    rows, columns = np.nonzero(rim > _LEAST_RIM)
+    rows, columns = places_of(rim > _LEAST_RIM)
     every = 1 + len(rows) // _MOST_VOTERS
     rows, columns = rows[::every], columns[::every]
     normal = _normals(rim, (rows, columns))
     across = (np.cos(normal), np.sin(normal))
-    weight = np.minimum(rim[rows, columns], _FULL_RIM) * every
+    weight = np.asarray(np.minimum(rim[rows, columns], _FULL_RIM) * every, dtype=np.float64)
     found = [_most_voted((rows, columns), across, weight, radius, rim.shape) for radius in radii_px]
     return np.concatenate(found) if found else np.zeros((0, 3))
 
@@ -181,7 +181,7 @@ def _normals(rim: NDArray[np.float32], at: tuple[IntArray, IntArray]) -> NDArray
 
 def _most_voted(
     at: tuple[IntArray, IntArray], across: tuple[NDArray[np.float32], NDArray[np.float32]],
-    weight: NDArray[np.float32], radius: float, shape: tuple[int, ...],
+    weight: FloatArray, radius: float, shape: tuple[int, ...],
 ) -> FloatArray:  # fmt: skip
     cell = max(1.0, radius / 4)
     width, height = int(shape[1] / cell) + 3, int(shape[0] / cell) + 3
@@ -199,10 +199,9 @@ def _most_voted(
     votes = np.ascontiguousarray(votes.reshape(high, wide)[room:-room, room:-room])
     around: FloatArray = np.asarray(cv2.blur(votes, (3, 3)), dtype=np.float64)
     around *= 9 / (2 * np.pi * radius * _FULL_RIM)
-    peaks = (around == cv2.dilate(around, np.ones((3, 3)))) & (around > _LEAST_VOTES)
-    places = np.argwhere(peaks)
-    best = places[np.argsort(-around[peaks], kind="stable")[:_MOST_CANDIDATES]]
-    return np.column_stack([(best[:, 1] - 0.5) * cell, (best[:, 0] - 0.5) * cell, np.full(len(best), radius)])
+    rows, columns = places_of((around == cv2.dilate(around, np.ones((3, 3)))) & (around > _LEAST_VOTES))
+    best = np.argsort(-around[rows, columns], kind="stable")[:_MOST_CANDIDATES]
+    return np.column_stack([(columns[best] - 0.5) * cell, (rows[best] - 0.5) * cell, np.full(len(best), radius)])
 
 
 def _angles() -> FloatArray:

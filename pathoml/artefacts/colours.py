@@ -74,9 +74,10 @@ def _violet_of(sample: Densities, dense: float) -> _Violet:
 
 def _ink_in(densities: Densities, mpp: float, dense: float, violet_here: _Violet) -> BoolArray:
     red, green, blue = densities
-    bluish = (red > dense) & (red > 1.1 * green)
+    much_red = red > dense
+    bluish = much_red & (red > 1.1 * green)
     cyan = (red > 0.45 * dense) & (red > 1.8 * green)
-    royal_blue = (red > dense) & (red > 0.85 * green) & (blue < 0.25 * red)
+    royal_blue = much_red & (red > 0.85 * green) & (blue < 0.25 * red)
     yellow = (blue > dense) & (blue > 2.0 * green) & (red < 0.2 * blue)
     black = (red > 1.1 * dense) & (np.minimum(red, blue) > 0.8 * green) & (blue > 0.8 * red)
     crimson = (green > 1.9 * dense) & (blue > 0.75 * green) & (red < 0.25 * green)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pathoml.artefacts.blocks import in_blocks
 from pathoml.artefacts.density import SAMPLED, Absorption, Densities
 from pathoml.artefacts.settings import QualitySettings
-from pathoml.morphology import dilate, disc, drop_short, opened, touching
+from pathoml.morphology import dilate, disc, drop_short, opened, places_of, touching
 from pathoml.units import BoolArray, FloatArray, IntArray
 
 _BLUR_UM, _GRADIENT_UM, _AROUND_UM = 6.0, 10.0, 40.0
@@ -94,7 +94,7 @@ def _folds_in(
     for channel, middle in zip(densities, usual.density, strict=True):
         dense &= channel > _DENSE * middle
     pink = _dense_but_not_bluer(densities, usual, tissue, mpp)
-    rows, columns = np.nonzero(dense & _above_surroundings(densities[1], tissue, mpp))
+    rows, columns = places_of(dense & _above_surroundings(densities[1], tissue, mpp))
     if len(rows) > _MANY:
         # Every second pixel, as on a chessboard, is enough: those of a fold still touch at their corners.
         white = (rows + columns) % 2 == 0

@@ -10,7 +10,7 @@ _FINE_UM, _COARSE_UM = 1.5, 8.0
 _COARSEST_MPP = 2.0
 """At coarser resolutions no detail is fine enough to tell."""
 _CELLS, _EVERY = 4, 8
-_AT_ONCE = 8
+_AT_ONCE = 4
 """Tiles whose intermediate values stay in a processor's cache."""
 _LEAST_DETAIL = 20.0
 """Squared second difference (grey levels) below which a part of a tile is too plain to tell."""
@@ -98,7 +98,10 @@ def _squared_differences(values: NDArray[np.int16], axis: int, step: int, margin
         values[:, :, first : first + length] if axis == 2 else values[:, first : first + length]
         for first in (margin - step, margin, margin + step)
     )
-    squared = (2 * middle - before - after).astype(np.float32)
+    second = 2 * middle
+    second -= before
+    second -= after
+    squared = second.astype(np.float32)
     squared *= squared
     rows, columns = squared.shape[1] // _CELLS, squared.shape[2] // _CELLS
     squared = squared[:, : rows * _CELLS, : columns * _CELLS]

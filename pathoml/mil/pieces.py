@@ -14,6 +14,7 @@ from pathoml.mil.randomness import RandomState, random_state, set_random_state
 from pathoml.mil.room import current_room
 
 PIECE_TILES = 2048
+"""Few enough that what a piece needs stays small beside the bags, and on a CPU in its cache."""
 WHOLE_UP_TO = 32_768
 """Tiles up to which everything is kept, since that is faster, unless a step is taken in two passes."""
 
@@ -57,12 +58,13 @@ def in_pieces(
     parameters = tuple(module.parameters())
     work = _Work(with_weights_given(function), embed, tuple(along), len(given), parameters[0].dtype)
     with_graph, in_two_passes = torch.is_grad_enabled(), current_room() is not None
-    at_once = WHOLE_UP_TO if with_graph or in_two_passes else PIECE_TILES  # dropout has to fall alike in both passes
-    if with_graph and (len(values) > at_once or (in_two_passes and len(values) > PIECE_TILES)):
+    kept_whole = with_graph and not in_two_passes and len(values) <= WHOLE_UP_TO
+    if kept_whole or len(values) <= PIECE_TILES:
+        return function(work.enter(values), *along, *given)
+    if with_graph:
         outputs: tuple[Tensor, ...] = _Recomputed.apply(work, values, *given, *parameters)
         return outputs
-    if len(values) <= max(at_once, PIECE_TILES):
-        return function(work.enter(values), *along, *given)
+    # In the pieces in which they are computed again, so that dropout falls alike in both passes of a step.
     return _joined([work.of_rows(values, rows, given) for rows in _cut(len(values))])
 
 
@@ -77,7 +79,9 @@ class _Work:
     dtype: torch.dtype
 
     def enter(self, piece: Tensor) -> Tensor:
-        converted = piece.to(self.dtype)
+        return self.enter_converted(piece.to(self.dtype))
+
+    def enter_converted(self, converted: Tensor) -> Tensor:
         embedded: Tensor = converted if self.embed is None else self.embed(converted)
         return embedded
 
@@ -88,9 +92,21 @@ class _Work:
         return self.of_entered(self.enter(values[rows]), rows, given)
 
 
+class _Converted:
+    """Pieces in the parameters' type, one at a time: where they go on to be embedded, each takes the memory of the one before."""
+
+    def __init__(self, work: _Work, values: Tensor) -> None:
+        self._values, self._dtype = values.detach(), work.dtype
+        again = work.embed is not None and values.dtype != work.dtype
+        self._memory = values.new_empty(PIECE_TILES, *values.shape[1:], dtype=work.dtype) if again else None
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        piece = self._values[rows]
+        return piece.to(self._dtype) if self._memory is None else self._memory[: len(piece)].copy_(piece)
+
+
 def _cut(count: int) -> list[slice]:
-    size = PIECE_TILES if count > WHOLE_UP_TO or current_room() is None else count
-    return [slice(start, start + size) for start in range(0, count, size)]
+    return [slice(start, start + PIECE_TILES) for start in range(0, count, PIECE_TILES)]
 
 
 def _joined(results: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -107,10 +123,10 @@ class _Recomputed(torch.autograd.Function):
         ctx.mixed = torch.is_autocast_enabled(values.device.type)
         ctx.states, ctx.rows = [], _cut(len(values))
         kept: list[Tensor] = []
-        results = []
+        results, converted = [], _Converted(work, values)
         for rows in ctx.rows:
             before = random_state(values.device)
-            entered = work.enter(values[rows])
+            entered = work.enter_converted(converted[rows])
             ctx.states.append((before, random_state(values.device)))
             results.append(work.of_entered(entered, rows, given))
             size = entered.untyped_storage().nbytes() / len(entered) * len(values)
@@ -127,12 +143,12 @@ class _Recomputed(torch.autograd.Function):
         kept = rest[work.given :]
         needs_values, needs_given = ctx.needs_input_grad[1], ctx.needs_input_grad[2 : 2 + work.given]
         given = [one.detach().requires_grad_(need) for one, need in zip(rest, needs_given, strict=False)]
-        back = _Backward(work, [one for one in ctx.parameters if one.requires_grad], given, ctx.mixed)
+        back = _Backward(work, values, given, [one for one in ctx.parameters if one.requires_grad], ctx.mixed)
         of_values = torch.zeros_like(values) if needs_values else None
         after = random_state(values.device)
         for number, rows in enumerate(ctx.rows):
             entered = kept[number] if kept else None
-            found = back.piece((values, rows), entered, ctx.states[number], gradients, wanted=needs_values)
+            found = back.piece(rows, entered, ctx.states[number], gradients, wanted=needs_values)
             if of_values is not None and found is not None:
                 of_values[rows] = found
         set_random_state(values.device, after)
@@ -142,8 +158,11 @@ class _Recomputed(torch.autograd.Function):
 class _Backward:
     """Gradients of pieces, summed."""
 
-    def __init__(self, work: _Work, used: list[Tensor], given: list[Tensor], mixed: bool) -> None:  # noqa: FBT001
-        self._work, self._given, self._mixed = work, given, mixed
+    def __init__(
+        self, work: _Work, values: Tensor, given: list[Tensor], used: list[Tensor], mixed: bool  # noqa: FBT001
+    ) -> None:
+        self._work, self._given, self._mixed, self._device = work, given, mixed, values.device
+        self._converted = _Converted(work, values)
         self._used = [*(one for one in given if one.requires_grad), *used]
         self._sums: dict[int, Tensor] = {}
 
@@ -153,19 +172,18 @@ class _Backward:
         return None if found is None else found.to(one.dtype)
 
     def piece(
-        self, cut: tuple[Tensor, slice], kept: Tensor | None, states: tuple[RandomState, RandomState],
-        gradients: Sequence[Tensor], *, wanted: bool,
+        self, rows: slice, kept: Tensor | None, states: tuple[RandomState, RandomState], gradients: Sequence[Tensor],
+        *, wanted: bool,
     ) -> Tensor | None:  # fmt: skip
         """Compute a piece again and add its gradients; return that of its tiles if wanted."""
-        values, rows = cut
         work, embeds = self._work, self._work.embed is not None
         before, entered_state = states
-        set_random_state(values.device, before if kept is None else entered_state)
-        piece = values[rows].detach().to(work.dtype)
-        with self._casting(values.device):
+        set_random_state(self._device, before if kept is None else entered_state)
+        piece = self._converted[rows]
+        with self._casting():
             if kept is None and embeds:
                 with torch.no_grad():
-                    kept = work.enter(piece)
+                    kept = work.enter_converted(piece)
             leaf = (piece if kept is None else kept).detach().requires_grad_(wanted or embeds)
             with torch.enable_grad():
                 outputs = work.of_entered(leaf, rows, self._given)
@@ -178,15 +196,15 @@ class _Backward:
         of_leaf = found[0] if leaf.requires_grad else None
         if work.embed is None or of_leaf is None:
             return of_leaf
-        with self._casting(values.device):
+        with self._casting():
             through = work.embed.gradients(piece, leaf, of_leaf, of_values=wanted)
         for one, own in zip(work.embed.parameters(), (through.weight, through.bias), strict=True):
             if one.requires_grad:
                 self._add(one, own)
         return through.values
 
-    def _casting(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._mixed)
+    def _casting(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed)
 
     def _add(self, one: Tensor, gradient: Tensor) -> None:
         found = self._sums.get(id(one))

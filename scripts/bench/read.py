@@ -3,7 +3,8 @@
 Usage: python scripts/bench/read.py [FOLDER] [--only CASE ...]
 
 Draws four slides of about 30,000 x 30,000 px (256 px JPEG tiles of real H&E where the test data are at hand, drawn ones
-otherwise) into FOLDER, reads the same tiles with every reader on one thread, in turns, and takes each reader's best turn.
+otherwise) into FOLDER and reads the same tiles with every reader on one thread, in turns. What is compared is compared turn
+by turn, and the median of those ratios is taken, over readers opened anew several times: a machine is not as fast now as then.
 One thread is one core: some readers decode with threads of their own, whatever the caller does (fastslide does), so that
 the process is held on one core for all figures but those of two threads.
 Readers other than OpenSlide are measured where they are installed (pip install "pathoml[bench]" "cucim==23.10.0").
@@ -40,8 +41,10 @@ SIDE, NATIVE, TILE = 30_000, 256, 256
 COLUMNS = -(-SIDE // NATIVE)
 TILES = 236
 PAGE = 16
-"""Tiles of a page of extraction, which are judged while a processor's cache still holds them."""
-TURNS = 12
+"""Tiles of a page of extraction, which are read and judged while a processor's cache holds them; by every reader here."""
+TURNS = 5
+ROUNDS, ROUNDS_WITH_PEERS = 6, 2
+"""Every round opens its readers anew: the same codec is up to a tenth faster or slower by where its memory happens to lie."""
 MPPS = (0.5, 0.499, 0.25, 0.2527)
 OWN_THREADS = ("fastslide",)
 """Readers that decode the stored tiles of one region with threads of their own."""
@@ -119,7 +122,7 @@ def grid(extent: float, offset: int) -> np.ndarray:
 def with_pathoml(path: Path, coords: np.ndarray, plan: ReadPlan, threads: int = 1) -> Callable[[], None]:
     slide = open_slide(path)
     assert slide.metadata["tier"] == "native tiles"
-    batch = np.empty((64, TILE, TILE, 3), dtype=np.uint8)
+    batch = np.empty((PAGE if threads == 1 else 4 * PAGE, TILE, TILE, 3), dtype=np.uint8)
 
     def read() -> None:
         reader = slide.tile_reader(coords, plan, threads=threads)
@@ -178,16 +181,16 @@ def bare_codec(path: Path, coords: np.ndarray, plan: ReadPlan) -> Callable[[], N
 def by_regions(
     read_region: Callable[[int, int, int], np.ndarray], coords: np.ndarray, plan: ReadPlan
 ) -> Callable[[], None]:
-    batch = np.empty((64, TILE, TILE, 3), dtype=np.uint8)
+    batch = np.empty((PAGE, TILE, TILE, 3), dtype=np.uint8)
     side = plan.read_px[0]
 
     def read() -> None:
         for index, (x, y) in enumerate(coords.tolist()):
             pixels = read_region(x, y, side)
             if side == TILE:
-                batch[index % 64] = pixels
+                batch[index % PAGE] = pixels
             else:
-                batch[index % 64] = cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA)
+                batch[index % PAGE] = cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA)
 
     return read
 
@@ -231,42 +234,59 @@ def others(path: Path) -> dict[str, Callable[[int, int, int], np.ndarray]]:
 TWO = ", 2 threads"
 
 
-def rates(readers: dict[str, Callable[[], None]], count: int) -> dict[str, float]:
-    """Return tiles per second of each reader's best turn; turns alternate, so that all meet the same machine."""
-    best = dict.fromkeys(readers, 0.0)
-    for _ in range(TURNS):
-        for name, read in readers.items():
-            with on_cores(2 if name.endswith(TWO) else 1):
-                started = time.perf_counter()
-                read()
-                best[name] = max(best[name], count / (time.perf_counter() - started))
-    return best
+Seconds = dict[str, list[float]]
+"""Of each reader, turn by turn."""
 
 
-def measure(path: Path, *, offset: int, tiling: TilingSettings) -> dict[str, float]:
+def in_turns(rounds: int, opened: Callable[[], dict[str, Callable[[], None]]]) -> Seconds:
+    """Take the time of every reader in each turn, forwards and backwards by turns, so that none always follows the same other."""
+    spent: Seconds = {}
+    for _ in range(rounds):
+        readers = opened()
+        for turn in range(TURNS):
+            for name in list(readers)[:: 1 if turn % 2 else -1]:
+                with on_cores(2 if name.endswith(TWO) else 1):
+                    started = time.perf_counter()
+                    readers[name]()
+                    spent.setdefault(name, []).append(time.perf_counter() - started)
+    return spent
+
+
+def as_fast(spent: Seconds, reader: str, other: str) -> float:
+    """Return how many times as fast a reader is as another, the median of all turns."""
+    return statistics.median(theirs / own for own, theirs in zip(spent[reader], spent[other], strict=True))
+
+
+def measure(path: Path, *, offset: int, tiling: TilingSettings) -> tuple[Seconds, Seconds, Seconds]:
+    """Return seconds of pathoml beside the codec, beside its peers, and beside those of them that have threads of their own."""
     with open_slide(path) as slide:
         plan = plan_reading(slide.geometry, tiling)
         coords = grid(plan.footprint_level0_px(slide.geometry)[0], offset)
     whole = ReadPlan(plan.level, tuple(size * plan.reduction for size in plan.read_px), TILE, plan.mpp_read)
-    own, two = with_pathoml(path, coords, plan), with_pathoml(path, coords, plan, threads=2)
-    readers = {
-        "pathoml": own, "bare codec": bare_codec(path, coords, plan), f"pathoml{TWO}": two,
-        "pathoml + transform": with_transform(path, coords, plan),
-    }  # fmt: skip
-    # Side by side with what it is divided by, so that other readers' memory does not come between.
-    found = rates(readers, len(coords))
-    with on_cores(1):  # threads that a reader keeps are started when it is opened or first asked
-        peers = {name: by_regions(read, coords, whole) for name, read in others(path).items()}
-        for read in peers.values():
-            read()
-    beside = rates({"pathoml beside peers": own, **peers}, len(coords))
-    with on_cores(2):
-        threaded = {
-            f"{name}{TWO}": by_regions(read, coords, whole)
-            for name, read in others(path).items()
-            if name in OWN_THREADS
-        }
-    return found | beside | rates({f"pathoml beside peers{TWO}": two, **threaded}, len(coords))
+
+    def beside_the_codec() -> dict[str, Callable[[], None]]:
+        return {
+            "bare codec": bare_codec(path, coords, plan), "pathoml": with_pathoml(path, coords, plan),
+            "pathoml + transform": with_transform(path, coords, plan),
+            f"pathoml{TWO}": with_pathoml(path, coords, plan, threads=2),
+        }  # fmt: skip
+
+    def beside_peers() -> dict[str, Callable[[], None]]:
+        with on_cores(1):  # threads that a reader keeps are started when it is opened or first asked
+            peers = {name: by_regions(read, coords, whole) for name, read in others(path).items()}
+            for read in peers.values():
+                read()
+        return {"pathoml": with_pathoml(path, coords, plan), **peers}
+
+    def beside_threaded_peers() -> dict[str, Callable[[], None]]:
+        peers = {name: read for name, read in others(path).items() if name in OWN_THREADS}
+        threaded = {f"{name}{TWO}": by_regions(read, coords, whole) for name, read in peers.items()}
+        return {f"pathoml{TWO}": with_pathoml(path, coords, plan, threads=2), **threaded}
+
+    return (
+        in_turns(ROUNDS, beside_the_codec), in_turns(ROUNDS_WITH_PEERS, beside_peers),
+        in_turns(ROUNDS_WITH_PEERS, beside_threaded_peers),
+    )  # fmt: skip
 
 
 def mask_and_grid(path: Path) -> float:
@@ -289,23 +309,20 @@ def judge(figures: Figures, name: str, value: float, target: float, *, at_most: 
     figures[name] = {"value": round(value, 3), "target": target, "ok": bool(ok)}
 
 
-def judge_slide(figures: Figures, name: str, found: dict[str, float], target: float) -> None:
-    """Hold one slide's rates against the targets."""
-    own = found["pathoml"]
-    judge(figures, f"{name}: of bare codec", own / found["bare codec"], target)
-    beside = found["pathoml beside peers"]
+def judge_slide(figures: Figures, name: str, spent: tuple[Seconds, Seconds, Seconds], target: float) -> None:
+    """Hold one slide's times against the targets."""
+    alone, beside, threaded = spent
+    judge(figures, f"{name}: of bare codec", as_fast(alone, "pathoml", "bare codec"), target)
     for peer in ("tiffslide", "fastslide", "openslide"):
-        if peer in found:
-            judge(figures, f"{name}: over {peer}", beside / found[peer], 1.0)
-        if f"{peer}{TWO}" in found:
-            judge(
-                figures, f"{name}: over {peer}{TWO}", found[f"pathoml beside peers{TWO}"] / found[f"{peer}{TWO}"], 1.0
-            )
-    if "cucim" in found and name in CUCIM_TARGETS:
-        judge(figures, f"{name}: over cucim", beside / found["cucim"], CUCIM_TARGETS[name])
+        if peer in beside:
+            judge(figures, f"{name}: over {peer}", as_fast(beside, "pathoml", peer), 1.0)
+        if f"{peer}{TWO}" in threaded:
+            judge(figures, f"{name}: over {peer}{TWO}", as_fast(threaded, f"pathoml{TWO}", f"{peer}{TWO}"), 1.0)
+    if "cucim" in beside and name in CUCIM_TARGETS:
+        judge(figures, f"{name}: over cucim", as_fast(beside, "pathoml", "cucim"), CUCIM_TARGETS[name])
     if name in ("0.5", "0.25"):
-        judge(figures, f"{name}: two threads over one", found[f"pathoml{TWO}"] / own, 1.7)
-        judge(figures, f"{name}: with transform over read alone", found["pathoml + transform"] / own, 0.8)
+        judge(figures, f"{name}: two threads over one", as_fast(alone, f"pathoml{TWO}", "pathoml"), 1.7)
+        judge(figures, f"{name}: with transform over read alone", as_fast(alone, "pathoml + transform", "pathoml"), 0.8)
 
 
 def main() -> int:
@@ -330,16 +347,20 @@ def main() -> int:
         "0.25": (0.25, 0, exact, 0.92), "0.25 off the grid": (0.25, 37, exact, 0.7), "0.25 scaled": (0.25, 0, scaled, 0.92),
         "0.2527": (0.2527, 0, exact, 0.7), "0.2527 snapped": (0.2527, 0, snapped, 0.92),
     }  # fmt: skip
-    print(f"{'slide':<20} {'reader':<22} {'tiles/s':>8}")
+    print(f"{'slide':<20} {'reader':<34} {'tiles/s':>8}")
     if asked.only and (unknown := set(asked.only) - {"mask", *cases}):
         parser.error(f"--only knows mask, {', '.join(cases)}; not {', '.join(sorted(unknown))}")
     for name, (mpp, offset, tiling, target) in cases.items():
         if asked.only is not None and name not in asked.only:
             continue
-        found = measure(slides[mpp], offset=offset, tiling=tiling)
-        for reader, rate in found.items():
-            print(f"{name:<20} {reader:<22} {rate:>8.0f}", flush=True)
-        judge_slide(figures, name, found, target)
+        spent = measure(slides[mpp], offset=offset, tiling=tiling)
+        for place, group in zip(("", "beside peers", "beside peers"), spent, strict=True):
+            for reader, seconds in group.items():
+                rate = TILES / statistics.median(seconds)
+                print(
+                    f"{name:<20} {f'{reader} {place}' if 'pathoml' in reader else reader:<34} {rate:>8.0f}", flush=True
+                )
+        judge_slide(figures, name, spent, target)
     judge(figures, "peak_memory_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 500, at_most=True)
     for name, figure in figures.items():
         print(f"{name:<40} {figure['value']:>9} (target {figure['target']}) {'ok' if figure['ok'] else 'FALLS SHORT'}")
