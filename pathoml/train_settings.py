@@ -158,7 +158,7 @@ class TrainSettings(Settings):
         json_schema_extra=NOT_IN_HASH,
     )
     kept_mb: int = Field(
-        192,
+        272,
         ge=0,
         description="Memory for what such a step keeps from its first pass, so as not to compute it again.",
         json_schema_extra=NOT_IN_HASH,

@@ -10,10 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from pathoml.mil.as_given import with_weights_given
 from pathoml.mil.embedding import Embedding
-from pathoml.mil.randomness import RandomState, random_state, set_random_state
+from pathoml.mil.randomness import RandomStates, random_state, set_random_state
 from pathoml.mil.room import current_room
 
-PIECE_TILES = 2048
+PIECE_TILES = 1024
 """Few enough that what a piece needs stays small beside the bags, and on a CPU in its cache."""
 WHOLE_UP_TO = 32_768
 """Tiles up to which everything is kept, since that is faster, unless a step is taken in two passes."""
@@ -65,7 +65,10 @@ def in_pieces(
         outputs: tuple[Tensor, ...] = _Recomputed.apply(work, values, *given, *parameters)
         return outputs
     # In the pieces in which they are computed again, so that dropout falls alike in both passes of a step.
-    return _joined([work.of_rows(values, rows, given) for rows in _cut(len(values))])
+    whole, converted = _Whole(len(values)), _Converted(work, values)
+    for rows in _cut(len(values)):
+        whole[rows] = work.of_entered(work.enter_converted(converted[rows]), rows, given)
+    return whole.tensors
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,6 @@ class _Work:
     def of_entered(self, entered: Tensor, rows: slice, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return self.function(entered, *(one[rows] for one in self.along), *given)
 
-    def of_rows(self, values: Tensor, rows: slice, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return self.of_entered(self.enter(values[rows]), rows, given)
-
 
 class _Converted:
     """Pieces in the parameters' type, one at a time: where they go on to be embedded, each takes the memory of the one before."""
@@ -109,8 +109,18 @@ def _cut(count: int) -> list[slice]:
     return [slice(start, start + PIECE_TILES) for start in range(0, count, PIECE_TILES)]
 
 
-def _joined(results: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+class _Whole:
+    """Results of all pieces in memory that is taken once: what is small and stays would keep what is large from being used again."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.tensors: tuple[Tensor, ...] = ()
+
+    def __setitem__(self, rows: slice, results: tuple[Tensor, ...]) -> None:
+        if not self.tensors:
+            self.tensors = tuple(one.new_empty(self._count, *one.shape[1:]) for one in results)
+        for whole, own in zip(self.tensors, results, strict=True):
+            whole[rows] = own
 
 
 class _Recomputed(torch.autograd.Function):
@@ -121,19 +131,20 @@ class _Recomputed(torch.autograd.Function):
         given, room = tensors[: work.given], current_room()
         ctx.work, ctx.parameters = work, tensors[work.given :]
         ctx.mixed = torch.is_autocast_enabled(values.device.type)
-        ctx.states, ctx.rows = [], _cut(len(values))
+        ctx.rows = _cut(len(values))
+        ctx.before, ctx.entered = (RandomStates(len(ctx.rows), values.device) for _ in range(2))
         kept: list[Tensor] = []
-        results, converted = [], _Converted(work, values)
-        for rows in ctx.rows:
-            before = random_state(values.device)
+        whole, converted = _Whole(len(values)), _Converted(work, values)
+        for number, rows in enumerate(ctx.rows):
+            ctx.before.note(number)
             entered = work.enter_converted(converted[rows])
-            ctx.states.append((before, random_state(values.device)))
-            results.append(work.of_entered(entered, rows, given))
+            ctx.entered.note(number)
+            whole[rows] = work.of_entered(entered, rows, given)
             size = entered.untyped_storage().nbytes() / len(entered) * len(values)
             if work.embed is not None and room is not None and (kept or (rows.start == 0 and room.holds(size))):
                 kept.append(room.keep(entered))
         ctx.save_for_backward(values, *given, *kept)
-        return _joined(results)
+        return whole.tensors
 
     @staticmethod
     @once_differentiable
@@ -147,8 +158,9 @@ class _Recomputed(torch.autograd.Function):
         of_values = torch.zeros_like(values) if needs_values else None
         after = random_state(values.device)
         for number, rows in enumerate(ctx.rows):
+            (ctx.entered if kept else ctx.before).restore(number)
             entered = kept[number] if kept else None
-            found = back.piece(rows, entered, ctx.states[number], gradients, wanted=needs_values)
+            found = back.piece(rows, entered, gradients, wanted=needs_values)
             if of_values is not None and found is not None:
                 of_values[rows] = found
         set_random_state(values.device, after)
@@ -159,7 +171,12 @@ class _Backward:
     """Gradients of pieces, summed."""
 
     def __init__(
-        self, work: _Work, values: Tensor, given: list[Tensor], used: list[Tensor], mixed: bool  # noqa: FBT001
+        self,
+        work: _Work,
+        values: Tensor,
+        given: list[Tensor],
+        used: list[Tensor],
+        mixed: bool,  # noqa: FBT001
     ) -> None:
         self._work, self._given, self._mixed, self._device = work, given, mixed, values.device
         self._converted = _Converted(work, values)
@@ -172,13 +189,10 @@ class _Backward:
         return None if found is None else found.to(one.dtype)
 
     def piece(
-        self, rows: slice, kept: Tensor | None, states: tuple[RandomState, RandomState], gradients: Sequence[Tensor],
-        *, wanted: bool,
+        self, rows: slice, kept: Tensor | None, gradients: Sequence[Tensor], *, wanted: bool
     ) -> Tensor | None:  # fmt: skip
         """Compute a piece again and add its gradients; return that of its tiles if wanted."""
         work, embeds = self._work, self._work.embed is not None
-        before, entered_state = states
-        set_random_state(self._device, before if kept is None else entered_state)
         piece = self._converted[rows]
         with self._casting():
             if kept is None and embeds:

@@ -64,3 +64,46 @@ def set_random_state(device: torch.device, state: RandomState) -> None:
     torch.set_rng_state(state.cpu)
     if state.gpu is not None:
         torch.cuda.set_rng_state(state.gpu, device)
+
+
+class RandomStates:
+    """Where generators stood at several moments, in memory that is taken once.
+
+    Parameters
+    ----------
+    count : int
+        Moments.
+    device : torch.device
+        CPU or GPU.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self._device = device
+        now = random_state(device)
+        self._cpu = now.cpu.new_empty(count, len(now.cpu))
+        self._gpu = None if now.gpu is None else now.gpu.new_empty(count, len(now.gpu))
+
+    def note(self, moment: int) -> None:
+        """Take down where they stand.
+
+        Parameters
+        ----------
+        moment : int
+            Below ``count``.
+        """
+        now = random_state(self._device)
+        self._cpu[moment] = now.cpu
+        if self._gpu is not None and now.gpu is not None:
+            self._gpu[moment] = now.gpu
+
+    def restore(self, moment: int) -> None:
+        """Bring them back to where they stood.
+
+        Parameters
+        ----------
+        moment : int
+            That was noted.
+        """
+        # Copies, since torch takes a generator's state from the beginning of the memory that a row lies in.
+        gpu = None if self._gpu is None else self._gpu[moment].clone()
+        set_random_state(self._device, RandomState(self._cpu[moment].clone(), gpu))

@@ -41,6 +41,7 @@ def alone(work: Callable[..., Any], *arguments: object) -> Any:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, work, arguments))
     process.start()
+    sender.close()  # so that the end of the process, whatever it is, ends the waiting
     value = receiver.recv()
     process.join()
     return value

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pathoml.cohort import Cohort
 from pathoml.covariates import fit_covariates
 from pathoml.losses import cox_loss
-from pathoml.mil import pieces
+from pathoml.mil import abmil, pieces
 from pathoml.mil.abmil import Abmil
 from pathoml.mil.batches import Batch, TrainingPatients, draw_tiles, take_rows_of
 from pathoml.mil.gradients import forward, join_outcomes, step_gradient, total_loss
@@ -128,11 +128,22 @@ def cox_parts() -> list[Batch]:
     return parts
 
 
-def exact_cox(kind: str) -> tuple[float, float, dict[str, np.ndarray]]:
+def kept_with_dropout_of_pieces(
+    function: pieces.TileFunction, values: Tensor, _module: nn.Module, *, embed: nn.Sequential
+) -> tuple[Tensor, ...]:
+    """Apply a function to a whole bag, with dropout drawn piece by piece as `pathoml.mil.pieces` draws it."""
+    linear, relu, dropout = embed
+    hidden = relu(linear(values.to(linear.weight.dtype)))
+    return function(torch.cat([dropout(piece) for piece in hidden.split(pieces.PIECE_TILES)]))
+
+
+def cox_work(kind: str, dtype: torch.dtype = torch.float32) -> tuple[PrognosisModel, list[Batch], Callable[[], None]]:
+    """Return a model, the parts of a step, and what adds the step's gradient to the model's."""
     parts, settings, objective = cox_parts(), TrainSettings(), CoxObjective()
     torch.manual_seed(0)
     model = PrognosisModel(LARGE, ModelShape(1024, 0, 1)).train()
     nn.init.normal_(model.slides.head.weight)  # type: ignore[union-attr, arg-type]
+    model.to(dtype)
 
     def two_passes() -> None:
         step_gradient(model, parts, objective, settings)
@@ -142,33 +153,51 @@ def exact_cox(kind: str) -> tuple[float, float, dict[str, np.ndarray]]:
         joined = BagOutput(torch.cat([one.logits for one in outputs]), None, None, {})
         total_loss(joined, join_outcomes([part.outcome for part in parts]), objective).backward()
 
-    work = two_passes if kind == "two passes" else all_graphs
+    return model, parts, two_passes if kind == "two passes" else all_graphs
+
+
+def exact_cox(kind: str) -> tuple[float, float]:
+    model, parts, work = cox_work(kind)
     whole, parts[:] = parts[:], parts[:2]
     work()  # what libraries load at their first use is not the bags'
     model.zero_grad()
     parts[:] = whole
-    torch.manual_seed(1)
     memory = peak_above(work)
-    gradients = {name: one.grad.numpy().copy() for name, one in model.named_parameters() if one.grad is not None}
     times = []
     for _ in range(2):
         model.zero_grad()
         started = time.process_time()
         work()
         times.append(time.process_time() - started)
-    return min(times), memory, gradients
+    return min(times), memory
+
+
+def cox_gradients(kind: str, dtype: torch.dtype) -> dict[str, np.ndarray]:
+    model, _, work = cox_work(kind, dtype)
+    abmil.in_pieces = pieces.in_pieces if kind == "two passes" else kept_with_dropout_of_pieces  # type: ignore[assignment]
+    torch.manual_seed(1)
+    work()
+    return {name: one.grad.numpy().copy() for name, one in model.named_parameters() if one.grad is not None}
 
 
 def cox_over_bags(figures: Figures) -> None:
-    (passes_s, passes_mb, found), (graphs_s, graphs_mb, expected) = in_turn(exact_cox, ("two passes", "all graphs"))
+    (passes_s, passes_mb), (graphs_s, graphs_mb) = in_turn(exact_cox, ("two passes", "all graphs"))
     print(
         f"16 bags of 10,000: two passes {passes_s:.2f} CPU s, {passes_mb:.0f} MB; all graphs {graphs_s:.2f}, {graphs_mb:.0f}"
     )
-    scale = max(float(np.abs(value).max()) for value in expected.values() if value.size)
-    difference = max(float(np.abs(found[name] - value).max()) for name, value in expected.items() if value.size) / scale
     judge(figures, "Cox over 16 bags of 10,000: MB", passes_mb, 350)
     judge(figures, "Cox over 16 bags of 10,000: time over keeping all graphs", passes_s / graphs_s, 1.35)
-    judge(figures, "Cox over 16 bags of 10,000: largest difference of gradients", difference, 1e-6)
+    differences = {}
+    for dtype in (torch.float64, torch.float32):
+        found, expected = (alone(cox_gradients, kind, dtype) for kind in ("two passes", "all graphs"))
+        scale = max(float(np.abs(value).max()) for value in expected.values() if value.size)
+        differences[dtype] = (
+            max(float(np.abs(found[name] - own).max()) for name, own in expected.items() if own.size) / scale
+        )
+    print(
+        f"in float32 gradients differ by {differences[torch.float32]:.1e}, since 160,000 tiles are added up in another order"
+    )
+    judge(figures, "Cox over 16 bags of 10,000: largest difference of gradients", differences[torch.float64], 1e-6)
 
 
 def cohort_of(folder: Path, patients: int, tiles: int, dim: int) -> tuple[Patients, Cohort]:
