@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pathoml.units import BoolArray, IntArray, RgbImage
 
@@ -121,13 +122,13 @@ def drop_short(mask: BoolArray, min_length_px: float, *, min_area_px: float = 0)
 def _large_enough(mask: BoolArray, min_area_px: float, min_length_px: float) -> BoolArray:
     if not mask.any():
         return mask
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    _, found, statistics, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     keep = statistics[:, cv2.CC_STAT_AREA] >= min_area_px
     if min_length_px > 0:
         diagonal = np.hypot(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT])
         keep &= diagonal >= min_length_px
     keep[0] = False
-    return _pieces(mask, labels, keep)
+    return _pieces(mask, np.asarray(found, dtype=np.int32), keep)
 
 
 def fill_holes(mask: BoolArray, max_area_px: float) -> BoolArray:
@@ -163,7 +164,8 @@ def touching(mask: BoolArray, seeds: BoolArray) -> BoolArray:
     ndarray of bool, shape (rows, columns)
         Those pieces, whole.
     """
-    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    count, found = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    labels = np.asarray(found, dtype=np.int32)
     keep = np.zeros(count, dtype=bool)
     keep[labels.ravel()[np.flatnonzero(seeds)]] = True
     keep[0] = False
@@ -186,7 +188,7 @@ def places_of(mask: BoolArray) -> tuple[IntArray, IntArray]:
     return np.divmod(np.flatnonzero(mask), mask.shape[1])
 
 
-def _pieces(mask: BoolArray, labels: IntArray, keep: BoolArray) -> BoolArray:
+def _pieces(mask: BoolArray, labels: NDArray[np.int32], keep: BoolArray) -> BoolArray:
     """Return the pixels of a mask whose labels are kept; the label 0 is that of all other pixels."""
     if keep[1:].all():
         return mask

@@ -158,7 +158,7 @@ def find_tissue(
     """
     hidden = np.zeros(picture.shape[:2], dtype=bool) if hidden is None else hidden
     blurred = cv2.GaussianBlur(_on_white_glass(picture), (0, 0), sigmaX=max(0.5, 8.0 / mpp))
-    saturation = cv2.extractChannel(np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), dtype=np.uint8), 1)
+    saturation = np.asarray(cv2.extractChannel(cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV), 1), dtype=np.uint8)
     least = settings.min_saturation * 255
     shown = ~hidden
     threshold = _threshold(saturation[shown] if hidden.any() else saturation.ravel(), least)

@@ -106,14 +106,16 @@ def test_several_faults_are_reported_at_once(tmp_path: Path) -> None:
 def test_every_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD, time="months", covariates=(NumericCovariate(column="bmi"),))
     assert found == [
-        f"cohort.csv: row 1: no column '{name}' in cohort.csv; it has: patient_id, time, event, site, age, grade"
+        f"cohort.csv: header: no column '{name}' in cohort.csv; it has: patient_id, time, event, site, age, grade"
         for name in ("months", "bmi")
     ]
 
 
 def test_a_block_that_matches_nothing_is_a_problem(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD, covariates=(BlockCovariate(name="genes", columns="*_rnaseq"),))
-    assert found == ["block 'genes': no column of cohort.csv matches '*_rnaseq'"]
+    assert found == [
+        "block 'genes': no column of cohort.csv matches '*_rnaseq'; it has: patient_id, time, event, site, age, grade"
+    ]
 
 
 def test_the_hospital_cannot_be_a_covariate(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def check(config: ConfigPath, overrides: Overrides = None, slides: OpenSlides = 
         show_table("Cohort", result.facts)
     for warning in result.warnings:
         say(f"warning: {warning}")
-    for finding in result.leakage.findings if result.leakage is not None else ():
+    found = result.leakage.findings if result.leakage is not None else ()
+    for finding in found:
         if finding.level != "leak":
             say(f"{'warning: ' if finding.level == 'warning' else 'note: '}{finding}")
     for problem in result.problems:
@@ -82,7 +83,8 @@ def check(config: ConfigPath, overrides: Overrides = None, slides: OpenSlides = 
     if result.problems:
         say(f"{len(result.problems)} problem(s)", error=True)
         raise typer.Exit(WRONG_INPUT)
-    say("no problems")
+    doubts = len(result.warnings) + sum(one.level == "warning" for one in found)
+    say("no problems" if not doubts else f"nothing stands in the way; {doubts} warning(s) above, look at them first")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The clinical table -> patients, or everything that is wrong with it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pathoml.cohort.cells import one_row_a_patient, read_entry, read_events, read_times
+from pathoml.cohort.doubts import outcome_doubts
 from pathoml.cohort.endpoints import count_time
 from pathoml.cohort.records import Cohort, leave_out
 from pathoml.cohort.rules import parse_dates, rule_columns
@@ -94,7 +96,7 @@ def examine_cohort(settings: CohortSettings) -> CohortReading:
         return CohortReading(None, (Problem("", str(error), ("cohort", "table")),), outcomes_known=False)
     keys = _column_keys(settings)
     absent = {name: key for name, key in keys.items() if name not in table.columns}
-    header = f"{settings.table.name}: row 1"
+    header = f"{settings.table.name}: header"
     problems = [
         Problem(header, missing_columns_message(settings.table, table, name), key) for name, key in absent.items()
     ]
@@ -200,7 +202,9 @@ def _blocks(
         if not found:
             patterns = [block.columns] if isinstance(block.columns, str) else block.columns
             sought = " or ".join(f"'{one}'" for one in patterns)
-            message = f"block '{block.name}': no column of {settings.table.name} matches {sought}"
+            message = (
+                f"block '{block.name}': no column of {settings.table.name} matches {sought}; it has: {_endings(table)}"
+            )
             problems.append(Problem("", message, key))
         if isinstance(block, GeneGroupsCovariate) and found:
             found, of_groups = _grouped(block, found, index)
@@ -216,6 +220,16 @@ def _blocks(
         blocks[block.name] = [name for name in found if name not in taken]
         taken.update(dict.fromkeys(blocks[block.name], f"in block '{block.name}'"))
     return blocks, problems
+
+
+def _endings(table: pd.DataFrame) -> str:
+    """Name a table's columns, many that end alike by their ending."""
+    names = [str(name) for name in table.columns if str(name).strip() and not str(name).startswith("_")]
+    alike = Counter(name[name.rindex("_") :] for name in names if "_" in name)
+    many = {ending: count for ending, count in alike.most_common(_SHOWN_ROWS) if count > 1}
+    rest = [name for name in names if "_" not in name or name[name.rindex("_") :] not in many]
+    shown = [f"*{ending} ({count})" for ending, count in many.items()] + rest[:_SHOWN_ROWS]
+    return ", ".join(shown) + (" ..." if len(rest) > _SHOWN_ROWS else "")
 
 
 def _grouped(block: GeneGroupsCovariate, found: list[str], index: int) -> tuple[list[str], list[Problem]]:
@@ -250,19 +264,7 @@ def _reserved(settings: CohortSettings) -> list[Problem]:
 
 def _doubtful(cohort: Cohort, settings: CohortSettings) -> tuple[Problem, ...]:
     """Warn of what is allowed and is seldom meant."""
-    warnings = doubtful_covariates(cohort.covariates)
-    outcome = settings.outcome
-    censoring = outcome.event_codes.get("1") == 1 and "cens" in outcome.event.lower()
-    if censoring:
-        message = (
-            "its name speaks of censoring, and '1' is taken for an event; if 1 means censored, set cohort.event_codes: "
-            "{'0': 1, '1': 0}"
-        )
-        warnings.insert(0, Problem(f"column {outcome.event}", message))
-    median = float(np.median(cohort.time_days))
-    if median < 30:
-        message = f"median follow-up is {median:.0f} days; is {outcome.time_unit} the right time_unit?"
-        warnings.append(Problem(f"column {outcome.time}", message))
+    warnings = [*outcome_doubts(cohort, settings.outcome), *doubtful_covariates(cohort.covariates)]
     events, parameters = events_per_parameter(cohort, settings.covariates)
     if parameters and events < _EVENTS_PER_PARAMETER * parameters:
         message = (

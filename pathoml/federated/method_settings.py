@@ -61,7 +61,7 @@ class RoundsSettings(Settings):
     kind: Literal["rounds"] = "rounds"
     rounds: int = Field(20, ge=1, le=10_000, description="How often models are exchanged.")
     local_epochs: int = Field(1, ge=1, description="Passes over its patients that a site takes in a round.")
-    aggregation: Aggregation = Field(FedAdamSettings(), description="How the coordinator joins the sites' models.")
+    aggregation: Aggregation = Field(FedAvgSettings(), description="How the coordinator joins the sites' models.")
     weight: Literal["patients", "events"] = Field("events", description="What a site counts by.")
     keep: Literal["last", "best_validation"] = Field(
         "last",

@@ -20,7 +20,7 @@ _TILED_VENDORS = ("aperio", "generic-tiff")
 """Vendors whose levels are plain tiled TIFF directories, without overlaps or stage positions."""
 
 
-def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
+def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     """Open a slide.
 
     Tiled JPEG and JPEG 2000 TIFFs (Aperio SVS and generic ones) are read tile by tile, after a comparison with
@@ -28,7 +28,7 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         The slide's file.
     mpp : float, optional
         Microns per level-0 pixel from the manifest; overrides the metadata.
@@ -49,14 +49,15 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
     DamagedSlideError
         If its directory cannot be parsed.
     """
-    check_file(path)
+    file = Path(path)
+    check_file(file)
     try:
-        return _open(path, mpp)
+        return _open(file, mpp)
     except OSError as error:
         if isinstance(error, SlideError):
             raise
         raise UnreadableSlideError(
-            f"{path.name}: cannot be read ({error.strerror or error}); is the share mounted and the disk sound?"
+            f"{file.name}: cannot be read ({error.strerror or error}); is the share mounted and the disk sound?"
         ) from error
 
 

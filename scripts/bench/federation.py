@@ -36,7 +36,12 @@ from pathoml.train import follow_up
 DESIGN = HospitalsDesign()
 """Five hospitals of 1,200 patients together."""
 PUBLIC = LimitsSettings(public_benchmark=True)
-CANDIDATES = tuple((ridge, rate) for ridge in (3.0, 10.0, 30.0, 100.0) for rate in (0.05, 0.2))
+CANDIDATES = {
+    "newton": tuple((ridge, rate) for ridge in (3.0, 10.0, 30.0, 100.0) for rate in (0.05, 0.2)),
+    "zero": tuple((ridge, rate) for ridge in (10.0, 30.0) for rate in (0.2, 0.5, 1.0)),
+}
+"""Penalty and step size, by where rounds start: from zero there is a longer way to go."""
+ROUNDS = {"newton": 10, "zero": 100}
 INNER_SPLITS = 5
 
 
@@ -75,7 +80,7 @@ def rounds_changes(ridge: float, rate: float, seed: int = 0, *, start: str = "ne
             "batch_patients": 32, "weight_decay": 0.01, "schedule": "cosine",
         },
         "method": {
-            "kind": "rounds", "rounds": 10 if start == "newton" else 40, "local_epochs": 1, "start": start,
+            "kind": "rounds", "rounds": ROUNDS[start], "local_epochs": 1, "start": start,
             "aggregation": {"kind": "fedavg"}, "weight": "events",
         },
         "update_norm": 1000.0,
@@ -102,7 +107,7 @@ def judged(package: Package, plan: Plan, parts: dict[str, SiteData]) -> tuple[fl
     return above / below, by_site
 
 
-def choose(cohort: Cohort, columns: list[str], is_test: np.ndarray) -> tuple[float, float]:  # type: ignore[type-arg]
+def choose(cohort: Cohort, columns: list[str], is_test: np.ndarray, start: str) -> tuple[float, float]:  # type: ignore[type-arg]
     """Choose penalty and step size by splits of the training patients alone."""
     rows = np.flatnonzero(~is_test)
     training = replace(
@@ -110,10 +115,12 @@ def choose(cohort: Cohort, columns: list[str], is_test: np.ndarray) -> tuple[flo
         site=cohort.site[rows], covariates=cohort.covariates.iloc[rows].reset_index(drop=True),
     )  # fmt: skip
     found = {}
-    for ridge, rate in CANDIDATES:
+    for ridge, rate in CANDIDATES[start]:
         values = []
         for seed in range(INNER_SPLITS):
-            plan = brca_plan(training, columns, **rounds_changes(ridge, rate), test={"kind": "share"}, seed=1000 + seed)
+            plan = brca_plan(
+                training, columns, **rounds_changes(ridge, rate, start=start), test={"kind": "share"}, seed=1000 + seed
+            )
             parts = split_cohort(training, None, plan)
             values.append(judged(trained(plan, parts), plan, parts)[0])
         found[ridge, rate] = float(np.mean(values))
@@ -131,7 +138,7 @@ def measure_linear(cohort: Cohort, columns: list[str], is_test: np.ndarray) -> f
 def measure_rounds(
     cohort: Cohort, columns: list[str], is_test: np.ndarray, seeds: int, splits: int
 ) -> dict[str, float]:  # type: ignore[type-arg]
-    ridge, rate = choose(cohort, columns, is_test)
+    ridge, rate = choose(cohort, columns, is_test, "newton")
     print(f"chosen without test patients: ridge {ridge:g}, step {rate:g}")
     fixed, by_site = [], []
     plan = brca_plan(cohort, columns, train={"loss": {"kind": "discrete"}, "covariate_ridge": ridge})
@@ -154,6 +161,8 @@ def measure_rounds(
         differences.append(federated - judged(trained_pooled(plan, parts), plan, parts)[0])
     low, high = interval(differences)
     from_zero = []
+    ridge, rate = choose(cohort, columns, is_test, "zero")
+    print(f"chosen for rounds from zero: ridge {ridge:g}, step {rate:g}")
     for split in range(splits):
         changes = rounds_changes(ridge, rate, start="zero")
         plan = brca_plan(cohort, columns, **changes, test={"kind": "share"}, seed=split)

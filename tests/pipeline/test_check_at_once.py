@@ -55,7 +55,7 @@ def test_every_kind_of_mistake_in_one_study_is_found_at_once(broken_study: Path)
 
     for expected in (
         f"study.yaml:{line('max_epoch')}: train.max_epoch: unknown key",
-        f"study.yaml:{line('site: sit')} (cohort.csv: row 1): no column 'sit' in cohort.csv; did you mean 'site'?",
+        f"study.yaml:{line('site: sit')} (cohort.csv: header): no column 'sit' in cohort.csv; did you mean 'site'?",
         "cohort.csv: row 2, column time_days: '-5' is negative",
         "cohort.csv: row 3, column time_days: '' is missing",
         "cohort.csv: row 5, column event: 'dead' is not in event_codes",

@@ -397,3 +397,10 @@ def test_a_picture_with_a_broken_tag_is_read_and_the_oddity_logged(
     with caplog.at_level("INFO"), open_slide(path, mpp=0.5) as slide:
         np.testing.assert_array_equal(slide.read_region((0, 0), 0, (400, 300)).pixels, picture())
     assert "odd.tif: Pillow says:" in caplog.text
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    path = tmp_path / "one.tif"
+    write_pyramid(path, np.full((512, 512, 3), 200, dtype=np.uint8), mpp=0.5)
+    with open_slide(str(path)) as slide:
+        assert slide.path == path

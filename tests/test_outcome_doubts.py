@@ -1,0 +1,68 @@
+"""What is allowed in the outcome columns and seldom meant: another unit than the column's name says, events the wrong way round."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.counts import NULL_TABLES
+
+from pathoml.cohort import CohortSettings, read_cohort
+
+
+def follow_up(patients: int = 300, seed: int = 0, *, lasting: float = 60.0) -> pd.DataFrame:
+    """Deaths and losses of a study in months, censored at the latest when it ends."""
+    rng = np.random.default_rng(seed)
+    death = rng.exponential(90.0, patients)
+    seen = np.minimum(rng.uniform(1.0, lasting, patients), rng.exponential(150.0, patients))
+    return pd.DataFrame(
+        {
+            "case": [f"p{number}" for number in range(patients)],
+            "time": np.minimum(death, seen).round(2),
+            "dead": (death <= seen).astype(int),
+        }
+    )
+
+
+def warnings(folder: Path, table: pd.DataFrame, **changes: Any) -> str:
+    table.to_csv(folder / "cohort.csv", index=False)
+    values: dict[str, Any] = {"patient_id": "case", "time": "time", "time_unit": "months", "event": "dead", **changes}
+    cohort = read_cohort(CohortSettings(table=folder / "cohort.csv", **values))
+    return "\n".join(map(str, cohort.warnings))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "doubted"),
+    [
+        ("survival_months", "days", True),
+        ("OS_MONTHS", "days", True),
+        ("os.days", "months", True),
+        ("followUpYears", "months", True),
+        ("survival_months", "months", False),
+        ("OS", "days", False),
+        ("days_or_months", "months", False),  # two units: it cannot be told
+        ("monday", "months", False),
+    ],
+)
+def test_a_column_that_names_another_unit_is_doubted(tmp_path: Path, name: str, unit: str, doubted: bool) -> None:
+    found = warnings(tmp_path, follow_up().rename(columns={"time": name}), time=name, time_unit=unit)
+    assert ("its name speaks of" in found) is doubted
+    if doubted:
+        assert f"time_unit is {unit}" in found
+
+
+@pytest.mark.parametrize("seed", range(NULL_TABLES))
+def test_events_the_wrong_way_round_are_doubted_whatever_the_column_is_called(tmp_path: Path, seed: int) -> None:
+    table = follow_up(seed=seed)
+    assert "the right way round" not in warnings(tmp_path, table)
+    assert "the right way round" in warnings(tmp_path, table.assign(dead=1 - table["dead"]))
+
+
+def test_a_study_in_which_most_died_is_not_doubted(tmp_path: Path) -> None:
+    doubted = 0
+    for seed in range(NULL_TABLES):
+        doubted += "the right way round" in warnings(tmp_path, follow_up(seed=seed, lasting=600.0))
+    assert doubted <= 0.05 * NULL_TABLES
+    everyone = follow_up().assign(dead=1)
+    assert "the right way round" not in warnings(tmp_path, everyone)
