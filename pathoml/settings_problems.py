@@ -62,7 +62,16 @@ def problems_of(error: ValidationError, source: YamlSource, root: type[Settings]
     list of Problem
         Each with file and line.
     """
-    return sorted((_problem(details, source, root) for details in error.errors()), key=_place)
+    said = error.errors()
+    return sorted((_problem(one, source, root) for one in said if not _follows(one, said)), key=_place)
+
+
+def _follows(details: ErrorDetails, said: Sequence[ErrorDetails]) -> bool:
+    """Tell whether a list counts as too short only since one of its items, of which more is said, could not be read."""
+    place = details["loc"]
+    return details["type"] == "too_short" and any(
+        len(one["loc"]) > len(place) and one["loc"][: len(place)] == place for one in said
+    )
 
 
 def _problem(details: ErrorDetails, source: YamlSource, root: type[Settings]) -> Problem:

@@ -211,3 +211,11 @@ def test_an_unknown_key_is_answered_with_the_keys_of_its_own_section(tmp_path: P
     (tmp_path / "study.yaml").write_text(BASE)
     with pytest.raises(ConfigError, match=re.escape(said)):
         load_config(tmp_path / "study.yaml", [override])
+
+
+def test_one_mistyped_key_in_a_list_is_one_problem(tmp_path: Path) -> None:
+    text = BASE + "splits:\n  schemes:\n    - {kind: kfold, fold: 5}\n"
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert len(caught.value.problems) == 1, caught.value.problems
+    assert "unknown key; did you mean 'folds'" in str(caught.value.problems[0])

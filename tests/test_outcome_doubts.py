@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.counts import NULL_TABLES
 
 from pathoml.cohort import CohortSettings, read_cohort
+from tests.counts import NULL_TABLES
 
 
 def follow_up(patients: int = 300, seed: int = 0, *, lasting: float = 60.0) -> pd.DataFrame:

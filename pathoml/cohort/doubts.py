@@ -76,4 +76,4 @@ def _ends_in_events(cohort: Cohort) -> bool:
         return False
     longest = cohort.time_days >= np.quantile(cohort.time_days, 1 - _LONGEST)
     chance = _BEYOND_CHANCE * np.sqrt(share * (1 - share) / longest.sum())
-    return float(cohort.event[longest].mean()) > share + chance
+    return bool(cohort.event[longest].mean() > share + chance)

@@ -110,7 +110,7 @@ def _cut(count: int) -> list[slice]:
 
 
 class _Whole:
-    """Results of all pieces in memory that is taken once: what is small and stays would keep what is large from being used again."""
+    """Results of all pieces in memory taken once: what is small and stays keeps what is large from being used again."""
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -1,8 +1,9 @@
 """`run`: every stage in order, resuming."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pathoml.config import Config
 from pathoml.errors import CohortError, Problem, SlidesFailedError
@@ -13,6 +14,8 @@ from pathoml.pipeline.reporting import report_stage
 from pathoml.pipeline.run_folder import RunFolder, require_writable
 from pathoml.pipeline.stages import StageContext, evaluate_stage, extract_stage, train_stage
 from pathoml.pipeline.study import Study, open_study
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,18 @@ def run(config: Config, context: StageContext | None = None) -> RunResult:
     outcomes = extract_stage(study, context) if config.slides is not None else []
     failed = tuple(outcome for outcome in outcomes if not outcome.has_bag)
     study = _train_on_the_rest(study, failed, context)
-    evaluation = evaluate_stage(study, context)
-    heatmaps = heatmap_stage(study, context)
-    report = report_stage(study)
+    evaluation = _told(context, "evaluate", lambda: evaluate_stage(study, context))
+    heatmaps = _told(context, "maps", lambda: heatmap_stage(study, context))
+    report = _told(context, "report", lambda: report_stage(study))
     return RunResult(study.folder, report, tuple(path for _, path in heatmaps), evaluation, failed)
+
+
+def _told(context: StageContext, stage: str, work: Callable[[], Result]) -> Result:
+    """Do what has no pieces to count, and say when it begins and ends."""
+    context.progress(stage, 0, 1)
+    result = work()
+    context.progress(stage, 1, 1)
+    return result
 
 
 def _train_on_the_rest(study: Study, failed: tuple[SlideOutcome, ...], context: StageContext) -> Study:
