@@ -49,7 +49,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     DamagedSlideError
         If its directory cannot be parsed.
     """
-    file = Path(path)
+    file = Path(path) if isinstance(path, str) else path
     check_file(file)
     try:
         return _open(file, mpp)

@@ -234,10 +234,10 @@ def hospitals_plan(sites: list[str], seed: int) -> Plan:
     )  # fmt: skip
 
 
-def measure_hospitals(repeats: int) -> list[dict[str, float]]:
+def measure_hospitals(cohorts: range) -> list[dict[str, float]]:
     """Return each drawn cohort's mean concordance over all hospitals of the network's model, the pooled, and each local one."""
     found = []
-    for seed in range(repeats):
+    for seed in cohorts:
         cohort, features = draw_hospitals(seed, DESIGN)
         plan = hospitals_plan(sorted(set(cohort.site.tolist())), seed)
         parts = split_cohort(cohort, features, plan)
@@ -309,7 +309,10 @@ def main() -> int:
     parser.add_argument("--demo", type=Path, help="folder of `pathoml demo FOLDER --federated`, to be shown beside")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=20, help="cohorts of drawn hospitals")
+    parser.add_argument(
+        "--first", type=int, default=20, help="number of the first; 0 and 1 were looked at for the design"
+    )
     options = parser.parse_args()
     wanted, figures = options.only.split(","), {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -340,7 +343,7 @@ def main() -> int:
         print(f"the default is {default}")
         figures["default_aggregation_sd_over_seeds"] = {"value": deviation, "target": 0.03, "ok": deviation <= 0.03}
     if "hospitals" in wanted:
-        figures |= judge_hospitals(measure_hospitals(options.repeats))
+        figures |= judge_hospitals(measure_hospitals(range(options.first, options.first + options.repeats)))
     if options.demo is not None:
         show_demo(options.demo)
     print(json.dumps(figures))
