@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pathoml.units import BoolArray, IntArray, RgbImage
 
 _SPARSE = 0.1
-"""Share of a mask below which its pixels are faster looked for than all pixels looked at."""
+"""Share of true pixels up to which it is faster to look for them than to go over the whole picture."""
 
 
 def disc(radius_px: float) -> RgbImage:

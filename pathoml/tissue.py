@@ -174,9 +174,10 @@ def _on_white_glass(picture: RgbImage) -> RgbImage:
     sample = picture[::2, ::2]
     red, green, blue = cv2.split(sample)
     bright = red.astype(np.uint16) + green + blue
-    # The least number that 98 % do not exceed, from counts: sorting takes several times as long.
+    # As numpy's percentile would part them, but from counts: sorting takes several times as long.
     upto = np.cumsum(np.bincount(bright.ravel(), minlength=1))
-    glass = np.median(sample[bright >= np.searchsorted(upto, 0.98 * upto[-1])], axis=0)
+    place = np.ceil(round(0.98 * (int(upto[-1]) - 1), 6))
+    glass = np.median(sample[bright >= np.searchsorted(upto, place, side="right")], axis=0)
     factors = np.clip(glass.max() / np.maximum(glass, 1), 1, _MOST_TINT)
     steps = np.arange(256)[:, None] * factors
     table = np.clip(np.rint(steps), 0, 255).astype(np.uint8)

@@ -43,6 +43,9 @@ def warnings(folder: Path, table: pd.DataFrame, **changes: Any) -> str:
         ("OS", "days", False),
         ("days_or_months", "months", False),  # two units: it cannot be told
         ("monday", "months", False),
+        ("OSMonths", "days", True),
+        ("pfs_2year", "days", False),  # a number beside it says when
+        ("fu_after_day_30", "months", False),
     ],
 )
 def test_a_column_that_names_another_unit_is_doubted(tmp_path: Path, name: str, unit: str, doubted: bool) -> None:
@@ -52,17 +55,40 @@ def test_a_column_that_names_another_unit_is_doubted(tmp_path: Path, name: str, 
         assert f"time_unit is {unit}" in found
 
 
-@pytest.mark.parametrize("seed", range(NULL_TABLES))
-def test_events_the_wrong_way_round_are_doubted_whatever_the_column_is_called(tmp_path: Path, seed: int) -> None:
-    table = follow_up(seed=seed)
-    assert "the right way round" not in warnings(tmp_path, table)
-    assert "the right way round" in warnings(tmp_path, table.assign(dead=1 - table["dead"]))
+def test_events_the_wrong_way_round_are_mostly_doubted_whatever_the_column_is_called(tmp_path: Path) -> None:
+    found, wrongly = 0, 0
+    for seed in range(NULL_TABLES):
+        table = follow_up(500, seed)
+        wrongly += "the right way round" in warnings(tmp_path, table)
+        found += "the right way round" in warnings(tmp_path, table.assign(dead=1 - table["dead"]))
+    assert wrongly == 0
+    assert found >= 0.7 * NULL_TABLES
 
 
-def test_a_study_in_which_most_died_is_not_doubted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dying", "lost"),
+    [(90.0, (1.0, 600.0)), (30.0, None), (40.0, None)],
+    ids=["most died before the end", "lost at random, 80 % died", "lost at random, 75 % died"],
+)
+def test_studies_in_which_most_died_are_seldom_doubted(
+    tmp_path: Path, dying: float, lost: tuple[float, float] | None
+) -> None:
     doubted = 0
     for seed in range(NULL_TABLES):
-        doubted += "the right way round" in warnings(tmp_path, follow_up(seed=seed, lasting=600.0))
+        rng = np.random.default_rng(seed)
+        death = rng.exponential(dying, 300)
+        seen = rng.uniform(*lost, 300) if lost else rng.exponential(120.0, 300)
+        table = pd.DataFrame(
+            {"case": [f"p{one}" for one in range(300)], "time": np.minimum(death, seen).round(2) + 0.01}
+        )
+        doubted += "the right way round" in warnings(tmp_path, table.assign(dead=(death <= seen).astype(int)))
     assert doubted <= 0.05 * NULL_TABLES
     everyone = follow_up().assign(dead=1)
     assert "the right way round" not in warnings(tmp_path, everyone)
+
+
+def test_the_advice_turns_the_codes_of_the_table_itself(tmp_path: Path) -> None:
+    table = follow_up(500).rename(columns={"dead": "censored"})
+    table["censored"] = np.where(table["censored"] == 1, "1", "x")
+    found = warnings(tmp_path, table, event="censored", event_codes={"x": 0, "1": 1})
+    assert "set cohort.event_codes: {'x': 1, '1': 0}" in found

@@ -120,7 +120,12 @@ class _Whole:
         if not self.tensors:
             self.tensors = tuple(one.new_empty(self._count, *one.shape[1:]) for one in results)
         for whole, own in zip(self.tensors, results, strict=True):
-            whole[rows] = own
+            part = whole[rows]
+            if part.shape != own.shape:
+                raise ValueError(
+                    f"a function of tiles gave {tuple(own.shape)} for a piece where {tuple(part.shape)} is due"
+                )
+            part.copy_(own)
 
 
 class _Recomputed(torch.autograd.Function):

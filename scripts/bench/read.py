@@ -197,16 +197,24 @@ def by_regions(
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """Hold this thread, and those that are started meanwhile, on so many cores, where the system can."""
+    """Hold all threads of this process, also those that a reader keeps, on so many cores, where the system can."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:count])
+    _hold(set(sorted(before)[:count]))
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _hold(before)
+
+
+def _hold(cores: set[int]) -> None:
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            os.sched_setaffinity(int(thread.name), cores)
+        except ProcessLookupError:  # it has ended meanwhile
+            continue
 
 
 def others(path: Path) -> dict[str, Callable[[int, int, int], np.ndarray]]:

@@ -194,9 +194,8 @@ def cox_over_bags(figures: Figures) -> None:
         differences[dtype] = (
             max(float(np.abs(found[name] - own).max()) for name, own in expected.items() if own.size) / scale
         )
-    print(
-        f"in float32 gradients differ by {differences[torch.float32]:.1e}, since 160,000 tiles are added up in another order"
-    )
+    # In float32 two ways of adding up 160,000 tiles differ, also with every graph kept.
+    judge(figures, "Cox over 16 bags of 10,000: the same in float32", differences[torch.float32], 5e-5)
     judge(figures, "Cox over 16 bags of 10,000: largest difference of gradients", differences[torch.float64], 1e-6)
 
 
