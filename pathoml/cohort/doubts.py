@@ -76,8 +76,9 @@ def _ends_in_events(cohort: Cohort) -> bool:
     """Tell whether most patients have the event, those seen longest even more often, and those seen shortest less, beyond chance.
 
     Whoever is followed longest is mostly censored, since that is when studies end, and whoever is seen for a short time has mostly
-    died; the wrong way round it is the other way round. Nothing is said of studies in which nearly all have the event. A study without an
-    end, whose patients are lost at random while their hazard rises, looks the same: so it is a question, and changes nothing.
+    died; the wrong way round it is the other way round. Nothing is said of studies in which nearly all have the event. A study
+    without an end, whose patients are lost at random while their hazard rises, looks the same: so it is a question, and changes
+    nothing.
     """
     share = float(cohort.event.mean()) if len(cohort) else 0.0
     if len(cohort) < _ENOUGH or not _MANY_EVENTS <= share <= _NEARLY_ALL:
