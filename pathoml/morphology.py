@@ -128,7 +128,7 @@ def _large_enough(mask: BoolArray, min_area_px: float, min_length_px: float) -> 
         diagonal = np.hypot(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT])
         keep &= diagonal >= min_length_px
     keep[0] = False
-    return _pieces(mask, np.asarray(found, dtype=np.int32), keep)
+    return _of_kept_labels(mask, np.asarray(found, dtype=np.int32), keep)
 
 
 def fill_holes(mask: BoolArray, max_area_px: float) -> BoolArray:
@@ -169,7 +169,7 @@ def touching(mask: BoolArray, seeds: BoolArray) -> BoolArray:
     keep = np.zeros(count, dtype=bool)
     keep[labels.ravel()[np.flatnonzero(seeds)]] = True
     keep[0] = False
-    return _pieces(mask, labels, keep)
+    return _of_kept_labels(mask, labels, keep)
 
 
 def places_of(mask: BoolArray) -> tuple[IntArray, IntArray]:
@@ -188,7 +188,7 @@ def places_of(mask: BoolArray) -> tuple[IntArray, IntArray]:
     return np.divmod(np.flatnonzero(mask), mask.shape[1])
 
 
-def _pieces(mask: BoolArray, labels: NDArray[np.int32], keep: BoolArray) -> BoolArray:
+def _of_kept_labels(mask: BoolArray, labels: NDArray[np.int32], keep: BoolArray) -> BoolArray:
     """Return the pixels of a mask whose labels are kept; the label 0 is that of all other pixels."""
     if keep[1:].all():
         return mask

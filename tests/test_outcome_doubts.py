@@ -11,11 +11,11 @@ from pathoml.cohort import CohortSettings, read_cohort
 from tests.counts import NULL_TABLES
 
 
-def follow_up(patients: int = 300, seed: int = 0, *, lasting: float = 60.0) -> pd.DataFrame:
+def follow_up(patients: int = 300, seed: int = 0) -> pd.DataFrame:
     """Deaths and losses of a study in months, censored at the latest when it ends."""
     rng = np.random.default_rng(seed)
     death = rng.exponential(90.0, patients)
-    seen = np.minimum(rng.uniform(1.0, lasting, patients), rng.exponential(150.0, patients))
+    seen = np.minimum(rng.uniform(1.0, 60.0, patients), rng.exponential(150.0, patients))
     return pd.DataFrame(
         {
             "case": [f"p{number}" for number in range(patients)],

@@ -60,14 +60,14 @@ def in_pieces(
     with_graph, in_two_passes = torch.is_grad_enabled(), current_room() is not None
     kept_whole = with_graph and not in_two_passes and len(values) <= WHOLE_UP_TO
     if kept_whole or len(values) <= PIECE_TILES:
-        return function(work.enter(values), *along, *given)
+        return function(work.enter(values.to(work.dtype)), *along, *given)
     if with_graph:
         outputs: tuple[Tensor, ...] = _Recomputed.apply(work, values, *given, *parameters)
         return outputs
     # In the pieces in which they are computed again, so that dropout falls alike in both passes of a step.
     whole, converted = _Whole(len(values)), _Converted(work, values)
     for rows in _cut(len(values)):
-        whole[rows] = work.of_entered(work.enter_converted(converted[rows]), rows, given)
+        whole[rows] = work.of_entered(work.enter(converted[rows]), rows, given)
     return whole.tensors
 
 
@@ -81,10 +81,7 @@ class _Work:
     given: int
     dtype: torch.dtype
 
-    def enter(self, piece: Tensor) -> Tensor:
-        return self.enter_converted(piece.to(self.dtype))
-
-    def enter_converted(self, converted: Tensor) -> Tensor:
+    def enter(self, converted: Tensor) -> Tensor:
         embedded: Tensor = converted if self.embed is None else self.embed(converted)
         return embedded
 
@@ -142,7 +139,7 @@ class _Recomputed(torch.autograd.Function):
         whole, converted = _Whole(len(values)), _Converted(work, values)
         for number, rows in enumerate(ctx.rows):
             ctx.before.note(number)
-            entered = work.enter_converted(converted[rows])
+            entered = work.enter(converted[rows])
             ctx.entered.note(number)
             whole[rows] = work.of_entered(entered, rows, given)
             size = entered.untyped_storage().nbytes() / len(entered) * len(values)
@@ -159,7 +156,7 @@ class _Recomputed(torch.autograd.Function):
         kept = rest[work.given :]
         needs_values, needs_given = ctx.needs_input_grad[1], ctx.needs_input_grad[2 : 2 + work.given]
         given = [one.detach().requires_grad_(need) for one, need in zip(rest, needs_given, strict=False)]
-        back = _Backward(work, values, given, [one for one in ctx.parameters if one.requires_grad], ctx.mixed)
+        back = _Backward(work, values, given, [one for one in ctx.parameters if one.requires_grad], mixed=ctx.mixed)
         of_values = torch.zeros_like(values) if needs_values else None
         after = random_state(values.device)
         for number, rows in enumerate(ctx.rows):
@@ -181,7 +178,8 @@ class _Backward:
         values: Tensor,
         given: list[Tensor],
         used: list[Tensor],
-        mixed: bool,  # noqa: FBT001
+        *,
+        mixed: bool,
     ) -> None:
         self._work, self._given, self._mixed, self._device = work, given, mixed, values.device
         self._converted = _Converted(work, values)
@@ -202,7 +200,7 @@ class _Backward:
         with self._casting():
             if kept is None and embeds:
                 with torch.no_grad():
-                    kept = work.enter_converted(piece)
+                    kept = work.enter(piece)
             leaf = (piece if kept is None else kept).detach().requires_grad_(wanted or embeds)
             with torch.enable_grad():
                 outputs = work.of_entered(leaf, rows, self._given)

@@ -87,7 +87,7 @@ def test_plan_writes_nothing_and_loads_no_torch(copy_of_cohort: Callable[[], Pat
 def test_check_of_a_good_study_exits_0(finished):
     done = pathoml("check", str(finished.config))
     assert done.returncode == 0
-    assert "nothing stands in the way; 1 warning(s) above" in done.stdout  # a hospital with few patients
+    assert "nothing stands in the way; 1 warning(s) above" in done.stdout  # of hospitals whose outcomes differ
 
 
 @pytest.mark.slow
