@@ -1,5 +1,6 @@
 """One owner a slide: several processes and machines can fill the same folder of bags."""
 
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S, STALE_S = 20.0, 180.0
 """An owner touches its locks this often; one that has not done so for the longer time is taken for dead."""
 _FOLDER = "locks"
+_WITHOUT_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
+"""What file systems without hard links answer (FAT, many SMB shares)."""
 
 
 class Locks:
@@ -25,8 +28,10 @@ class Locks:
     A lock is a file, made only if it is not there, that names its owner and is touched while the owner lives. An owner is a
     process of one start of one machine, and a number drawn for each of these objects: so a later process of the same
     number is not taken for it, and an owner that was held up for so long that another took over neither touches nor
-    removes the other's lock. Ages are told by the file server's clock alone. A lock whose process this machine knows
-    to have ended is taken over at once, any other that has not been touched for three minutes too.
+    removes the other's lock. A lock appears with its owner's name in it, by a hard link, so a process killed at any moment
+    leaves no lock that nobody owns; on shares without hard links it can. Ages are told by the file server's clock alone.
+    A lock whose process this machine knows to have ended is taken over at once, any other that has not been touched for
+    three minutes too.
 
     Parameters
     ----------
@@ -134,17 +139,30 @@ class Locks:
         return self._folder / f"{slide_id}.lock"
 
     def _make(self, path: Path) -> bool:
+        """Make a lock if it is not there: a file that is written first and named after, by a link that replaces nothing."""
+        draft = self._folder / f".draft-{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            with path.open("x", encoding="ascii") as file:
-                file.write(self._own)
+            draft.write_text(self._own, encoding="ascii")
+            self._name(draft, path)
         except FileExistsError:
             return False
-        except FileNotFoundError:  # another process took the empty folder away between two steps of ours
+        except FileNotFoundError:  # another process took the empty folder, or the draft, away between two steps of ours
             make_folder(self._folder)
             return self._make(path)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error}); free space, or choose another folder") from error
+        finally:
+            draft.unlink(missing_ok=True)
         return True
+
+    def _name(self, draft: Path, path: Path) -> None:
+        try:
+            os.link(draft, path)
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            with path.open("x", encoding="ascii") as file:
+                file.write(self._own)
 
     def _is_stale(self, path: Path) -> bool:
         try:
@@ -168,29 +186,25 @@ class Locks:
         raise OutputError(f"{self._folder}: files vanish as soon as they are made; is the share healthy?")
 
     def _take_over(self, path: Path, *, replace: bool) -> bool:
-        """Take a dead owner's lock away, and make it ours if asked to; one process at a time may do so, by a second lock."""
+        """Take a dead owner's lock away, and make it ours if asked to.
+
+        One process at a time may do so, by a lock on the lock, which is taken over in the same way from one that died.
+        """
         if not self._is_stale(path):
             return False
-        takeover = path.with_suffix(".takeover")
-        if not self._make(takeover):
-            if self._age(takeover) > STALE_S:  # whoever took over died doing so
-                takeover.unlink(missing_ok=True)
+        right = path.with_name(f"{path.name}.takeover")
+        if not self._make(right) and not self._take_over(right, replace=True):
             return False
         try:
             if not self._is_stale(path):  # another was quicker, and is alive
                 return False
             if replace:
-                logger.warning("slide %s: its owner (%s) is gone; going on with it", path.stem, owner_of(path))
+                logger.warning("slide %s: its owner (%s) is gone; going on with it", _slide_of(path), owner_of(path))
             path.unlink(missing_ok=True)
             return replace and self._make(path)
         finally:
-            takeover.unlink(missing_ok=True)
-
-    def _age(self, path: Path) -> float:
-        try:
-            return self._server_time() - path.stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+            if self._is_own(right):
+                right.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
@@ -248,6 +262,10 @@ def owner_of(path: Path) -> str:
     except FileNotFoundError:
         return "nobody"
     return "an unknown process" if owner is None else f"process {owner.number} on {owner.host}"
+
+
+def _slide_of(path: Path) -> str:
+    return path.name.partition(".lock")[0]
 
 
 def _read_owner(path: Path) -> ProcessIdentity | None:

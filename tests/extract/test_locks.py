@@ -1,5 +1,6 @@
 """FAULTS row 29: one owner a slide, whoever works; a dead owner's lock is taken over."""
 
+import errno
 import json
 import os
 import socket
@@ -118,6 +119,62 @@ def test_what_a_killed_process_left_is_swept_up_though_nothing_is_left_to_do(tmp
     write_lock(tmp_path, "b", ELSEWHERE)
     sweep_locks(tmp_path)
     assert (tmp_path / "locks" / "b.lock").exists(), "another machine's owner is alive as long as it touches its lock"
+
+
+MAKER = """
+import sys
+from pathlib import Path
+from pathoml.extract.locks import Locks
+locks = Locks(Path(sys.argv[1]))
+for _ in range(3000):
+    assert locks.acquire("a")
+    locks.release("a")
+"""
+
+
+def test_a_lock_is_never_seen_without_its_owner(tmp_path: Path) -> None:
+    """One that was killed between making its lock and writing its name would hold the slide for minutes."""
+    maker = subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path)])
+    path, seen = tmp_path / "locks" / "a.lock", set()
+    while maker.poll() is None:
+        try:
+            seen.add(path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            continue
+    assert maker.returncode == 0
+    assert seen, "some were seen"
+    assert {json.loads(content)["number"] for content in seen} == {maker.pid}
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_one_who_died_while_taking_over_holds_nothing_up(locks: Locks, tmp_path: Path, deaths: int) -> None:
+    path = write_lock(tmp_path, "a", dead_process())
+    for _ in range(deaths):
+        content = path.read_text(encoding="ascii")
+        path = path.with_name(f"{path.name}.takeover")
+        path.write_text(content, encoding="ascii")
+    assert locks.acquire("a")
+    assert [one.name for one in (tmp_path / "locks").iterdir()] == ["a.lock"]
+
+
+def test_one_who_is_taking_over_is_not_disturbed(locks: Locks, tmp_path: Path) -> None:
+    path = write_lock(tmp_path, "a", dead_process())
+    write_lock(tmp_path, "a.lock", ELSEWHERE).rename(path.with_name("a.lock.takeover"))
+    assert not locks.acquire("a")
+
+
+def test_shares_without_hard_links_have_one_owner_a_slide_too(
+    locks: Locks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    other = Locks(tmp_path)
+    assert locks.acquire("a")
+    assert not other.acquire("a")
+    other.close()
+    assert [one.name for one in (tmp_path / "locks").iterdir()] == ["a.lock"]
 
 
 RACE = """
