@@ -218,7 +218,7 @@ def as_predictions(
     table : DataFrame
         Columns patient_id, risk and risk_group.
     survival : ndarray of float64, shape (patients, times)
-        Probability of no event.
+        Probability of no event; kept of test patients only.
     days : ndarray of float64, shape (times,)
         When.
     cohort : Cohort
@@ -237,7 +237,7 @@ def as_predictions(
         model=model, scheme=fold.scheme, fold=fold.name, role=role, site=cohort.site[rows], endpoint=cohort.endpoint,
         repeat=fold.repeat, seed=seed, time_days=cohort.time_days[rows], event=cohort.causes[rows],
     )  # fmt: skip
-    return Predictions(table, days, survival)
+    return Predictions(table, days, survival if role == "test" else np.full_like(survival, np.nan))
 
 
 def _clinical(data: TrainingData, raw: pd.DataFrame, fitted: int) -> _Columns:

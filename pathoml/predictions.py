@@ -29,7 +29,7 @@ class Predictions:
     curve_days : ndarray of float64, shape (times,)
         When the survival curves are given.
     survival : ndarray of float64, shape (rows, times)
-        Probability of no event until then.
+        Probability of no event until then; NaN for train and validation patients, whose curves nobody judges a model by.
     """
 
     table: pd.DataFrame
@@ -121,16 +121,16 @@ def read_predictions(path: Path) -> Predictions:
     """
     if not path.is_file():
         raise InputError(f"{path}: no predictions there; run 'pathoml train' first")
+    curves = [name for name in pd.read_csv(path, nrows=0).columns if name.startswith(SURVIVAL_PREFIX)]
     table = pd.read_csv(
         path,
         dtype=dict.fromkeys((*_TEXT, "risk_group"), str),
         keep_default_na=False,
-        na_values={"event": [""], "time_days": [""]},
+        na_values=dict.fromkeys(("event", "time_days", *curves), [""]),
         float_precision="round_trip",
     )
     absent = [name for name in _COLUMNS if name not in table.columns]
     if absent:
         raise InputError(f"{path.name}: no column(s) {', '.join(absent)}; it was not written by pathoml")
-    curves = [name for name in table.columns if name.startswith(SURVIVAL_PREFIX)]
     days = np.array([float(name.removeprefix(SURVIVAL_PREFIX).removesuffix("d")) for name in curves])
     return Predictions(table[list(_COLUMNS)].copy(), days, table[curves].to_numpy(dtype=np.float64))

@@ -1,5 +1,6 @@
 """CSV, TSV and Parquet tables read as text, so that site '05' stays '05'."""
 
+from collections import Counter
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ from pathoml.units import BoolArray, FloatArray
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _SEMICOLONS = "{}: separated by semicolons; save it with commas (.csv) or tabs (.tsv)"
 _MISSING = frozenset({"", "na", "nan", "n/a", "none", "null"})
+_SHOWN_NAMES, _FEW_ALIKE = 12, 3
+"""How many columns are named in a message; so many that end alike, such as ``time_days`` and ``age_days``, are named one by one."""
 FIRST_DATA_ROW = 2
 """Row number, as a spreadsheet shows it, of the first row below the header."""
 
@@ -123,11 +126,30 @@ def missing_columns_message(path: Path, table: pd.DataFrame, column: str) -> str
     str
         One sentence.
     """
-    names = list(table.columns)
-    shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
-    close = get_close_matches(column, names, n=1)
+    close = get_close_matches(column, list(table.columns), n=1)
     guess = f"did you mean '{close[0]}'? " if close else ""
-    return f"no column '{column}' in {path.name}; {guess}it has: {shown}"
+    return f"no column '{column}' in {path.name}; {guess}it has: {name_columns(table)}"
+
+
+def name_columns(table: pd.DataFrame) -> str:
+    """Name a table's columns, many that end alike by their ending.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The table.
+
+    Returns
+    -------
+    str
+        Such as ``age, sex, *_rnaseq (200)``; columns without a name are left out.
+    """
+    names = [name for name in map(str, table.columns) if name.strip()]
+    alike = Counter(name[name.rindex("_") :] for name in names if "_" in name)
+    many = {ending: count for ending, count in alike.most_common(_SHOWN_NAMES) if count > _FEW_ALIKE}
+    rest = [name for name in names if "_" not in name or name[name.rindex("_") :] not in many]
+    shown = [*rest[:_SHOWN_NAMES], *([f"... ({len(rest)} in all)"] if len(rest) > _SHOWN_NAMES else [])]
+    return ", ".join([*shown, *(f"*{ending} ({count})" for ending, count in many.items())])
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -34,6 +34,14 @@ def test_reading_gives_back_every_bit_of_what_was_written(tmp_path: Path) -> Non
     np.testing.assert_array_equal(found.curve_days, written.curve_days)
 
 
+def test_curves_that_were_not_kept_stay_empty(tmp_path: Path) -> None:
+    written = predictions()
+    written.survival[[0, 2]] = np.nan
+    write_predictions(tmp_path / "p.csv", written)
+    assert ",,," in (tmp_path / "p.csv").read_text().splitlines()[1]
+    np.testing.assert_array_equal(read_predictions(tmp_path / "p.csv").survival, written.survival)
+
+
 def test_patients_without_outcome_stay_without_outcome(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.csv", predictions(known=False))
     found = read_predictions(tmp_path / "p.csv").table

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pathoml.errors import CohortError, PathomlError
-from pathoml.tables import read_text_table
+from pathoml.tables import missing_columns_message, name_columns, read_text_table
 
 TEXT = "id,site,grade\n05,E2,1e3\nNA,,3.50\n"
 
@@ -102,3 +102,14 @@ def test_a_damaged_file_is_a_cohort_error(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, b"neither this nor that", name)
     with pytest.raises(PathomlError, match="cannot be read as a table"):
         read_text_table(path)
+
+
+def test_columns_are_named_without_those_that_have_no_name_and_many_by_their_ending() -> None:
+    genes = [f"G{number}_rnaseq" for number in range(200)]
+    table = pd.DataFrame(columns=["", "case_id", "time_days", "age_days", *genes])
+    assert name_columns(table) == "case_id, time_days, age_days, *_rnaseq (200)"
+    assert missing_columns_message(Path("t.csv"), table, "case") == (
+        "no column 'case' in t.csv; did you mean 'case_id'? it has: case_id, time_days, age_days, *_rnaseq (200)"
+    )
+    many = pd.DataFrame(columns=[f"c{number}" for number in range(20)])
+    assert name_columns(many).endswith("c11, ... (20 in all)")

@@ -93,8 +93,11 @@ def test_cross_validation_predicts_everybody_in_every_role(tmp_path: Path, slide
     for model in table["model"].unique():
         tested = table[(table["model"] == model) & (table["role"] == "test")]
         assert sorted(tested["patient_id"]) == everything.cohort.patient_id.tolist()
-    assert (np.diff(predictions.survival, axis=1) <= 0).all()
-    assert ((predictions.survival >= 0) & (predictions.survival <= 1)).all()
+    is_test = (table["role"] == "test").to_numpy()
+    curves = predictions.survival[is_test]
+    assert (np.diff(curves, axis=1) <= 0).all()
+    assert ((curves >= 0) & (curves <= 1)).all()
+    assert np.isnan(predictions.survival[~is_test]).all()
     rows = everything.cohort.rows_of(table["patient_id"])
     np.testing.assert_array_equal(table["time_days"], everything.cohort.time_days[rows])
     clinical = table[(table["model"] == "clinical") & (table["fold"] == "0")]

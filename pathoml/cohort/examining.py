@@ -1,6 +1,5 @@
 """The clinical table -> patients, or everything that is wrong with it."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +24,7 @@ from pathoml.covariates import (
     read_covariates,
 )
 from pathoml.errors import CohortError, Problem, first_of
-from pathoml.tables import is_missing, missing_columns_message, read_text_table
+from pathoml.tables import is_missing, missing_columns_message, name_columns, read_text_table
 from pathoml.units import FloatArray
 
 _SHOWN_ROWS = 10
@@ -202,9 +201,7 @@ def _blocks(
         if not found:
             patterns = [block.columns] if isinstance(block.columns, str) else block.columns
             sought = " or ".join(f"'{one}'" for one in patterns)
-            message = (
-                f"block '{block.name}': no column of {settings.table.name} matches {sought}; it has: {_endings(table)}"
-            )
+            message = f"block '{block.name}': no column of {settings.table.name} matches {sought}; it has: {name_columns(table)}"
             problems.append(Problem("", message, key))
         if isinstance(block, GeneGroupsCovariate) and found:
             found, of_groups = _grouped(block, found, index)
@@ -220,16 +217,6 @@ def _blocks(
         blocks[block.name] = [name for name in found if name not in taken]
         taken.update(dict.fromkeys(blocks[block.name], f"in block '{block.name}'"))
     return blocks, problems
-
-
-def _endings(table: pd.DataFrame) -> str:
-    """Name a table's columns, many that end alike by their ending."""
-    names = [str(name) for name in table.columns if str(name).strip() and not str(name).startswith("_")]
-    alike = Counter(name[name.rindex("_") :] for name in names if "_" in name)
-    many = {ending: count for ending, count in alike.most_common(_SHOWN_ROWS) if count > 1}
-    rest = [name for name in names if "_" not in name or name[name.rindex("_") :] not in many]
-    shown = [f"*{ending} ({count})" for ending, count in many.items()] + rest[:_SHOWN_ROWS]
-    return ", ".join(shown) + (" ..." if len(rest) > _SHOWN_ROWS else "")
 
 
 def _grouped(block: GeneGroupsCovariate, found: list[str], index: int) -> tuple[list[str], list[Problem]]:
