@@ -126,7 +126,7 @@ def read_predictions(path: Path) -> Predictions:
         path,
         dtype=dict.fromkeys((*_TEXT, "risk_group"), str),
         keep_default_na=False,
-        na_values=dict.fromkeys(("event", "time_days", *curves), [""]),
+        na_values={name: [""] for name in ("event", "time_days", *curves)},
         float_precision="round_trip",
     )
     absent = [name for name in _COLUMNS if name not in table.columns]

@@ -9,7 +9,8 @@ configs/federated/pittsburgh.yaml, with the columns of the table); then
     pathoml federate simulate OUT/plan.yaml --config OUT/study.yaml --compare --public-benchmark -o OUT/federation
 
 trains the network, each member alone, all patients in one place, and the network without each member, and says what joining
-brings on one split. With --splits the same is done here on so many splits, and the means are printed with their intervals.
+brings on one split. With --splits the same is done here on so many splits, and the means are printed with their intervals, which allow for
+splits that share patients.
 """
 
 import argparse
@@ -19,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
+from pathoml.evaluate.verdicts import corrected_interval
 from pathoml.federated.compare import Comparison, compare
 from pathoml.federated.plan import PlanBlock, read_plan
 from pathoml.federated.site_settings import LimitsSettings
@@ -82,34 +83,36 @@ def repeat(out: Path, splits: int) -> None:
     """Compare on several splits, and print the means with intervals over splits."""
     plan = read_plan(out / "plan.yaml")
     found: list[Comparison] = []
+    ratios = []
     for seed in range(splits):
         seeded = plan.model_copy(update={"seed": seed})
         parts = network_of_cohort(seeded, out / "study.yaml", [])
+        ratios.append(sum(len(one.test) for one in parts.values()) / sum(len(one.train) for one in parts.values()))
         limits = LimitsSettings(public_benchmark=True)
         found.append(compare(seeded, parts, out / f"split-{seed}", limits=limits)[1])
+    shares = float(np.mean(ratios))
     for title, model in (
         ("the network's model", "shared"), ("Pittsburgh alone", "local"), ("Pittsburgh by joining", "shared - local"),
         ("minus all patients in one place", "shared - pooled"), ("minus the network without Pittsburgh", "shared - without"),
     ):  # fmt: skip
-        print(f"at Pittsburgh, {title}: {words([one.sites[PITTSBURGH][model].value for one in found])}")
-    print(f"the others, by Pittsburgh's joining: {words([one.gives[PITTSBURGH].value for one in found])}")
-    print(f"over all members, the network's model: {words([one.overall['shared'].value for one in found])}")
-    print(
-        f"over all members, minus all patients in one place: {words([one.overall['shared - pooled'].value for one in found])}"
-    )
+        print(f"at Pittsburgh, {title}: {words([one.sites[PITTSBURGH][model].value for one in found], shares)}")
+    print(f"the others, by Pittsburgh's joining: {words([one.gives[PITTSBURGH].value for one in found], shares)}")
+    print(f"over all members, the network's model: {words([one.overall['shared'].value for one in found], shares)}")
+    pooled = [one.overall["shared - pooled"].value for one in found]
+    print(f"over all members, minus all patients in one place: {words(pooled, shares)}")
     for one in ("South", "West", "Northeast", "Midwest", "Elsewhere"):
         values = [
             this.sites[one]["shared - local"].value for this in found if "shared - local" in this.sites.get(one, {})
         ]
         if len(values) == splits:
-            print(f"{one} by joining: {words(values)}")
+            print(f"{one} by joining: {words(values, shares)}")
 
 
-def words(values: Sequence[float]) -> str:
-    """Return mean and 95 % interval over splits; splits share patients, so that it is too narrow rather than too wide."""
+def words(values: Sequence[float], tested_over_trained: float) -> str:
+    """Return mean and 95 % interval over splits, widened for the patients that splits share."""
     known = np.array(values)[np.isfinite(values)]
-    half = float(student.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
-    return f"{known.mean():+.3f} ({known.mean() - half:+.3f} to {known.mean() + half:+.3f}), {len(known)} splits"
+    low, high = corrected_interval(known, tested_over_trained)
+    return f"{known.mean():+.3f} ({low:+.3f} to {high:+.3f}), {len(known)} splits"
 
 
 def main() -> None:

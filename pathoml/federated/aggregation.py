@@ -120,7 +120,7 @@ def _second_moment(settings: Adaptive, before: FloatArray, square: FloatArray) -
 
 
 def next_control(
-    settings: Aggregation, control: Mapping[str, FloatArray], changes: Sequence[Arrays], sites: int
+    settings: Aggregation, control: Mapping[str, FloatArray], changes: Sequence[Arrays], shares: Sequence[float]
 ) -> dict[str, FloatArray]:
     """Return SCAFFOLD's shared control variate after a round.
 
@@ -132,23 +132,27 @@ def next_control(
         Before the round.
     changes : sequence of mapping of str to ndarray
         By how much each site that answered changed its own.
-    sites : int
-        Sites of the network.
+    shares : sequence of float
+        What each of them is of the whole network's weight; 1 together if all have answered.
 
     Returns
     -------
     dict of str to ndarray of float64
-        Moved by the share of sites that answered.
+        The mean of the sites' own, weighted as their models are: only then do sites stop where the weighted loss is lowest.
 
     References
     ----------
-    Karimireddy SP et al. SCAFFOLD: stochastic controlled averaging for federated learning. ICML 2020, algorithm 1.
+    Karimireddy SP et al. SCAFFOLD: stochastic controlled averaging for federated learning. ICML 2020, algorithm 1, whose sites
+    weigh the same.
     """
     if not isinstance(settings, ScaffoldSettings) or not changes:
         return dict(control)
     names = changes[0].keys()
     return {
         name: control.get(name, np.zeros(changes[0][name].shape))
-        + sum((np.asarray(change[name], dtype=np.float64) for change in changes), start=np.zeros(changes[0][name].shape)) / sites
+        + sum(
+            (np.asarray(change[name], dtype=np.float64) * share for change, share in zip(changes, shares, strict=True)),
+            start=np.zeros(changes[0][name].shape),
+        )
         for name in names
     }  # fmt: skip

@@ -36,6 +36,8 @@ class Progress:
         One row a round.
     judges : list of str
         Sites whose validation loss the first judged round had; others' losses are not compared with it.
+    weights : dict of str to float
+        Of every site that has trained so far.
     """
 
     model: dict[str, AnyArray]
@@ -44,6 +46,7 @@ class Progress:
     best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
     judges: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 def write_checkpoint(path: Path, plan: Plan, setup: Setup, progress: Progress) -> None:
@@ -71,7 +74,10 @@ def write_checkpoint(path: Path, plan: Plan, setup: Setup, progress: Progress) -
     for prefix, held in parts:
         arrays |= {f"{prefix}.{name}": one for name, one in held.items()}
     best_loss = progress.best_loss if np.isfinite(progress.best_loss) else None
-    said = {"plan": plan.digest, "history": progress.history, "best_loss": best_loss, "judges": progress.judges}
+    said = {
+        "plan": plan.digest, "history": progress.history, "best_loss": best_loss, "judges": progress.judges,
+        "weights": progress.weights,
+    }  # fmt: skip
     kept = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
     write_bytes(path, save_arrays(kept, {"federation": json.dumps(said)}))
 
@@ -111,7 +117,7 @@ def read_checkpoint(path: Path, plan: Plan) -> tuple[Setup | None, Progress | No
     best, model = arrays_below(arrays, "best."), arrays_below(arrays, "model.")
     if not model:
         return setup, None
-    return setup, Progress(model, server, best, best_loss, said["history"], said["judges"])
+    return setup, Progress(model, server, best, best_loss, said["history"], said["judges"], said["weights"])
 
 
 def arrays_below(arrays: Mapping[str, AnyArray], prefix: str) -> dict[str, AnyArray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pathoml.errors import PathomlError
 from pathoml.federated.coordinator import FederationResult
-from pathoml.federated.judging import risks_of
+from pathoml.federated.judging import LEAST_EVENTS, risks_of
 from pathoml.federated.plan import Plan
 from pathoml.federated.scoring import package_at_site
 from pathoml.federated.simulate import pool, simulate
@@ -36,7 +36,8 @@ class Compared:
     Parameters
     ----------
     value, low, high : float
-        Point and 95 % interval over patients, conditional on the fitted models; NaN where no pair can be compared.
+        Point and 95 % interval over patients, conditional on the fitted models; NaN where no pair can be compared, and the
+        interval of fewer than `pathoml.federated.judging.LEAST_EVENTS` events.
     """
 
     value: float
@@ -90,15 +91,16 @@ class Comparison:
             },
             "overall": {name: plain(one) for name, one in self.overall.items()},
             "gives": {name: plain(one) for name, one in self.gives.items()},
-            "impossible": dict(self.impossible), "bootstraps": BOOTSTRAPS,
+            "impossible": dict(self.impossible), "bootstraps": BOOTSTRAPS, "least_events": LEAST_EVENTS,
             "conditional_on": "the fitted models: patients are drawn again, models are not fitted again",
         }  # fmt: skip
 
 
 @dataclass
 class _Sums:
-    """Pairs of one model at one site: at the patients as they are, and at bootstrap samples of them."""
+    """Pairs of one model at one site: at the patients as they are, and at bootstrap samples of them; events among them."""
 
+    events: int
     point: tuple[float, float]
     samples: tuple[FloatArray, FloatArray]
 
@@ -220,7 +222,8 @@ def _without(site: str) -> str:
 
 def _sums(time_days: FloatArray, event: IntArray, risk: FloatArray, drawn: FloatArray) -> _Sums:
     above, below = concordance_sums(time_days, event, risk, np.ones((1, len(event))))
-    return _Sums((float(above[0]), float(below[0])), concordance_sums(time_days, event, risk, drawn))
+    drawn_sums = concordance_sums(time_days, event, risk, drawn)
+    return _Sums(int(event.sum()), (float(above[0]), float(below[0])), drawn_sums)
 
 
 def _gain_of_others(sums: Mapping[str, Mapping[str, _Sums]], site: str) -> Compared:
@@ -233,17 +236,17 @@ def _added(sums: Mapping[str, Mapping[str, _Sums]], model: str) -> _Sums:
     parts = [one[model] for one in sums.values()]
     point = (sum(one.point[0] for one in parts), sum(one.point[1] for one in parts))
     above, below = (np.stack([one.samples[k] for one in parts]).sum(axis=0) for k in (0, 1))
-    return _Sums(point, (above, below))
+    return _Sums(sum(one.events for one in parts), point, (above, below))
 
 
 def _ratios(models: Mapping[str, _Sums]) -> dict[str, Compared]:
     points = {name: _divided(np.array([one.point[0]]), np.array([one.point[1]])) for name, one in models.items()}
     samples = {name: _divided(*one.samples) for name, one in models.items()}
-    found = {name: _with_interval(points[name], samples[name]) for name in models}
+    found = {name: _with_interval(points[name], samples[name], one.events) for name, one in models.items()}
     for first, second in PAIRS:
         if first in models and second in models:
             found[f"{first} - {second}"] = _with_interval(
-                points[first] - points[second], samples[first] - samples[second]
+                points[first] - points[second], samples[first] - samples[second], models[first].events
             )
     return found
 
@@ -253,9 +256,9 @@ def _divided(above: FloatArray, below: FloatArray) -> FloatArray:
     return ratio
 
 
-def _with_interval(point: FloatArray, samples: FloatArray) -> Compared:
+def _with_interval(point: FloatArray, samples: FloatArray, events: int) -> Compared:
     known = samples[np.isfinite(samples)]
-    if not np.isfinite(point[0]) or len(known) == 0:
-        return Compared(float("nan"), float("nan"), float("nan"))
+    if not np.isfinite(point[0]) or len(known) == 0 or events < LEAST_EVENTS:
+        return Compared(float(point[0]), float("nan"), float("nan"))
     low, high = np.quantile(known, [0.025, 0.975])
     return Compared(float(point[0]), float(low), float(high))

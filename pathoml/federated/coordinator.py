@@ -10,7 +10,7 @@ import numpy as np
 from pathoml.errors import FederationError
 from pathoml.federated.aggregation import aggregate, next_control, weighted_mean
 from pathoml.federated.checkpoint import Progress, arrays_below, read_checkpoint, write_checkpoint
-from pathoml.federated.guard import models_of
+from pathoml.federated.guard import REPLICATES, models_of
 from pathoml.federated.messages import Message
 from pathoml.federated.method_settings import EvaluationSettings, NewtonSettings, RoundsSettings, ScaffoldSettings
 from pathoml.federated.network import Network, named
@@ -216,7 +216,8 @@ def _to_json(
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "plan": plan.digest, "name": plan.name, "pathoml_version": pathoml_version(), "privacy": privacy,
-        "shared": scores_to_json(shared), "personal": scores_to_json(personal), "history": history,
+        "shared": scores_to_json(shared), "personal": scores_to_json(personal), "replicates": REPLICATES,
+        "history": history,
     }  # fmt: skip
 
 
@@ -236,7 +237,7 @@ def _first_model(network: Network, plan: Plan, setup: Setup) -> dict[str, AnyArr
     if isinstance(method, NewtonSettings):
         tolerance, steps = method.tolerance, method.steps
     elif isinstance(method, RoundsSettings) and method.start == "newton" and width:
-        tolerance, steps = 1e-6, 50
+        tolerance, steps = 1e-6, NewtonSettings().steps
     else:
         return model
     point = network.linear(setup, plan.train.covariate_ridge, tolerance, steps)
@@ -256,6 +257,7 @@ def _take_rounds(
         request = network.message("train", named(progress.model) | _controls(progress, plan, setup), number)
         answers = network.need(request, network.trainers())
         weights = [one.numbers[method.weight] for one in answers.values()]
+        progress.weights |= dict(zip(answers, weights, strict=True))
         if not sum(weights):
             raise FederationError(
                 f"round {number}: no site that answered has any {method.weight}; set method.weight: patients"
@@ -267,7 +269,8 @@ def _take_rounds(
             _keep_if_better(progress, row, _judges(answers, method.judges))
         mean = weighted_mean([models_of(one.arrays) for one in answers.values()], weights)
         changes = [arrays_below(one.arrays, "control.") for one in answers.values()]
-        control = next_control(method.aggregation, progress.server.control, changes, len(plan.sites))
+        shares = [weight / sum(progress.weights.values()) for weight in weights]
+        control = next_control(method.aggregation, progress.server.control, changes, shares)
         progress.model, server = aggregate(method.aggregation, progress.model, mean, progress.server)
         progress.server = replace(server, control=control)
         progress.history.append(row)

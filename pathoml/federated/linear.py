@@ -122,7 +122,10 @@ def penalised(terms: LinearTerms, parameters: FloatArray, columns: int, ridge: f
 
 
 def newton_step(terms: LinearTerms) -> FloatArray:
-    """Return the step that a quadratic model of the loss asks for.
+    """Return the step that a quadratic model of the loss asks for, along which the loss falls.
+
+    Where the loss is curved downwards, as that of ``pmf`` with censored patients can be, the size of the curvature counts and
+    not its sign: the plain step would lead to a saddle or a maximum.
 
     Parameters
     ----------
@@ -133,6 +136,12 @@ def newton_step(terms: LinearTerms) -> FloatArray:
     -------
     ndarray of float64, shape (parameters,)
         To be added to the parameters, whole or shortened.
+
+    References
+    ----------
+    Nocedal J, Wright SJ. Numerical optimization. 2nd ed, Springer 2006, section 3.4 (modified Hessians).
     """
-    step: FloatArray = -np.linalg.solve(terms.hessian, terms.gradient).astype(np.float64)
+    curvature, axes = np.linalg.eigh(terms.hessian)
+    size = np.maximum(np.abs(curvature), LEVEL_RIDGE)
+    step: FloatArray = -(axes @ ((axes.T @ terms.gradient) / size)).astype(np.float64)
     return step

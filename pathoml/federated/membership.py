@@ -47,11 +47,14 @@ class RateAt:
         Patients not trained on that it takes for trained on, at the threshold that keeps to the share.
     true_positives : Share
         Patients trained on that it finds at the same threshold.
+    not_ruled_out : float
+        Share of members that it may find at a true false-positive rate of ``allowed``, as `most_found` gives it.
     """
 
     allowed: float
     false_positives: Share
     true_positives: Share
+    not_ruled_out: float
 
     @property
     def leaks(self) -> bool:
@@ -128,7 +131,7 @@ class MembershipReport:
         """Say what so few patients cannot rule out."""
         lines = []
         for number, allowed in enumerate(FALSE_POSITIVE_RATES):
-            worst = max((one.rates[number] for one in self.attacks), key=lambda rate: rate.true_positives.high)
+            worst = max((one.rates[number] for one in self.attacks), key=lambda rate: rate.not_ruled_out)
             if self.others * allowed < 1:
                 lines.append(
                     f"A false-positive rate of {allowed:.0%} cannot be measured on {self.others} patients not trained on "
@@ -136,7 +139,7 @@ class MembershipReport:
                     f"a rate of up to {worst.false_positives.high:.1%} may stand."
                 )
             lines.append(
-                f"Not ruled out: that these attacks find up to {worst.true_positives.high:.1%} of members at "
+                f"Not ruled out: that these attacks find up to {worst.not_ruled_out:.1%} of members at "
                 f"{allowed:.0%} false positives."
             )
         lines.append(
@@ -318,7 +321,42 @@ def rate_at(members: FloatArray, others: FloatArray, allowed: float) -> RateAt:
     above = int(allowed * len(others) + 1e-9)
     threshold = np.sort(others)[::-1][above]
     wrong, right = int((others > threshold).sum()), int((members > threshold).sum())
-    return RateAt(allowed, exact_share(wrong, len(others)), exact_share(right, len(members)))
+    found = most_found(members, others, allowed)
+    return RateAt(allowed, exact_share(wrong, len(others)), exact_share(right, len(members)), found)
+
+
+def most_found(members: FloatArray, others: FloatArray, allowed: float) -> float:
+    """Return the share of members that an attack finds at most, were its threshold the one of exactly the allowed false positives.
+
+    That threshold is not known, only where the others happen to lie. So the count is at one that is surely no higher: the k-th
+    score of the others is exceeded by a Beta(k, others - k + 1) share of all that there could be, and k is the least for which
+    that share is the allowed one or more. The chances of erring, there and in the count, are half of what is left each.
+
+    Parameters
+    ----------
+    members : ndarray, shape (members,)
+        Scores of patients trained on.
+    others : ndarray, shape (others,)
+        Of patients not trained on.
+    allowed : float
+        True false-positive rate.
+
+    Returns
+    -------
+    float
+        Exceeded by the true share with a chance of 2.5 % at most; 1 where the others are too few to say.
+
+    References
+    ----------
+    David HA, Nagaraja HN. Order statistics. 3rd ed, Wiley 2003, section 7.1 (distribution-free bounds of quantiles).
+    """
+    error = (1 - LEVEL) / 4
+    places = np.arange(1, len(others) + 1)
+    sure = np.flatnonzero(beta.cdf(allowed, places, len(others) - places + 1) <= error)
+    if len(sure) == 0:
+        return 1.0
+    threshold = np.sort(others)[::-1][sure[0]]
+    return exact_share(int((members >= threshold).sum()), len(members), 1 - 2 * error).high
 
 
 def exact_share(count: int, of: int, level: float = LEVEL) -> Share:

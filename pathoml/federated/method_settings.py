@@ -6,6 +6,9 @@ from pydantic import Field
 
 from pathoml.settings import Settings
 
+MOST_POINTS = 40
+"""So many points a site computes Newton's sums at; it takes about ten to converge, and many of them together tell of patients."""
+
 
 class FedAvgSettings(Settings):
     """Weighted mean of the sites' models (McMahan 2017)."""
@@ -89,7 +92,12 @@ class NewtonSettings(Settings):
 
     kind: Literal["newton"] = "newton"
     tolerance: float = Field(1e-9, gt=0, description="Longest step at which it has converged.")
-    steps: int = Field(50, ge=1, description="Steps at most.")
+    steps: int = Field(
+        30,
+        ge=1,
+        le=MOST_POINTS,
+        description="Steps at most; sites compute no more than 40 points, shortened steps included.",
+    )
 
 
 class EvaluationSettings(Settings):

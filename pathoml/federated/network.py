@@ -39,6 +39,8 @@ from pathoml.units import AnyArray, FloatArray
 
 logger = logging.getLogger(__name__)
 _TRIES = 4
+_SHORTEST, _LOSS_TOLERANCE = 1e-3, 1e-12
+"""Part of a Newton step that is tried at least, and by what part a loss may rise for rounding."""
 
 
 class _SiteLeftError(FederationError):
@@ -296,7 +298,7 @@ class Network:
         Raises
         ------
         FederationError
-            If it does not converge.
+            If it does not converge, or the loss cannot be lowered further while steps are long.
         """
         objective = setup.objective(self.plan)
         columns = len(setup.transform.names)
@@ -304,29 +306,32 @@ class Network:
         sites, terms = self._terms_of_all(point, columns, ridge)
         for _ in range(steps):
             try:
-                moved, following = self._descend(point, terms, sites, (columns, ridge))
+                step = newton_step(terms)
+                moved, following = self._descend(point, step, terms, sites=sites, penalty=(columns, ridge))
             except _SiteLeftError as error:
                 logger.warning("%s; those that are there go on from the same point", error)
                 sites, terms = self._terms_of_all(point, columns, ridge)
                 continue
-            longest = float(np.abs(moved - point).max(initial=0.0))
             point, terms = moved, following
-            if longest < tolerance:
+            if np.abs(step).max(initial=0.0) < tolerance:
                 return point
-        raise FederationError(
-            f"Newton's steps did not converge in {steps}; raise method.steps or train.covariate_ridge"
-        )
+        raise FederationError(f"Newton's steps did not converge in {steps}; raise train.covariate_ridge")
 
     def _descend(
-        self, point: FloatArray, terms: LinearTerms, sites: Sequence[str], penalty: tuple[int, float]
+        self, point: FloatArray, step: FloatArray, terms: LinearTerms, *, sites: Sequence[str],
+        penalty: tuple[int, float],
     ) -> tuple[FloatArray, LinearTerms]:  # fmt: skip
-        """Take one step, shortened until the loss falls."""
-        step, length = newton_step(terms), 1.0
-        while True:
+        """Take one step, shortened until the loss falls; as it is where it is too short for a float64 loss to tell."""
+        length = 1.0
+        while length >= _SHORTEST:
             following = self._terms(point + length * step, sites, *penalty)
-            if following.loss <= terms.loss + 1e-12 * abs(terms.loss) or length < 1e-6:
+            if following.loss <= terms.loss + _LOSS_TOLERANCE * abs(terms.loss):
                 return point + length * step, following
             length /= 2
+        raise FederationError(
+            f"Newton's steps: the loss, {terms.loss:.6g}, falls no further along a step of length "
+            f"{np.linalg.norm(step):.3g}; raise train.covariate_ridge, or take method.kind: rounds with start: zero"
+        )
 
     def _terms_of_all(self, point: FloatArray, columns: int, ridge: float) -> tuple[list[str], LinearTerms]:
         """Ask all that train; who answers takes part from here on."""

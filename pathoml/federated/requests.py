@@ -8,7 +8,7 @@ import numpy as np
 
 from pathoml.errors import RefusalCode, RefusedError
 from pathoml.federated.messages import Message, to_bytes
-from pathoml.federated.method_settings import EvaluationSettings, NewtonSettings, RoundsSettings
+from pathoml.federated.method_settings import MOST_POINTS, EvaluationSettings, NewtonSettings, RoundsSettings
 from pathoml.federated.plan import Plan
 from pathoml.federated.site_sums import counted_words, number_columns
 from pathoml.files import append_line, make_folder, read_lines
@@ -16,8 +16,6 @@ from pathoml.train_settings import CoxLossSettings
 
 MOST_WAYS = 5
 """So often a site answers one kind of request of one round in different words: a network that was started again asks anew."""
-MOST_POINTS = 40
-"""So many points a site computes Newton's sums at; it takes about ten to converge, and many of them together tell of patients."""
 
 
 def kinds_asked(plan: Plan) -> frozenset[str]:

@@ -134,6 +134,8 @@ def _difference(estimate: Mapping[str, Any]) -> str:
     words = estimate_words(estimate)
     if estimate["value"] is None:
         return f"{words}."
+    if estimate["low"] is None:
+        return f"{words}; too few events to tell."
     if estimate["low"] > 0:
         return f"{words}; better."
     if estimate["high"] < 0:
@@ -175,6 +177,11 @@ def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapp
     rows = [(name, estimate_words(value)) for name, value in [*single, *pairs]]
     table = Table(f"Concordance, {title}", ("model", "value (95 % interval)"), rows)
     text = [f"{count}. Intervals are conditional on {comparison['conditional_on']}."]
+    if any(value["low"] is None for _, value in [*single, *pairs]):
+        text.append(
+            f"None is given of fewer than {comparison['least_events']} events: of so few patients drawn again it is too narrow, "
+            "and would call a difference shown that is none."
+        )
     return Section(title, text, figures, [table] if rows else [])
 
 
@@ -192,7 +199,8 @@ def _told(scores: Mapping[str, Any]) -> Section:
         "What sites told of their test patients", ("site", "the network's model", "fitted to the site's own"), rows
     )
     text = [
-        "What each site told the coordinator. Nothing is told of too few patients or events, and a site can refuse a number.",
+        "What each site told the coordinator. Nothing is told of too few patients or events, and a site can refuse a number. "
+        f"Intervals are those of {scores['replicates']} drawings of each site's patients, which the site makes itself.",
     ]
     return Section("As the coordinator sees it", text, [], [table])
 

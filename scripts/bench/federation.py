@@ -21,6 +21,7 @@ from scipy.stats import t as student
 
 from pathoml.cohort import Cohort, CohortSettings, read_cohort
 from pathoml.covariates import NumericCovariate
+from pathoml.evaluate.verdicts import corrected_interval
 from pathoml.federated.compare import risks_at
 from pathoml.federated.coordinator import run_federation  # noqa: F401 - loaded before the clock of the first run
 from pathoml.federated.method_settings import RoundsSettings
@@ -159,7 +160,7 @@ def measure_rounds(
         federated, _ = judged(trained(plan, parts), plan, parts)
         shared.append(federated)
         differences.append(federated - judged(trained_pooled(plan, parts), plan, parts)[0])
-    low, high = interval(differences)
+    low, high = corrected_interval(np.array(differences), tested_over_trained(parts))
     from_zero = []
     ridge, rate = choose(cohort, columns, is_test, "zero")
     print(f"chosen for rounds from zero: ridge {ridge:g}, step {rate:g}")
@@ -170,7 +171,7 @@ def measure_rounds(
         from_zero.append(
             judged(trained(plan, parts), plan, parts)[0] - judged(trained_pooled(plan, parts), plan, parts)[0]
         )
-    zero_low, zero_high = interval(from_zero)
+    zero_low, zero_high = corrected_interval(np.array(from_zero), tested_over_trained(parts))
     return {
         "by_site_low": mean_low, "by_site_high": mean_high,
         "zero": float(np.mean(from_zero)), "zero_low": zero_low, "zero_high": zero_high,
@@ -180,9 +181,18 @@ def measure_rounds(
     }  # fmt: skip
 
 
+def tested_over_trained(parts: dict[str, SiteData]) -> float:
+    """Return what the interval over splits of the same patients is to be widened for."""
+    return sum(len(one.test) for one in parts.values()) / sum(len(one.train) for one in parts.values())
+
+
 def show_sites(package: Package, plan: Plan, parts: dict[str, SiteData]) -> tuple[float, float]:
-    """Print each site's concordance with its interval over its patients; return that of the mean of the sites."""
+    """Print each site's concordance with its interval over its patients; return that of the mean of the sites.
+
+    A draw of a site's patients without any pair says nothing of it: the mean of that draw is over the others.
+    """
     dealer, ratios = np.random.default_rng(0), []
+    by_site = judged(package, plan, parts)[1]
     for name, data in parts.items():
         time_days, event = follow_up(data.cohort, data.test)
         drawn = dealer.multinomial(len(event), np.full(len(event), 1 / len(event)), size=2000).astype(np.float64)
@@ -191,7 +201,7 @@ def show_sites(package: Package, plan: Plan, parts: dict[str, SiteData]) -> tupl
         ratios.append(ratio)
         low, high = np.nanquantile(ratio, [0.025, 0.975])
         print(
-            f"  {name}: {np.nanmean(ratio):.3f} ({low:.3f} to {high:.3f}), {len(event)} test patients, {int(event.sum())} events"
+            f"  {name}: {by_site[name]:.3f} ({low:.3f} to {high:.3f}), {len(event)} test patients, {int(event.sum())} events"
         )
     low, high = np.quantile(np.nanmean(np.array(ratios), axis=0), [0.025, 0.975])
     return float(low), float(high)
@@ -279,7 +289,7 @@ def judge_hospitals(found: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean over cohorts or splits."""
+    """Return the 95 % interval of a mean over cohorts, each drawn anew."""
     half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 

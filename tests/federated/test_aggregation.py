@@ -76,11 +76,11 @@ def test_plain_aggregation_takes_the_mean_as_it_is() -> None:
         np.testing.assert_array_equal(following[name], mean[name])
 
 
-def test_the_shared_control_variate_moves_by_the_share_of_sites_that_answered() -> None:
+def test_the_shared_control_variate_moves_by_the_shares_of_sites_that_answered() -> None:
     before = {"a": np.ones(3)}
     changes = [{"a": np.full(3, 2.0)}, {"a": np.full(3, 4.0)}]
-    np.testing.assert_allclose(next_control(ScaffoldSettings(), before, changes, 4)["a"], 1 + 6 / 4)
-    assert next_control(FedAvgSettings(), {}, changes, 4) == {}
+    np.testing.assert_allclose(next_control(ScaffoldSettings(), before, changes, [0.5, 0.125])["a"], 1 + 1 + 0.5)
+    assert next_control(FedAvgSettings(), {}, changes, [0.5, 0.125]) == {}
 
 
 def test_the_length_of_a_change_is_over_all_arrays() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from pathoml.cli import app
 from pathoml.federated.compare import compare, risks_at
 from pathoml.federated.coordinator import result_to_json
+from pathoml.federated.judging import LEAST_EVENTS
 from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.pipeline.federation_pages import write_page
@@ -41,6 +42,31 @@ def test_a_linear_network_is_the_pooled_model_and_is_judged_on_the_same_patients
     assert set(found.gives) == set(parts)
     assert all(np.isfinite(one.value) and one.low <= one.value <= one.high for one in found.gives.values())
     assert found.overall["shared"].low < found.overall["shared"].value < found.overall["shared"].high
+
+
+def test_of_few_events_there_is_a_value_and_no_interval_nor_verdict(tmp_path: Path) -> None:
+    """A bootstrap of three events calls every ninth difference shown that is none."""
+    plan = plan_of(method=NEWTON, minimum_patients=1, minimum_events=0)
+    parts = parts_of(plan)
+    few = parts["west"]
+    rows = few.cohort.rows_of(few.test)
+    kept = np.sort(rows[few.cohort.event[rows] == 1])[:3]
+    alive = few.cohort.event.copy()
+    alive[np.setdiff1d(rows, kept)] = 0
+    parts["west"] = replace(few, cohort=replace(few.cohort, event=alive))
+    result, found = compare(plan, parts, tmp_path, limits=PUBLIC)
+    assert found.events["west"] == 3
+    for name, one in found.sites["west"].items():
+        assert np.isfinite(one.value), name
+        assert np.isnan(one.low), name
+        assert np.isnan(one.high), name
+    assert np.isfinite(found.overall["shared - local"].low)
+    assert found.events["north"] >= LEAST_EVENTS
+    assert np.isfinite(found.sites["north"]["shared"].low)
+    assert {"concordance", "concordance_low"} & result.scores["west"].numbers.keys() == {"concordance"}
+    page = write_page(plan, tmp_path, result, found, tmp_path / "shared" / "sites").read_text()
+    assert "too few events to tell" in page
+    assert f"None is given of fewer than {LEAST_EVENTS} events" in page
 
 
 def test_what_sites_tell_is_what_their_patients_say(tmp_path: Path) -> None:

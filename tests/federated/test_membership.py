@@ -21,6 +21,7 @@ from pathoml.federated.membership import (
     likelihood_ratio,
     membership_report,
     most_exposed,
+    most_found,
     rate_at,
     train_references,
 )
@@ -153,6 +154,22 @@ def test_the_threshold_keeps_to_the_allowed_share_ties_included(allowed: float) 
         stricter = np.unique(others)[::-1]
         best = max(int((members > cut).sum()) for cut in stricter if (others > cut).sum() <= allowed * size)
         assert rate.true_positives.count == best
+
+
+@pytest.mark.parametrize(("members", "others", "shift"), [(60, 30, 2.0), (500, 200, 3.0), (100, 100, 1.0)])
+@pytest.mark.parametrize("allowed", [0.01, 0.05])
+def test_what_is_not_ruled_out_holds_though_the_threshold_is_not_known(
+    members: int, others: int, shift: float, allowed: float
+) -> None:
+    """Normal scores: the true rate at the true threshold is known."""
+    rng, truth = np.random.default_rng(0), float(norm.sf(norm.isf(allowed) - shift))
+    limits = [most_found(rng.normal(shift, 1, members), rng.normal(0, 1, others), allowed) for _ in range(2000)]
+    assert np.mean(np.array(limits) < truth) <= 0.035, "2.5 %, and what 2,000 draws can be off"
+
+
+def test_so_few_others_rule_nothing_out() -> None:
+    assert most_found(np.zeros(50), np.ones(1), 0.05) == 1.0
+    assert most_found(np.zeros(50), np.arange(1.0, 400.0), 0.05) == pytest.approx(exact_share(0, 50, 0.975).high)
 
 
 def test_the_auc_is_that_of_scikit_learn_and_its_interval_covers() -> None:

@@ -26,7 +26,7 @@ from pathoml.mil.objective import Outcome
 from pathoml.mil.patients import select_patients
 from pathoml.train import follow_up, local_update
 from pathoml.train_state import start_state
-from tests.federated.networks import FEATURES, Recorder, cohort_of, features_of, parts_of, plan_of
+from tests.federated.networks import FEATURES, SITES, Recorder, cohort_of, features_of, parts_of, plan_of
 
 ONE = ("alone",)
 WITH_TILES = {"features": FEATURES, "model": {"tile_components": 4}}
@@ -90,7 +90,11 @@ def test_gradients_of_sites_add_up_to_that_of_all_patients_in_one_place(tmp_path
     torch.testing.assert_close(joined, gradient(pool(parts))[0], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("loss", [{"kind": "discrete"}, {"kind": "cox", "stratified": True}], ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    [{"kind": "discrete"}, {"kind": "cox", "stratified": True}, {"kind": "pmf"}, {"kind": "mtlr"}],
+    ids=lambda loss: loss["kind"],
+)
 def test_newton_steps_end_where_an_optimiser_on_all_patients_does(tmp_path: Path, loss: dict[str, Any]) -> None:
     train = {"loss": loss, "covariate_ridge": 5.0}
     plan = plan_of(method={"kind": "newton"}, train=train, minimum_patients=1, minimum_events=1)
@@ -228,15 +232,20 @@ def test_scaffold_with_one_site_is_plain_gradient_descent(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_scaffold_brings_sites_that_run_apart_to_where_the_pooled_loss_is_lowest(tmp_path: Path) -> None:
-    """With many local steps plain averaging stops elsewhere: that is what the control variates are for."""
+    """With many local steps plain averaging stops elsewhere: that is what the control variates are for.
+
+    Sites are of different sizes, so that a control variate that counts each alike ends elsewhere too.
+    """
     distance = {}
+    cohort = cohort_of(patients=480)
+    sizes = np.repeat(SITES, [280, 130, 70])
     for kind in ("scaffold", "fedavg"):
         plan = plan_of(
             method={"kind": "rounds", "rounds": 40, "local_epochs": 20, "aggregation": {"kind": kind}, "weight": "patients"},
             train={"loss": {"kind": "discrete"}, "optimizer": "sgd", "learning_rate": 0.3, "weight_decay": 0.0,
                    "covariate_ridge": 1e-6}, update_norm=1000.0,
         )  # fmt: skip
-        parts = parts_of(plan, cohort_of(patients=360))
+        parts = parts_of(plan, replace(cohort, site=sizes))
         start = simulate(
             plan.model_copy(update={"method": plan_of(method={"kind": "newton"}).method}), parts, tmp_path / f"{kind}-n"
         )
