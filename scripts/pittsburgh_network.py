@@ -9,8 +9,8 @@ configs/federated/pittsburgh.yaml, with the columns of the table); then
     pathoml federate simulate OUT/plan.yaml --config OUT/study.yaml --compare --public-benchmark -o OUT/federation
 
 trains the network, each member alone, all patients in one place, and the network without each member, and says what joining
-brings on one split. With --splits the same is done here on so many splits, and the means are printed with their intervals, which allow for
-splits that share patients.
+brings on one split. With --splits the same is done here on so many splits, and the means are printed with intervals that allow
+for splits that share patients.
 """
 
 import argparse
