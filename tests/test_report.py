@@ -100,6 +100,7 @@ def found(concordance: tuple[float, float, float], **verdicts: dict[str, int | N
     return {
         "metrics": {"model": {"concordance": estimate(*concordance)}},
         "verdicts": {f"model - {other}": verdict for other, verdict in verdicts.items()},
+        "differences": {},
     }
 
 
@@ -113,7 +114,7 @@ GOOD = (0.8, 0.7, 0.9)
          ["It puts 80 of 100 pairs of patients in the right order, where guessing gives 50.", "It ranks better than age alone.",
           "It ranks better than every other model, and repetitions confirm it."]),
         ([found(GOOD, clinical=UNREPEATED, slides_ridge=NONE), found((0.7, 0.6, 0.8), clinical=UNREPEATED)],
-         ["It puts 70 to 80 of 100 pairs", "better than age alone; in 2 of 2 ways of testing nothing was repeated to confirm it",
+         ["It puts 70 and 80 of 100 pairs of patients, by way of testing, in the right order", "better than age alone; in 2 of 2 ways of testing nothing was repeated to confirm it",
           "Not every way of testing shows that it ranks better than: ridge Cox on mean tile features. By ranking",
           "whether repetitions would confirm that is not known"]),
         ([found((0.55, 0.45, 0.65), clinical=NONE, forest=WORSE)],
@@ -147,6 +148,20 @@ def test_a_model_that_ranks_better_is_not_listed_twice() -> None:
     alone = summary_words({"kfold": found(GOOD, omics_ridge=WORSE)}, "age")[0]
     assert "every other model" not in alone
     assert "little reason to prefer it" in alone
+
+
+def test_the_first_lines_name_models_whose_probabilities_are_nearer_to_what_happened() -> None:
+    """A model that ranks better may be the worse one by its probabilities, and the first screen says so."""
+    first, second = found(GOOD, clinical=SURE, forest=SURE), found(GOOD, clinical=SURE, forest=SURE)
+    first["differences"] = {"model - clinical": {"integrated_brier": estimate(-0.02, -0.03, -0.01)}}
+    second["differences"] = {
+        "model - clinical": {"integrated_brier": estimate(0.01, -0.01, 0.03)},
+        "model - forest": {"integrated_brier": estimate(0.034, 0.016, 0.051)},
+    }
+    said = summary_words({"kfold": first, "leave_one_site_out": second}, "age")[0]
+    named = "Survival probabilities nearer to what happened have: random survival forest (in 1 of 2 ways of testing)."
+    assert named in said
+    assert "nearer to what happened" not in summary_words({"kfold": first}, "age")[0]
 
 
 def test_a_study_without_clinical_data_is_not_compared_with_them() -> None:

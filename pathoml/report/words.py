@@ -353,8 +353,26 @@ def _use_words(schemes: Mapping[str, Mapping[str, Any]], clinical: str) -> str:
             if sure
             else "By its intervals it ranks better than every other model; that was not confirmed by repetitions everywhere."
         )
-    sentences.append("Whether deciding by it helps anybody was not studied.")
+    nearer = _nearer_probabilities(schemes)
+    if nearer:
+        sentences.append(f"Survival probabilities nearer to what happened have: {', '.join(nearer)}.")
+    sentences.append("Whether patients fare better where doctors decide by it was not studied.")
     return "Of use? " + " ".join(sentences)
+
+
+def _nearer_probabilities(schemes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the models whose integrated Brier score is lower than the model's, by the interval of the difference."""
+    found: dict[str, list[bool]] = {}
+    for scheme in schemes.values():
+        for pair, other in _others(scheme["verdicts"]):
+            estimate = scheme["differences"].get(pair, {}).get("integrated_brier")
+            if estimate is not None and estimate["low"] is not None:
+                found.setdefault(other, []).append(estimate["low"] > 0)
+    return [
+        f"{model_words(other)} ({_of_ways(sum(is_nearer), len(schemes))})"
+        for other, is_nearer in found.items()
+        if any(is_nearer)
+    ]
 
 
 _WORSE = ("worse", "worse_unrepeated", "worse_unconfirmed")
@@ -393,11 +411,12 @@ def _guessing_words(schemes: Mapping[str, Mapping[str, Any]]) -> str:
     found = [one["metrics"]["model"]["concordance"] for one in schemes.values()]
     if any(one["value"] is None or one["low"] is None for one in found):
         return "How well it tells patients apart cannot be said."
-    shares = [round(100 * one["value"]) for one in found]
-    range_of = f"{min(shares)}" if len(set(shares)) == 1 else f"{min(shares)} to {max(shares)}"
+    shares = sorted({round(100 * one["value"]) for one in found})
+    counts = ", ".join(map(str, shares[:-1])) + (" and " if len(shares) > 1 else "") + str(shares[-1])
+    by_way = ", by way of testing," if len(shares) > 1 else ""
     holding = sum(one["low"] <= 0.5 for one in found)
     doubt = f", which its interval holds {_of_ways(holding, len(found))}" if holding else ""
-    return f"It puts {range_of} of 100 pairs of patients in the right order, where guessing gives 50{doubt}."
+    return f"It puts {counts} of 100 pairs of patients{by_way} in the right order, where guessing gives 50{doubt}."
 
 
 def _ranks_words(scheme: Mapping[str, Any]) -> list[str]:
