@@ -206,9 +206,14 @@ def report(runs: RunPaths, compare: Compare = False, output: ComparisonPath = Pa
 
 
 def _show_concordance(name: str, scheme: Mapping[str, Any]) -> None:
-    rows = [(model, interval_words(metrics["concordance"])) for model, metrics in scheme["metrics"].items()]
-    rows += [(pair, interval_words(metrics["concordance"])) for pair, metrics in scheme["differences"].items()]
-    show_table(f"Concordance on test patients, {name} (0.5 = guessing)", rows)
+    from pathoml.report.words import SCHEMES, estimate_words, model_words
+
+    measured = {model_words(model): metrics for model, metrics in scheme["metrics"].items()}
+    for pair, metrics in scheme["differences"].items():
+        first, other = pair.split(" - ")
+        measured[f"{model_words(first)} minus {model_words(other)}"] = metrics
+    rows = [(label, estimate_words(metrics["concordance"])) for label, metrics in measured.items()]
+    show_table(f"Concordance (0.5 = guessing; 95 % interval) on test patients: {SCHEMES.get(name, name)}", rows)
 
 
 def _say_run(result: "RunResult") -> None:
