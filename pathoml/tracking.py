@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathoml.errors import InputError
+from pathoml.extras import install_words
 from pathoml.train import EpochListener
 from pathoml.train_settings import TrackingSettings
 
@@ -101,7 +102,7 @@ def _tensorboard(folder: Path) -> Iterator[EpochListener]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError(
-            'tracking.tensorboard: needs TensorBoard, which is not here; pip install "pathoml[tracking]"'
+            f"tracking.tensorboard: needs TensorBoard, which is not here; {install_words('tracking')}"
         ) from error
     with SummaryWriter(str(folder)) as writer:
 
@@ -119,7 +120,7 @@ def _mlflow_experiment(uri: str, study: str) -> tuple["MlflowClient", str]:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise InputError('tracking.mlflow: needs MLflow, which is not here; pip install "pathoml[tracking]"') from error
+        raise InputError(f"tracking.mlflow: needs MLflow, which is not here; {install_words('tracking')}") from error
     try:
         client = MlflowClient(tracking_uri=uri)
         known = client.get_experiment_by_name(study)

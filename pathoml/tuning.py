@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from pathoml.cohort import take_rows
 from pathoml.errors import InputError, TrainingError
+from pathoml.extras import install_words
 from pathoml.files import write_text
 from pathoml.infer import predict_logits
 from pathoml.mil.patients import select_patients
@@ -209,6 +210,6 @@ def _optuna() -> ModuleType:
     try:
         import optuna
     except ImportError as error:
-        raise InputError('section tune: needs Optuna, which is not here; pip install "pathoml[tune]"') from error
+        raise InputError(f"section tune: needs Optuna, which is not here; {install_words('tune')}") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -28,6 +28,7 @@ from pathoml.federated.site_settings import LimitsSettings
 from pathoml.pipeline.federating import network_of_cohort
 
 PITTSBURGH = "Pittsburgh"
+FEWEST_SPLITS = 3
 PLAN = Path(__file__).parents[1] / "configs" / "federated" / "pittsburgh.yaml"
 REGIONS = {"Canada": "Elsewhere", "Europe": "Elsewhere", "Other": "Elsewhere"}
 STUDY = """\
@@ -95,11 +96,15 @@ def repeat(out: Path, splits: int) -> None:
         ("the network's model", "shared"), ("Pittsburgh alone", "local"), ("Pittsburgh by joining", "shared - local"),
         ("minus all patients in one place", "shared - pooled"), ("minus the network without Pittsburgh", "shared - without"),
     ):  # fmt: skip
-        print(f"at Pittsburgh, {title}: {words([one.sites[PITTSBURGH][model].value for one in found], shares)}")
+        print(f"at Pittsburgh, {title}: {words([one.sites[PITTSBURGH][model].value for one in found], shares, model)}")
     print(f"the others, by Pittsburgh's joining: {words([one.gives[PITTSBURGH].value for one in found], shares)}")
-    print(f"over all members, the network's model: {words([one.overall['shared'].value for one in found], shares)}")
-    pooled = [one.overall["shared - pooled"].value for one in found]
-    print(f"over all members, minus all patients in one place: {words(pooled, shares)}")
+    for title, model in (
+        ("the network's model", "shared"), ("each member alone", "local"), ("by joining", "shared - local"),
+        ("minus all patients in one place", "shared - pooled"),
+    ):  # fmt: skip
+        values = [one.overall[model].value for one in found if model in one.overall]
+        if len(values) > 1:
+            print(f"over all members, {title}: {words(values, shares, model)}")
     for one in ("South", "West", "Northeast", "Midwest", "Elsewhere"):
         values = [
             this.sites[one]["shared - local"].value for this in found if "shared - local" in this.sites.get(one, {})
@@ -108,19 +113,23 @@ def repeat(out: Path, splits: int) -> None:
             print(f"{one} by joining: {words(values, shares)}")
 
 
-def words(values: Sequence[float], tested_over_trained: float) -> str:
-    """Return mean and 95 % interval over splits, widened for the patients that splits share."""
+def words(values: Sequence[float], tested_over_trained: float, model: str = " - ") -> str:
+    """Return mean and 95 % interval over splits, widened for the patients that splits share; differences with their sign."""
     known = np.array(values)[np.isfinite(values)]
     low, high = corrected_interval(known, tested_over_trained)
-    return f"{known.mean():+.3f} ({low:+.3f} to {high:+.3f}), {len(known)} splits"
+    if " - " in model:
+        return f"{known.mean():+.3f} ({low:+.3f} to {high:+.3f}), {len(known)} splits"
+    return f"{known.mean():.3f} ({max(low, 0):.3f} to {min(high, 1):.3f}), {len(known)} splits"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--splits", type=int, default=0)
+    parser.add_argument("--splits", type=int, default=0, help=f"divisions, {FEWEST_SPLITS} or more; none by default")
     options = parser.parse_args()
+    if 0 < options.splits < FEWEST_SPLITS:
+        parser.error(f"--splits {options.splits}: an interval over divisions needs {FEWEST_SPLITS} of them at least")
     prepare(options.data, options.out)
     if options.splits:
         repeat(options.out, options.splits)

@@ -13,6 +13,7 @@ OPTIONAL = {
     "optuna": "pathoml/tuning.py",
     "mlflow": "pathoml/tracking.py",
     "opacus": "pathoml/federated/accountant.py",
+    "psutil": "pathoml/federated/flare",
     "nvflare": "pathoml/federated/flare",
     "anywidget": "pathoml/viewer/inline.py",
     "traitlets": "pathoml/viewer/inline.py",

@@ -96,7 +96,7 @@ def test_a_missing_library_is_named(
 ) -> None:
     for module in modules:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=r"pip install \"pathoml\[tracking\]\""):
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt '\.\[tracking\]'"):
         trained(tmp_path, settings)
 
 

@@ -148,7 +148,7 @@ def test_a_search_that_cannot_be_is_refused_by_check(tmp_path: Path, space: str,
 
 def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
-    with pytest.raises(InputError, match=r"pip install \"pathoml\[tune\]\""):
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt '\.\[tune\]'"):
         found(data(60), one_fold(data(60)), tmp_path / "a.jsonl")
 
 

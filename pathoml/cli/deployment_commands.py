@@ -96,6 +96,9 @@ def stop(kit: KitPath) -> None:
 
         say("run stopped" if stop_run(participant) else "no run was under way")
         return
+    if participant.role is Role.OBSERVER:
+        say("the observer's kit starts nothing that could be stopped")
+        return
     from pathoml.federated.flare.starting import stop as stop_process
 
     say(f"{participant.name}: {'stopped' if stop_process(participant) else 'did not run'}")
@@ -104,8 +107,12 @@ def stop(kit: KitPath) -> None:
 @app.command()
 def report(kit: KitPath) -> None:
     """Write the page of the newest run that has ended (coordinator's kit)."""
-    from pathoml.pipeline.federation_pages import write_coordinators_page
+    from pathoml.pipeline.federation_pages import unfinished_runs, write_coordinators_page
 
+    for plan in unfinished_runs(kit):
+        say(
+            f"warning: the newer run of plan {plan} has not ended and has no results; this is the page of the run before it"
+        )
     say(f"report: {write_coordinators_page(kit)}; research use only")
 
 
@@ -135,9 +142,19 @@ def status(kit: KitPath) -> None:
         if known.asked_for:
             answered = ", ".join(known.answered) or "nobody yet"
             rows += [("round", f"{known.round_number} ({known.asked_for})"), ("answered", answered)]
+        if known.refused:
+            rows.append(("refused", ", ".join(f"{site}: {code}" for site, code in sorted(known.refused.items()))))
+        if known.advice:
+            rows.append(("what to do", known.advice))
         show_table(f"plan {participant.plan[:12]}", rows)
         return
-    from pathoml.federated.flare.starting import running_process
+    from pathoml.federated.flare.starting import is_connected, running_process
 
     process = running_process(participant)
-    say(f"{participant.name}: {'does not run' if process is None else f'runs as process {process}'}")
+    if process is None:
+        say(f"{participant.name}: does not run")
+        return
+    there = ""
+    if participant.role is Role.SITE:
+        there = f", {'connected' if is_connected(participant) else 'NOT connected'} to the coordinator"
+    say(f"{participant.name}: runs as process {process}{there}")

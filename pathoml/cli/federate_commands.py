@@ -1,6 +1,5 @@
 """Commands of the federation: what the coordinator, and what each hospital, does."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,19 +62,23 @@ def federate_check(site: SitePath, plan: PlanPath) -> None:
 def federate_dry_run(
     site: SitePath,
     plan: PlanPath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the rehearsal.")] = Path("dry-run"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New folder for the rehearsal; dry-run-HASH by default.")
+    ] = None,
     package: Annotated[
         Path | None, typer.Option("--package", help="Folder of the package that an evaluation scores.")
     ] = None,
 ) -> None:
-    """At a site: take one round offline and print exactly what would leave."""
+    """At a site: take one round offline; print, and write in full, what would leave."""
     from pathoml.federated.plan import read_plan
     from pathoml.federated.site_settings import read_site
-    from pathoml.pipeline.federating import leaving_rows, rehearse
+    from pathoml.pipeline.federating import LEFT_FOLDER, leaving_rows, rehearse
 
-    heard = rehearse(read_site(site), read_plan(plan), output, package)
+    read = read_plan(plan)
+    folder = Path(f"dry-run-{read.digest[:8]}") if output is None else output
+    heard = rehearse(read_site(site), read, folder, package)
     show_table("What would leave, in order", leaving_rows(heard), header=("Asked", "Arrays", "Numbers", "Bytes"))
-    say(f"nothing left; every byte is in {output / 'site' / 'audit.jsonl'} by its digest")
+    say(f"nothing left; every number that would is in {folder / LEFT_FOLDER}, a file an answer")
 
 
 @app.command("approve")
@@ -107,7 +110,10 @@ def federate_simulate(  # noqa: PLR0913 - one for each option of the command
     overrides: Overrides = None,
     *,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Train each hospital alone, all in one place, and without each, too.")
+        bool,
+        typer.Option(
+            "--compare", help="Train each hospital alone, all in one place, and without each, too: does joining help?"
+        ),
     ] = False,
     public: Annotated[
         bool, typer.Option("--public-benchmark", help="The data are public: thresholds may be lower than 20 and 10.")
@@ -118,20 +124,22 @@ def federate_simulate(  # noqa: PLR0913 - one for each option of the command
     from pathoml.federated.coordinator import result_to_json
     from pathoml.federated.plan import read_plan
     from pathoml.federated.site_settings import LimitsSettings
-    from pathoml.pipeline.federating import network_of_cohort, simulate_cohort, simulate_sites
+    from pathoml.pipeline.federating import network_of_cohort, network_of_sites, simulate_network
 
     if (config is None) == (not sites):
         say("give either --config with one cohort, or --site for every hospital", error=True)
         raise typer.Exit(WRONG_INPUT)
     agreed = read_plan(plan)
-    comparison = None
+    if sites and (public or overrides):
+        say("--public-benchmark and --set go with --config; with --site each file says so itself", error=True)
+        raise typer.Exit(WRONG_INPUT)
     with stage_context(device) as context:
+        limits: LimitsSettings | dict[str, LimitsSettings] = LimitsSettings(public_benchmark=public)
         if config is not None:
             parts = network_of_cohort(agreed, config, overrides or [])
-            limits = LimitsSettings(public_benchmark=public)
-            result, comparison = simulate_cohort(agreed, parts, output, context, compared=compare, limits=limits)
         else:
-            result = simulate_sites(agreed, sites or [], output, context)
+            parts, limits = network_of_sites(agreed, sites or [])
+        result, comparison = simulate_network(agreed, parts, output, context, compared=compare, limits=limits)
     _show_scores(result_to_json(agreed, result)["shared"])
     if comparison is not None:
         _show_comparison(comparison)
@@ -162,31 +170,59 @@ def _show_comparison(comparison: "Comparison") -> None:
         say(f"{model} could not be trained: {why}", error=True)
 
 
+_KNOWN_DIGITS = 8
+_SHOWN_LINES = 40
 LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="audit.jsonl in the site's federation folder.")]
 
 
+def _require_log(log: Path) -> None:
+    if not log.is_file():
+        say(
+            f"{log}: no such log; it is audit.jsonl in the folder that site.yaml names as 'folder', federation by default",
+            error=True,
+        )
+        raise typer.Exit(WRONG_INPUT)
+
+
 @audit_app.command("show")
-def audit_show(log: LogPath) -> None:
-    """List what came and left."""
+def audit_show(
+    log: LogPath, lines: Annotated[int, typer.Option(min=0, help="So many of the last; 0: all.")] = _SHOWN_LINES
+) -> None:
+    """List what came and left, the newest last."""
     from pathoml.federated.audit import read_log
 
+    _require_log(log)
+    found = read_log(log)
+    shown = found[-lines:] if lines else found
     rows = [
         (
             str(line.get("time", ""))[:19], str(line.get("direction", "")), f"{line.get('kind')} {line.get('round')}",
             line.get("code") or ", ".join(name for name, _, _ in line.get("arrays", [])),
-            json.dumps(line.get("numbers", {})), str(line.get("bytes", "")),
+            "\n".join(f"{name} {value:.6g}" for name, value in line.get("numbers", {}).items()), str(line.get("bytes", "")),
         )
-        for line in read_log(log)
+        for line in shown
     ]  # fmt: skip
     show_table(str(log.name), rows, header=("Time", "", "What", "Arrays, or why not", "Numbers", "Bytes"))
+    if len(shown) < len(found):
+        say(f"the last {len(shown)} of {len(found)} lines; --lines 0 shows all")
 
 
 @audit_app.command("verify")
-def audit_verify(log: LogPath) -> None:
+def audit_verify(
+    log: LogPath,
+    known: Annotated[
+        str,
+        typer.Option("--known", metavar="HASH", help="A line's hash that you wrote down: shows lines cut off the end."),
+    ] = "",
+) -> None:
     """Check that no line was changed, moved or taken out."""
     from pathoml.federated.audit import verify_log
 
-    verdict = verify_log(log)
+    if known and len(known) < _KNOWN_DIGITS:
+        say(f"--known: give {_KNOWN_DIGITS} digits of the hash at least", error=True)
+        raise typer.Exit(WRONG_INPUT)
+    _require_log(log)
+    verdict = verify_log(log, known)
     if verdict.problem:
         say(f"{log.name}: {verdict.problem}", error=True)
         raise typer.Exit(SOME_FAILED)

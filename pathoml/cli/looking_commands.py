@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pathoml.cli.terminal import Device, RunPath, say, stage_context
+from pathoml.extras import install_words
 
 app = typer.Typer()
 
@@ -27,7 +28,7 @@ def view(
 
     missing = [name for name in ("starlette", "uvicorn", "xstatic") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"the viewer needs {', '.join(missing)}; install it with: pip install 'pathoml[viewer]'")
+        raise InputError(f"the viewer needs {', '.join(missing)}; {install_words('viewer')}")
     from pathoml.viewer.serving import serve
 
     def started(port: int, address: str) -> None:

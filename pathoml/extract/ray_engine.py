@@ -11,6 +11,7 @@ from pathoml.errors import InputError, OutOfMemoryError, SlideError, WorkerLostE
 from pathoml.extract.archive import extract_archive
 from pathoml.extract.outcomes import SlideOutcome, append_to_ledger, failed
 from pathoml.extract_settings import ExtractSettings, Recipe
+from pathoml.extras import install_words
 from pathoml.progress import Progress, silent
 
 _MOST_SLIDES, _TASKS_A_PLACE = 16, 4
@@ -57,7 +58,7 @@ def extract_with_ray(
     try:
         import ray
     except ImportError as error:
-        raise InputError('the engine ray is not installed; pip install "pathoml[ray]"') from error
+        raise InputError(f"the engine ray is not there; {install_words('ray')}") from error
     started, needs = not ray.is_initialized(), needs_of_a_task(recipe.extract, device)
     if started:
         try:

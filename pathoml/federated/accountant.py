@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pathoml.errors import FederationError
+from pathoml.extras import install_words
 from pathoml.units import FloatArray
 
 _ORDERS = (
@@ -155,6 +156,6 @@ def _opacus() -> Any:
         import opacus  # noqa: F401
     except ImportError as error:
         raise FederationError(
-            "privacy: the package opacus, which counts what is spent, is not installed; pip install 'pathoml[federated]'"
+            f"privacy: the package opacus, which counts what is spent, is not here; {install_words('federated')}"
         ) from error
     return importlib.import_module("opacus.accountants.analysis.rdp")

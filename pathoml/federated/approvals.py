@@ -43,10 +43,14 @@ class Approvals:
             If the plan's hash is another: the copy is not what was agreed on.
         """
         told = "".join(stated.split()).lower()
-        if len(told) < _FEWEST_DIGITS or not plan.digest.startswith(told):
+        if not plan.digest.startswith(told):
             raise ConfigError(
-                f"plan {plan.name} has the hash {plan.digest}, not {stated}; ask the coordinator which file was agreed on, and give"
-                f" {_FEWEST_DIGITS} of its digits at least: another plan with the same first few is soon found"
+                f"plan {plan.name} has the hash {plan.digest}, not {stated}; ask the coordinator which file was agreed on"
+            )
+        if len(told) < _FEWEST_DIGITS:
+            raise ConfigError(
+                f"plan {plan.name}: {len(told)} digits of its hash were given; give {_FEWEST_DIGITS} at least: another "
+                "plan with the same first few is soon found"
             )
         make_folder(self._plans)
         write_text(self._plans / f"{plan.digest}.json", json.dumps(plan.model_dump(mode="json"), indent=1))

@@ -176,13 +176,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def verify_log(path: Path) -> Verdict:
+def verify_log(path: Path, known: str = "") -> Verdict:
     """Check that every line of a log is as it was written, and in its place.
 
     Parameters
     ----------
     path : Path
         The log; one that is not there is whole and empty.
+    known : str, optional
+        Hash of a line that was written down earlier, at least eight of its first digits: lines cut off the end, and a chain that
+        was computed anew, show only by it.
 
     Returns
     -------
@@ -201,4 +204,8 @@ def verify_log(path: Path) -> Verdict:
         if line["previous"] != previous or line["number"] != number:
             return Verdict(number, f"a line before line {number + 1} was changed, moved or taken out", previous)
         previous = str(stated)
+    if known and not any(str(line["digest"]).startswith(known) for line in lines):
+        return Verdict(
+            len(lines), f"no line has the hash {known}: lines were cut off the end, or all were written anew", previous
+        )
     return Verdict(len(lines), "", previous)

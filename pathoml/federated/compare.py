@@ -113,8 +113,8 @@ class _Trained:
 
 
 def compare(
-    plan: Plan, parts: Mapping[str, SiteData], folder: Path, *, limits: LimitsSettings = DEFAULT_LIMITS,
-    device: str = "cpu", progress: Progress = silent,
+    plan: Plan, parts: Mapping[str, SiteData], folder: Path, *,
+    limits: LimitsSettings | Mapping[str, LimitsSettings] = DEFAULT_LIMITS, device: str = "cpu", progress: Progress = silent,
 ) -> tuple[FederationResult, Comparison]:  # fmt: skip
     """Train the shared model and those that it is compared with, all by the same code, and judge them on the same patients.
 
@@ -126,8 +126,8 @@ def compare(
         The sites' patients.
     folder : Path
         Each training has a folder in it.
-    limits : LimitsSettings, optional
-        What every site enforces in the shared training.
+    limits : LimitsSettings or mapping of str to LimitsSettings, optional
+        What every site enforces in the shared training, or each.
     device : str, optional
         ``cpu`` or ``cuda``.
     progress : Progress, optional

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ from pathoml.units import AnyArray, FloatArray
 
 logger = logging.getLogger(__name__)
 _TRIES = 4
+_ASKS_AGAIN_S = 5.0
 _SHORTEST, _LOSS_TOLERANCE = 1e-3, 1e-12
 """Part of a Newton step that is tried at least, and by what part a loss may rise for rounding."""
 
@@ -71,6 +73,7 @@ class Network:
         self._too_few: set[str] = set()
         self._counted: dict[str, tuple[float, ...]] = {}
         self._why: dict[str, str] = {}
+        self._not_approved: dict[str, float] = {}
 
     def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         """Send a request to sites, all by default, and return the answers that are as they should be.
@@ -100,6 +103,8 @@ class Network:
                 answer = from_bytes(got[name])
                 if answer.code:
                     self._note(request, name, answer.code)
+                    if answer.code == RefusalCode.NOT_APPROVED:
+                        self._not_approved[name] = time.monotonic()
                     if answer.code == RefusalCode.TOO_FEW_PATIENTS:
                         self._too_few.add(name)
                     else:
@@ -187,10 +192,15 @@ class Network:
         list of str
             In the order of the network.
         """
-        missing = [name for name in self._transport.sites if name not in self._set_up]
+        missing = [name for name in self._transport.sites if name not in self._set_up and self._may_be_asked(name)]
         if missing:
             self._set_up |= set(self.ask(self.message("setup", self._setup), missing))
         return [name for name in self._transport.sites if name in self._set_up]
+
+    def _may_be_asked(self, site: str) -> bool:
+        """Leave a site that has not approved the plan alone for a while: its staff type, and its logs need no line a round."""
+        said_no = self._not_approved.get(site)
+        return said_no is None or time.monotonic() - said_no > _ASKS_AGAIN_S
 
     def trainers(self) -> list[str]:
         """Return the sites that have the setup and, as far as they have said, enough patients to train on.

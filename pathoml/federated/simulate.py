@@ -110,7 +110,8 @@ def pool(parts: Mapping[str, SiteData]) -> SiteData:
 
 
 def simulate(
-    plan: Plan, parts: Mapping[str, SiteData], folder: Path, *, limits: LimitsSettings = DEFAULT_LIMITS,
+    plan: Plan, parts: Mapping[str, SiteData], folder: Path, *,
+    limits: LimitsSettings | Mapping[str, LimitsSettings] = DEFAULT_LIMITS,
     device: str = "cpu", on_round: OnRound | None = None,
 ) -> FederationResult:  # fmt: skip
     """Run a federation with all of its sites in this process.
@@ -123,8 +124,8 @@ def simulate(
         The sites' patients.
     folder : Path
         Coordinator and sites have a folder each in it.
-    limits : LimitsSettings, optional
-        What every site enforces.
+    limits : LimitsSettings or mapping of str to LimitsSettings, optional
+        What every site enforces, or each.
     device : str, optional
         ``cpu`` or ``cuda``.
     on_round : callable, optional
@@ -135,8 +136,9 @@ def simulate(
     FederationResult
         The same as that of a deployed federation.
     """
+    enforced = dict.fromkeys(parts, limits) if isinstance(limits, LimitsSettings) else limits
     members = {
-        name: Site(folder / "sites" / name, partial(_the_one, plan), partial(_given, data), limits, device)
+        name: Site(folder / "sites" / name, partial(_the_one, plan), partial(_given, data), enforced[name], device)
         for name, data in parts.items()
     }
     return run_federation(plan, InProcess(members), folder / "coordinator", on_round=on_round)

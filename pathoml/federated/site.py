@@ -17,6 +17,8 @@ from pathoml.federated.workbench import SessionContext
 
 logger = logging.getLogger(__name__)
 
+STATE_FOLDER = "state"
+"""Folder, in the site's, with a folder for each plan that it takes part in."""
 REFUSED = "refused"
 """Kind of an answer that says no, with a code and nothing else."""
 
@@ -97,7 +99,7 @@ class Site:
         plan = self._plan_of(request.plan)
         if request.plan not in self._sessions:
             context = SessionContext(
-                self._limits, self._folder / "state" / request.plan[:16], self._device, self._folder / "privacy.json",
+                self._limits, self._folder / STATE_FOLDER / request.plan[:16], self._device, self._folder / "privacy.json",
                 self._log.epsilon_of(request.plan),
             )  # fmt: skip
             self._sessions[request.plan] = Session(plan, self._data_for(plan), context)

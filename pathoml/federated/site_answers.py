@@ -12,7 +12,7 @@ from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
 from pathoml.federated.scoring import expected_events, files_in, package_at_site, problems_with
 from pathoml.federated.setup import arrays_of, build_model, load_arrays_into
 from pathoml.federated.training import settings_of
-from pathoml.federated.workbench import Workbench
+from pathoml.federated.workbench import Workbench, require_not_trained_on, scored_patients
 from pathoml.infer import predict_package
 from pathoml.mil.patients import select_patients
 from pathoml.packages import package_of
@@ -131,13 +131,9 @@ def score(bench: Workbench, request: Message) -> Answer:
         raise RefusedError(str(error), RefusalCode.BAD_REQUEST) from error
     if problems := problems_with(plan, package):
         raise RefusedError("; ".join(problems), RefusalCode.BAD_REQUEST)
-    names = data.test if method.patients == "test" else (*data.train, *data.validation, *data.test)
-    if seen := bench.trained_by(str(package.summary.get("plan", "")), names):
-        raise RefusedError(
-            f"{seen} of {len(names)} patients were trained on here by the plan that made the package; method.patients: test, with"
-            " the test, seed and validation_share of that plan, scores the others",
-            RefusalCode.BAD_REQUEST,
-        )
+    names = scored_patients(method, data)
+    if bench.context.folder is not None:
+        require_not_trained_on(bench.context.folder.parent, str(package.summary.get("plan", "")), names)
     if not bench.enough(names):
         return _nothing()
     own = names if method.patients == "all" else data.train

@@ -268,27 +268,6 @@ class Workbench:
             make_folder(self.context.folder)
             write_json(self.context.folder / _TRAINED_ON, sorted(_mark(name) for name in self.data.train))
 
-    def trained_by(self, plan: str, names: tuple[str, ...]) -> int:
-        """Count patients whom a plan's model was trained on, at this site.
-
-        Parameters
-        ----------
-        plan : str
-            Hash of the plan that made the model.
-        names : tuple of str
-            Who is to be scored.
-
-        Returns
-        -------
-        int
-            0 for a plan that this site took no part in.
-        """
-        if self.context.folder is None:
-            return 0
-        path = self.context.folder.parent / plan[:16] / _TRAINED_ON
-        marks = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
-        return sum(_mark(name) in marks for name in names)
-
     def _with_rare_values_hidden(self, data: SiteData) -> SiteData:
         """Hide what few share from what is summed; with privacy it would make one patient's part depend on the others."""
         rows = data.cohort.rows_of(data.train)
@@ -311,3 +290,49 @@ class Workbench:
 
 def _mark(patient: str) -> str:
     return hashlib.sha256(patient.encode()).hexdigest()
+
+
+def scored_patients(method: EvaluationSettings, data: SiteData) -> tuple[str, ...]:
+    """Return the patients whom a site scores.
+
+    Parameters
+    ----------
+    method : EvaluationSettings
+        Of the plan.
+    data : SiteData
+        The site.
+
+    Returns
+    -------
+    tuple of str
+        Their ids.
+    """
+    return data.test if method.patients == "test" else (*data.train, *data.validation, *data.test)
+
+
+def require_not_trained_on(states: Path, plan: str, names: tuple[str, ...]) -> None:
+    """Refuse to score a model on patients whom this site trained it on.
+
+    Parameters
+    ----------
+    states : Path
+        The site's folder with a folder for each plan that it took part in.
+    plan : str
+        Hash of the plan that made the model; empty if none did.
+    names : tuple of str
+        Who is to be scored.
+
+    Raises
+    ------
+    RefusedError
+        If there are such patients, with their number.
+    """
+    path = states / plan[:16] / _TRAINED_ON
+    marks = set(json.loads(path.read_text(encoding="utf-8"))) if plan and path.is_file() else set()
+    seen = sum(_mark(name) in marks for name in names)
+    if seen:
+        raise RefusedError(
+            f"{seen} of {len(names)} patients were trained on here by the plan that made the package; method.patients: test, with"
+            " the test, seed and validation_share of that plan, scores the others",
+            RefusalCode.BAD_REQUEST,
+        )

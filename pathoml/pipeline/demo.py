@@ -15,7 +15,7 @@ from pathoml.federated.plan import Plan
 from pathoml.federated.simulate import site_name
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.files import write_text
-from pathoml.pipeline.federating import network_of_cohort, simulate_cohort
+from pathoml.pipeline.federating import network_of_cohort, simulate_network
 from pathoml.pipeline.running import RunResult, run
 from pathoml.pipeline.stages import StageContext, usable_study
 from pathoml.pipeline.study import open_study, slides_of
@@ -137,7 +137,7 @@ def federated_demo(folder: Path, context: StageContext) -> Path:
     write_text(folder / "plan.yaml", json.dumps(plan.model_dump(mode="json"), indent=1))
     parts = network_of_cohort(plan, folder / "demo.yaml", [])
     limits = LimitsSettings(public_benchmark=True)  # the patients are drawn
-    simulate_cohort(plan, parts, folder / "federation", context, compared=True, limits=limits)
+    simulate_network(plan, parts, folder / "federation", context, compared=True, limits=limits)
     return folder / "federation" / "federation.html"
 
 

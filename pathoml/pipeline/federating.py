@@ -1,5 +1,6 @@
 """What the federation's commands do: check and rehearse at a site, approve, simulate, score."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,20 @@ from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
 from pathoml.federated.plan import Plan
 from pathoml.federated.privacy_plan import delta_of
 from pathoml.federated.simulate import simulate, site_name, split_cohort
-from pathoml.federated.site import Site, site_of
+from pathoml.federated.site import STATE_FOLDER, Site
 from pathoml.federated.site_data import SiteData, SiteReading, examine_patients, examine_site, load_site
 from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, SiteSettings, read_site
-from pathoml.federated.transport import Answering, InProcess, Transport
-from pathoml.files import write_json
+from pathoml.federated.transport import Answering
+from pathoml.federated.workbench import require_not_trained_on, scored_patients
+from pathoml.files import make_folder, write_json, write_text
 from pathoml.package_files import read_package_files
+from pathoml.packages import load_package
 from pathoml.pipeline.federation_pages import write_page
 from pathoml.pipeline.stages import StageContext
 from pathoml.train import follow_up
+
+LEFT_FOLDER = "left"
+"""Folder of a rehearsal with everything that would have left, in full."""
 
 
 def site_facts(settings: SiteSettings, plan: Plan, reading: SiteReading) -> list[tuple[str, str]]:
@@ -52,8 +58,11 @@ def site_facts(settings: SiteSettings, plan: Plan, reading: SiteReading) -> list
     if reading.data is None:
         return facts
     data = reading.data
-    for title, names in (("Training", data.train), ("Validation", data.validation), ("Test", data.test)):
-        facts.append((f"{title} patients", f"{len(names)}, {int(follow_up(data.cohort, names)[1].sum())} events"))
+    groups = [("Training patients", data.train), ("Validation patients", data.validation), ("Test patients", data.test)]
+    if isinstance(plan.method, EvaluationSettings):
+        groups = [("Would be scored", scored_patients(plan.method, data))]
+    for title, names in groups:
+        facts.append((title, f"{len(names)}, {int(follow_up(data.cohort, names)[1].sum())} events"))
     least, fewest = settings.limits.patients_for(plan), settings.limits.events_for(plan)
     facts.append(("Nothing is said of fewer than", f"{least} patients or {fewest} events"))
     facts.append(("Longest update that leaves", f"{settings.limits.norm_for(plan):g}"))
@@ -149,13 +158,32 @@ def rehearse(settings: SiteSettings, plan: Plan, folder: Path, package: Path | N
         plan = plan.model_copy(update={**alone, "method": plan.method.model_copy(update={"rounds": 1})})
     else:
         plan = plan.model_copy(update=alone)
+    if package is not None:
+        _refuse_trained_on(settings, plan, data, package)
     site = Site(folder / "site", lambda _: plan, lambda _: data, settings.limits)
     listener = _Listener(settings.name, site)
     if package is None:
         run_federation(plan, listener, folder / "coordinator")
     else:
         run_evaluation(plan, read_package_files(package), listener, folder / "coordinator")
+    _write_in_full(listener.heard, folder / LEFT_FOLDER)
     return listener.heard
+
+
+def _refuse_trained_on(settings: SiteSettings, plan: Plan, data: SiteData, folder: Path) -> None:
+    """Say now what the site itself, whose state the rehearsal does not share, would say when it is asked."""
+    if isinstance(plan.method, EvaluationSettings):
+        made_by = str(load_package(folder).summary.get("plan", ""))
+        require_not_trained_on(settings.folder / STATE_FOLDER, made_by, scored_patients(plan.method, data))
+
+
+def _write_in_full(heard: Sequence[Leaving], folder: Path) -> None:
+    """Write every number that would leave, a file an answer."""
+    make_folder(folder)
+    for number, one in enumerate(heard, 1):
+        arrays = {name: array.tolist() for name, array in one.answer.arrays.items()}
+        whole = {"asked": one.asked, "code": one.answer.code, "numbers": dict(one.answer.numbers), "arrays": arrays}
+        write_text(folder / f"{number:02d}-{one.asked}.json", json.dumps(whole))
 
 
 class _Listener:
@@ -242,10 +270,8 @@ def network_of_cohort(plan: Plan, config_path: Path, overrides: Sequence[str]) -
     return split_cohort(reading.cohort, reading.features, plan, reading.is_test)
 
 
-def simulate_sites(
-    plan: Plan, sites: Sequence[Path], output: Path, context: StageContext
-) -> FederationResult:  # fmt: skip
-    """Run a federation of several site files in this process.
+def network_of_sites(plan: Plan, sites: Sequence[Path]) -> tuple[dict[str, SiteData], dict[str, LimitsSettings]]:
+    """Read the patients of several site files, for a network on this machine.
 
     Parameters
     ----------
@@ -253,47 +279,32 @@ def simulate_sites(
         What they agree on; approval is not asked for, since all of it stays on this machine.
     sites : sequence of Path
         Their settings files.
-    output : Path
-        Folder for everything.
-    context : StageContext
-        Device and listener.
 
     Returns
     -------
-    FederationResult
-        Of the shared model.
+    tuple of dict
+        Patients, and what each site enforces, by site.
 
     Raises
     ------
     FederationError
         If a site of the plan has no file.
+    RefusedError
+        If a site's data do not fit the plan.
     """
-    read = [read_site(path) for path in sites]
-    by_name = {one.name: one for one in read}
+    by_name = {one.name: one for one in map(read_site, sites)}
     missing = [name for name in plan.sites if name not in by_name]
     if missing:
         raise FederationError(f"plan {plan.name}: no settings file is given for site(s) {', '.join(missing)}")
-
-    def member(name: str) -> Site:
-        settings = by_name[name].model_copy(update={"folder": output / "sites" / name, "device": context.device})
-        return site_of(settings, lambda _: plan)
-
-    transport: Transport = InProcess({name: member(name) for name in plan.sites})
-    result = run_federation(
-        plan,
-        transport,
-        output / "coordinator",
-        on_round=lambda done, total, _: context.progress("federation", done + 1, total),
-    )
-    write_page(plan, output, result, None, output / "sites")
-    return result
+    parts = {name: load_site(by_name[name], plan) for name in plan.sites}
+    return parts, {name: by_name[name].limits for name in plan.sites}
 
 
-def simulate_cohort(
+def simulate_network(
     plan: Plan, parts: Mapping[str, SiteData], output: Path, context: StageContext, *, compared: bool,
-    limits: LimitsSettings = DEFAULT_LIMITS,
+    limits: LimitsSettings | Mapping[str, LimitsSettings] = DEFAULT_LIMITS,
 ) -> tuple[FederationResult, Comparison | None]:  # fmt: skip
-    """Run a federation of one cohort's hospitals in this process.
+    """Run a federation of hospitals in this process.
 
     Parameters
     ----------
@@ -307,8 +318,8 @@ def simulate_cohort(
         Device and listener.
     compared : bool
         Whether models of each hospital alone, of all patients in one place, and without each hospital are trained too.
-    limits : LimitsSettings, optional
-        What every site enforces.
+    limits : LimitsSettings or mapping of str to LimitsSettings, optional
+        What every site enforces, or each.
 
     Returns
     -------

@@ -11,6 +11,7 @@ from pathoml.federated.compare import Comparison
 from pathoml.federated.coordinator import PLAN_COPY, FederationResult, result_to_json
 from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
 from pathoml.federated.plan import Plan
+from pathoml.federated.site_settings import FEWEST_EVENTS, FEWEST_PATIENTS
 from pathoml.report.federation_page import FederationPage, write_federation_page
 
 
@@ -65,6 +66,25 @@ def write_coordinators_page(kit: Path) -> Path:
     return _write_page(plan, ended[-1].parent, scores, None, [])
 
 
+def unfinished_runs(kit: Path) -> list[str]:
+    """Name the plans of runs that began after the newest that has ended, and have no results.
+
+    Parameters
+    ----------
+    kit : Path
+        The coordinator's.
+
+    Returns
+    -------
+    list of str
+        First digits of their hashes.
+    """
+    runs = sorted((kit / "federation").glob(f"*/{PLAN_COPY}"), key=lambda path: path.stat().st_mtime)
+    has_results = [(path.parent / "federation.json").is_file() for path in runs]
+    last = max((place for place, whole in enumerate(has_results) if whole), default=-1)
+    return [path.parent.name for path in runs[last + 1 :]]
+
+
 def _write_page(
     plan: Plan, output: Path, scores: Mapping[str, Any], comparison: Mapping[str, Any] | None, left: Sequence[tuple[str, ...]]
 ) -> Path:  # fmt: skip
@@ -104,10 +124,20 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
         ("Model", model),
         ("Loss", plan.train.loss.kind),
         ("Method", how),
-        ("Nothing is said of fewer than", f"{plan.minimum_patients} patients or {plan.minimum_events} events"),
+        ("Nothing is said of fewer than", _least_words(plan)),
         ("Longest update that leaves", f"{plan.update_norm:g}"),
         ("Privacy of patients", "none" if plan.privacy is None else f"epsilon {plan.privacy.epsilon:g}"),
     ]
+
+
+def _least_words(plan: Plan) -> str:
+    words = f"{plan.minimum_patients} patients or {plan.minimum_events} events"
+    if plan.minimum_patients >= FEWEST_PATIENTS and plan.minimum_events >= FEWEST_EVENTS:
+        return words
+    return (
+        f"{words}; a site says nothing of fewer than {FEWEST_PATIENTS} or {FEWEST_EVENTS} all the same, unless its data are public"
+        " or drawn"
+    )
 
 
 def _left(logs: Path) -> list[tuple[str, ...]]:

@@ -58,7 +58,7 @@ def write_federation_page(path: Path, page: FederationPage) -> None:
     page : FederationPage
         What it shows.
     """
-    sections = [_told(page.scores)]
+    sections = [_told(page)]
     verdicts: list[str] = []
     if page.comparison is not None:
         sections = [_overall(page.comparison), *_by_site(page.comparison), *sections]
@@ -108,21 +108,24 @@ def privacy_sentences(page: FederationPage) -> list[str]:
 
 
 def _verdicts(comparison: Mapping[str, Any]) -> list[str]:
-    """Say what joining does, and no more than the intervals allow."""
-    found = []
+    """Say what joining does, and no more than the intervals allow; first for all together."""
+    found = [_at_a_glance(comparison)]
     overall = comparison["overall"].get("shared - local")
     if overall is not None:
-        found.append(f"Over all hospitals, the network's model against each hospital's own: {_difference(overall)}")
+        found.append(f"Over all hospitals, the network's model minus each hospital's own: {_difference(overall)}")
+    pooled = comparison["overall"].get("shared - pooled")
+    if pooled is not None:
+        found.append(f"Over all hospitals, the network's model minus all patients in one place: {_difference(pooled)}")
     for site, one in comparison["sites"].items():
         gain, given = one["models"].get("shared - local"), one["models"].get("shared - without")
         if gain is not None and gain["value"] is not None:
             also = (
                 ""
                 if given is None or given["value"] is None
-                else f" Its own patients' part in that: {_difference(given)}"
+                else f" The network with its training patients minus the network without them: {_difference(given)}"
             )
             found.append(
-                f"{site} ({one['patients']} test patients, {one['events']} events), joining: {_difference(gain)}{also}"
+                f"{site} ({one['patients']} test patients, {one['events']} events), by joining: {_difference(gain)}{also}"
             )
         others = comparison["gives"].get(site)
         if others is not None and others["value"] is not None:
@@ -130,8 +133,26 @@ def _verdicts(comparison: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _at_a_glance(comparison: Mapping[str, Any]) -> str:
+    """Count the hospitals that gain, lose, and cannot tell."""
+    gains = {site: one["models"].get("shared - local") for site, one in comparison["sites"].items()}
+    told = {site: one for site, one in gains.items() if one is not None and one["low"] is not None}
+    better = [site for site, one in told.items() if one["low"] > 0]
+    worse = [site for site, one in told.items() if one["high"] < 0]
+    unsure = [site for site in told if site not in better and site not in worse]
+    parts = [
+        f"{word} {len(sites)} ({', '.join(sites)})"
+        for word, sites in (
+            ("gain:", better), ("lose:", worse), ("may gain or lose, their patients do not show which:", unsure),
+            ("too few events to tell, or no model of their own:", [site for site in gains if site not in told]),
+        )
+        if sites
+    ]  # fmt: skip
+    return f"Of {len(gains)} hospitals, by joining, on their own test patients: {'; '.join(parts)}."
+
+
 def _difference(estimate: Mapping[str, Any]) -> str:
-    words = estimate_words(estimate)
+    words = estimate_words(estimate, signed=True)
     if estimate["value"] is None:
         return f"{words}."
     if estimate["low"] is None:
@@ -140,7 +161,7 @@ def _difference(estimate: Mapping[str, Any]) -> str:
         return f"{words}; better."
     if estimate["high"] < 0:
         return f"{words}; worse."
-    return f"{words}; these patients do not show a difference."
+    return f"{words}; not shown to differ, which is not the same as shown not to."
 
 
 def _overall(comparison: Mapping[str, Any]) -> Section:
@@ -174,7 +195,8 @@ def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapp
     if pairs:
         caption = f"Differences in concordance on the same draws of patients; {count}. Lines: 95 % intervals."
         figures.append(Picture(difference_figure(pairs), caption))
-    rows = [(name, estimate_words(value)) for name, value in [*single, *pairs]]
+    rows = [(name, estimate_words(value)) for name, value in single]
+    rows += [(name, estimate_words(value, signed=True)) for name, value in pairs]
     table = Table(f"Concordance, {title}", ("model", "value (95 % interval)"), rows)
     text = [f"{count}. Intervals are conditional on {comparison['conditional_on']}."]
     if any(value["low"] is None for _, value in [*single, *pairs]):
@@ -185,30 +207,40 @@ def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapp
     return Section(title, text, figures, [table] if rows else [])
 
 
-def _told(scores: Mapping[str, Any]) -> Section:
+def _told(page: FederationPage) -> Section:
+    scores, personal = page.scores, page.scores["personal"].get("sites", {})
+    told = {**scores["shared"]["sites"]}
+    if scores["shared"]["overall"]:
+        told["all, pairs within sites"] = scores["shared"]["overall"]
+    expected = any("expected_events" in numbers for numbers in told.values())
+    header = ["site", "patients", "events"]
+    header += ["events expected"] if expected else []
+    header += ["pairs", "concordance (95 % interval)"]
+    header += ["fitted to the site's own patients"] if personal else []
+    own = {**personal, "all, pairs within sites": scores["personal"].get("overall", {})}
     rows = []
-    for site, numbers in scores["shared"]["sites"].items():
-        own = scores["personal"].get("sites", {}).get(site, {})
-        rows.append((site, _told_words(numbers), _told_words(own)))
-    overall = scores["shared"]["overall"]
-    if overall:
-        rows.append(
-            ("all, pairs within sites", _told_words(overall), _told_words(scores["personal"].get("overall", {})))
-        )
-    table = Table(
-        "What sites told of their test patients", ("site", "the network's model", "fitted to the site's own"), rows
-    )
+    for site, numbers in told.items():
+        row = [site, _count(numbers, "patients"), _count(numbers, "events")]
+        row += [_count(numbers, "expected_events", digits=1)] if expected else []
+        row += [_count(numbers, "comparable"), _told_words(numbers)]
+        rows.append((*row, _told_words(own.get(site, {}))) if personal else tuple(row))
+    table = Table("What sites told of the patients whom they scored", tuple(header), rows)
     text = [
         "What each site told the coordinator. Nothing is told of too few patients or events, and a site can refuse a number. "
-        f"Intervals are those of {scores['replicates']} drawings of each site's patients, which the site makes itself.",
+        f"Intervals are those of {scores['replicates']} drawings of each site's patients, which the site makes itself, so that "
+        "nobody can draw the same again: their last digits differ from run to run.",
     ]
+    if page.comparison is not None:
+        text.append("The other tables are made by whoever simulates the network, who has all patients at hand.")
     return Section("As the coordinator sees it", text, [], [table])
+
+
+def _count(numbers: Mapping[str, Any], name: str, digits: int = 0) -> str:
+    return f"{numbers[name]:.{digits}f}" if name in numbers else ""
 
 
 def _told_words(numbers: Mapping[str, Any]) -> str:
     if "concordance" not in numbers:
         return "not told"
-    low, high = numbers.get("concordance_low"), numbers.get("concordance_high")
-    if low is None or high is None:
-        return f"{numbers['concordance']:.3f}"
-    return estimate_words({"value": numbers["concordance"], "low": low, "high": high})
+    ends = {name: numbers.get(f"concordance_{name}") for name in ("low", "high")}
+    return estimate_words({"value": numbers["concordance"], **ends})

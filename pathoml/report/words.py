@@ -73,7 +73,7 @@ def model_words(name: str) -> str:
     return MODELS.get(name, name.replace("_", " "))
 
 
-def estimate_words(estimate: Mapping[str, Any], digits: int = 3) -> str:
+def estimate_words(estimate: Mapping[str, Any], digits: int = 3, *, signed: bool = False) -> str:
     """Say an estimate with its interval.
 
     Parameters
@@ -82,6 +82,8 @@ def estimate_words(estimate: Mapping[str, Any], digits: int = 3) -> str:
         With value, low and high.
     digits : int, optional
         Behind the point.
+    signed : bool, optional
+        Whether to write a plus too, as for differences.
 
     Returns
     -------
@@ -89,13 +91,14 @@ def estimate_words(estimate: Mapping[str, Any], digits: int = 3) -> str:
         For example ``0.710 (0.660 to 0.760)``.
     """
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    form = f"{'+' if signed else ''}.{digits}f"
     if value is None:
         return "not defined"
     if low is None:
-        return f"{value:.{digits}f} (no interval)"
+        return f"{value:{form}} (no interval)"
     if low == high:
-        return f"{value:.{digits}f} (the same in every draw)"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        return f"{value:{form}} (the same in every draw)"
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def ratio_words(estimate: Mapping[str, Any]) -> str:

@@ -116,5 +116,5 @@ def test_further_encoders_that_would_share_a_folder_are_refused() -> None:
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(InputError, match=r"pip install \"pathoml\[ray\]\""):
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt '\.\[ray\]'"):
         extract_with_ray([], recipe(0), tmp_path)

@@ -169,5 +169,5 @@ def test_delta_follows_the_number_of_patients_unless_the_plan_says_it() -> None:
 def test_without_opacus_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opacus", None)
     accountant._divergences.cache_clear()
-    with pytest.raises(FederationError, match=r"pip install 'pathoml\[federated\]'"):
+    with pytest.raises(FederationError, match=r"pip install -c constraints\.txt '\.\[federated\]'"):
         epsilon_of([Release(0.1, 1.0, 1)], 1e-4)

@@ -144,8 +144,52 @@ def test_sites_of_files_are_simulated_and_the_page_says_what_left(files: dict[st
     assert "newton" in page
     assert "Canary" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
-    shown = run("audit", "show", tmp_path / "out" / "sites" / "west" / "audit.jsonl")
+    shown = run("audit", "show", tmp_path / "out" / "shared" / "sites" / "west" / "audit.jsonl")
     assert "setup" in shown.output
+
+
+def test_sites_of_files_are_compared_as_a_cohort_is(files: dict[str, Path], tmp_path: Path) -> None:
+    sites = [word for name in ("north", "south", "west") for word in ("--site", files[name])]
+    told = run("simulate", files["plan"], *sites, "--compare", "-o", tmp_path / "out", "--device", "cpu")
+    assert told.exit_code == 0, told.output
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert set(found["sites"]) == {"north", "south", "west"}
+    page = (tmp_path / "out" / "federation.html").read_text()
+    assert "Does joining help?" in page
+    assert "Of 3 hospitals, by joining, on their own test patients:" in page
+    assert run("simulate", files["plan"], *sites, "--public-benchmark", "-o", tmp_path / "b").exit_code == 2
+
+
+def test_a_rehearsal_writes_every_number_that_would_leave(files: dict[str, Path], tmp_path: Path) -> None:
+    assert run("dry-run", files["west"], files["plan"], "-o", tmp_path / "dry").exit_code == 0
+    written = sorted((tmp_path / "dry" / "left").iterdir())
+    lines = [json.loads(one) for one in (tmp_path / "dry" / "site" / "audit.jsonl").read_text().splitlines()]
+    out = [one for one in lines if one["direction"] == "out"]
+    assert len(written) == len(out)
+    for path, line in zip(written, out, strict=True):
+        said = json.loads(path.read_text())
+        assert said["numbers"] == line["numbers"]
+        assert sorted(said["arrays"]) == [name for name, _, _ in line["arrays"]]
+        for name, _, shape in line["arrays"]:
+            assert list(np.shape(said["arrays"][name])) == shape
+
+
+def test_lines_cut_off_the_end_of_a_log_show_by_a_hash_that_was_written_down(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    assert run("dry-run", files["west"], files["plan"], "-o", tmp_path / "dry").exit_code == 0
+    log = tmp_path / "dry" / "site" / "audit.jsonl"
+    head = run("audit", "verify", log).output.split("hash of the last: ")[1].split()[0]
+    assert run("audit", "verify", log, "--known", head).exit_code == 0
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    assert run("audit", "verify", log).exit_code == 0, "by itself a shorter chain is whole"
+    cut = run("audit", "verify", log, "--known", head)
+    assert cut.exit_code == 1
+    assert "lines were cut off the end" in cut.output
+    assert run("audit", "verify", log, "--known", "abc").exit_code == 2
+    assert "no such log" in run("audit", "verify", tmp_path / "audit.jsonl").output
+    shown = run("audit", "show", log, "--lines", "2").output
+    assert "the last 2 of " in shown
 
 
 def test_a_cohort_is_divided_by_its_hospitals_and_compared(tmp_path: Path) -> None:

@@ -11,19 +11,21 @@ import pytest
 from typer.testing import CliRunner
 
 from pathoml.cli import app
-from pathoml.errors import ConfigError, FederationError
-from pathoml.federated.coordinator import run_evaluation, run_federation
+from pathoml.errors import ConfigError, FederationError, RefusedError
+from pathoml.federated.coordinator import PLAN_COPY, run_evaluation, run_federation
 from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.federated.plan import Plan
 from pathoml.federated.scoring import arrays_of_files
 from pathoml.federated.simulate import pool, simulate, split_cohort
-from pathoml.federated.site import Site
+from pathoml.federated.site import Site, site_of
 from pathoml.federated.site_data import SiteData
-from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings
+from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, read_site
 from pathoml.infer import predict_package
 from pathoml.mil.patients import select_patients
 from pathoml.package_files import PackageFiles, read_package_files
 from pathoml.packages import load_package
+from pathoml.pipeline.federating import rehearse
+from pathoml.pipeline.federation_pages import unfinished_runs, write_coordinators_page
 from pathoml.survival import concordance
 from pathoml.train import follow_up
 from tests.federated.networks import CANARY, FEATURES, Recorder, cohort_of, features_of, parts_of, plan_of
@@ -201,6 +203,39 @@ def test_a_hospital_rehearses_an_evaluation_with_the_package(tmp_path: Path) -> 
         CliRunner().invoke(app, [*words[:-1], str(tmp_path / "again")], catch_exceptions=False)
     shown = CliRunner().invoke(app, ["federate", "plan", str(tmp_path / "plan.yaml")])
     assert "nothing is trained" in shown.output
+    checked = CliRunner().invoke(app, ["federate", "check", str(site), str(tmp_path / "plan.yaml")])
+    assert "scored" in checked.output
+    assert "Training" not in checked.output
+
+
+def test_a_rehearsal_says_already_that_patients_were_trained_on(tmp_path: Path) -> None:
+    made = plan_of(("west",), method=NEWTON, name="made")
+    (tmp_path / "west").mkdir()
+    file = site_in(tmp_path / "west", made, name="west")
+    settings = read_site(file)
+    site = site_of(settings, lambda _: made)
+    run_federation(made, Recorder({"west": site}), tmp_path / "out")
+    plan = evaluation_of(tmp_path / "out" / "package", sites=["west"], quorum=1)
+    with pytest.raises(RefusedError, match=r"patients were trained on here by the plan that made the package"):
+        rehearse(settings, plan, tmp_path / "dry", tmp_path / "out" / "package")
+
+
+def test_the_page_of_an_evaluation_says_how_many_events_were_expected(tmp_path: Path) -> None:
+    path = package_in(tmp_path / "made")
+    plan = evaluation_of(path)
+    parts = parts_of(plan)
+    out = tmp_path / "kit" / "federation" / plan.digest[:16]
+    run_evaluation(plan, read_package_files(path), sites_of(plan, parts, tmp_path), out)
+    page = write_coordinators_page(tmp_path / "kit").read_text()
+    west = json.loads((out / "federation.json").read_text())["shared"]["sites"]["west"]
+    assert "events expected" in page
+    assert f"{west['expected_events']:.1f}" in page
+    assert "fitted to the site's own" not in page, "nobody was asked for that"
+    assert unfinished_runs(tmp_path / "kit") == []
+    later = tmp_path / "kit" / "federation" / "0123456789abcdef"
+    later.mkdir()
+    (later / PLAN_COPY).write_text("{}")
+    assert unfinished_runs(tmp_path / "kit") == ["0123456789abcdef"]
 
 
 def test_pooled_patients_have_the_pairs_of_their_hospitals_and_more(tmp_path: Path) -> None:

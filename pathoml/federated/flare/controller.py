@@ -19,7 +19,7 @@ from pathoml.federated.flare.envelopes import content_of, enclose
 from pathoml.federated.flare.jobs import PACKAGE, TASK
 from pathoml.federated.flare.kits import read_kit
 from pathoml.federated.flare.policies import STATS_GROUP
-from pathoml.federated.messages import Message, to_bytes
+from pathoml.federated.messages import Message, from_bytes, to_bytes
 from pathoml.files import make_folder
 from pathoml.package_files import read_package_files
 from pathoml.processes import end_with
@@ -156,6 +156,7 @@ class FlareTransport:
         self._controller, self._fl_ctx, self._abort = controller, fl_ctx, abort_signal
         self._sites, self._patience_s = tuple(plan.sites), plan.patience_s
         self._said: dict[str, Any] = {}
+        self._refused: dict[str, str] = {}
         self._looked_at = 0.0
 
     @property
@@ -181,13 +182,16 @@ class FlareTransport:
             Answers by site; those of dead, failed and overly slow sites are absent.
         """
         task = Task(name=TASK, data=enclose(to_bytes(request)))
-        self._said = {"asked for": request.kind, "round": request.round_number, "sites": list(sites)}
+        self._said = {
+            "asked for": request.kind, "round": request.round_number, "sites": list(sites), "refused": dict(self._refused),
+        }  # fmt: skip
         self._controller.broadcast(task, self._fl_ctx, targets=list(sites), min_responses=0)
         try:
             self._wait(task, sites, quorum)
         finally:
             self._controller.cancel_task(task)
         answers = self._answers(task)
+        self._note_refusals(answers)
         missing = [name for name in sites if name not in answers]
         if missing:
             _log.warning("%s, round %d: no answer of %s", request.kind, request.round_number, ", ".join(missing))
@@ -221,6 +225,18 @@ class FlareTransport:
                 if dead or time.monotonic() - enough_since > self._patience_s:
                     return
             time.sleep(_LOOKS_EVERY_S)
+
+    def _note_refusals(self, answers: Mapping[str, bytes]) -> None:
+        """Remember for the operator who says no; whether an answer can be used at all is judged elsewhere."""
+        for name, content in answers.items():
+            self._refused.pop(name, None)
+            try:
+                code = from_bytes(content).code
+            except FederationError:
+                code = "not a message"
+            if code:
+                self._refused[name] = code
+        self._said["refused"] = dict(self._refused)
 
     def _take_up_rejoined(self) -> None:
         """Ask now and then who takes part by now: a site that was restarted comes under a new token."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pathoml.errors import ConfigError, FederationError
+from pathoml.extras import install_words
 from pathoml.files import write_json
 
 KIT_FILE = "pathoml-kit.json"
@@ -85,7 +86,7 @@ def require_flare() -> None:
         If it is.
     """
     if importlib.util.find_spec("nvflare") is None:
-        raise ConfigError("NVIDIA FLARE is not installed; pip install 'pathoml[federated]'")
+        raise ConfigError(f"NVIDIA FLARE is not there; {install_words('federated')}")
 
 
 def read_kit(folder: Path) -> Kit:

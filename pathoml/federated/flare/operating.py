@@ -3,9 +3,9 @@
 import io
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class NetworkStatus:
         Counted from 0; -1 if nothing is asked for.
     answered : tuple of str
         Sites that have answered in this round.
+    refused : mapping of str to str
+        Code of each site that said no when it was last asked.
     """
 
     connected: tuple[str, ...]
@@ -49,11 +51,22 @@ class NetworkStatus:
     asked_for: str = ""
     round_number: int = -1
     answered: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_running(self) -> bool:
         """Whether a run is under way or waits to begin."""
         return bool(self.run) and not _is_over(self.run)
+
+    @property
+    def advice(self) -> str:
+        """What to do about a run that is over and has not come to its end; empty for others."""
+        if not self.run or self.is_running or self.run.endswith("COMPLETED"):
+            return ""
+        return (
+            "coordinator.jsonl (what sites answered) and log.txt in the coordinator's kit say why; "
+            "`pathoml federate resume` goes on after the last whole round"
+        )
 
 
 def submit(kit: Kit, *, wait_s: float = 0.0, package: Path | None = None) -> str:
@@ -166,7 +179,7 @@ def status_of(kit: Kit) -> NetworkStatus:
         said = _progress(session, newest["job_id"]) if newest["status"] == "RUNNING" else {}
         return NetworkStatus(
             connected, missing, str(newest["status"]), str(said.get("asked for", "")), int(said.get("round", -1)),
-            tuple(said.get("answered", ())),
+            tuple(said.get("answered", ())), dict(said.get("refused", {})),
         )  # fmt: skip
 
 

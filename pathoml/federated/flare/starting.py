@@ -111,6 +111,37 @@ def running_process(kit: Kit) -> int | None:
     return process.number if process.has_ended() is False else None
 
 
+def is_connected(kit: Kit) -> bool:
+    """Say whether a site's process holds a connection to the coordinator, or to its proxy.
+
+    Parameters
+    ----------
+    kit : Kit
+        A site's.
+
+    Returns
+    -------
+    bool
+        False where it does not run, or the coordinator does not.
+    """
+    import psutil
+
+    process = running_process(kit)
+    if process is None:
+        return False
+    connections = []
+    for one in (psutil.Process(process), *psutil.Process(process).children(recursive=True)):
+        try:
+            connections += one.net_connections(kind="tcp")
+        except psutil.NoSuchProcess:
+            continue  # ended a moment ago
+    listening = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    return any(
+        one.status == psutil.CONN_ESTABLISHED and one.raddr.port not in listening and one.laddr.port not in listening
+        for one in connections
+    )
+
+
 def stop(kit: Kit) -> bool:
     """End a participant's process and those that it started.
 

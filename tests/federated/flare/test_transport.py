@@ -27,6 +27,7 @@ class Network:
 
     def __init__(self, after_s: dict[str, float], *, dead: tuple[str, ...] = (), failing: tuple[str, ...] = ()) -> None:
         self._after_s, self._dead, self._failing = after_s, dead, failing
+        self.content: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.cancelled = 0
 
@@ -39,9 +40,8 @@ class Network:
                 threading.Timer(self._after_s[name], self._answer, [name, one]).start()
 
     def _answer(self, name: str, one: Any) -> None:
-        one.result = (
-            make_reply("EXECUTION_EXCEPTION") if name in self._failing else enclose(to_bytes(Message("trained", name)))
-        )
+        content = self.content.get(name, to_bytes(Message("trained", name)))
+        one.result = make_reply("EXECUTION_EXCEPTION") if name in self._failing else enclose(content)
         one.result_received_time = time.time()
 
     def get_client_disconnect_time(self, name: str) -> float | None:
@@ -114,4 +114,18 @@ def test_how_far_a_round_is_can_be_seen():
     network = Network({"north": 0.0, "south": 0.0}, dead=("west",))
     one = transport(network, 1e6)
     one.exchange(REQUEST, SITES, 2)
-    assert one.progress() == {"asked for": "train", "round": 2, "sites": list(SITES), "answered": ["north", "south"]}
+    said = {"asked for": "train", "round": 2, "sites": list(SITES), "answered": ["north", "south"], "refused": {}}
+    assert one.progress() == said
+
+
+def test_the_operator_can_see_who_says_no_and_that_it_changed_its_mind():
+    network = Network(dict.fromkeys(SITES, 0.0))
+    one = transport(network, 1e6)
+    network.content["south"] = to_bytes(Message("refused", "ab" * 32, 2, code="NOT_APPROVED"))
+    one.exchange(REQUEST, SITES, 2)
+    assert one.progress()["refused"] == {"south": "NOT_APPROVED"}
+    one.exchange(REQUEST, ["north"], 1)
+    assert one.progress()["refused"] == {"south": "NOT_APPROVED"}, "it was not asked again"
+    network.content["south"] = to_bytes(REQUEST)
+    one.exchange(REQUEST, SITES, 2)
+    assert one.progress()["refused"] == {}
