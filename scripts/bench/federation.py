@@ -38,10 +38,13 @@ DESIGN = HospitalsDesign()
 """Five hospitals of 1,200 patients together."""
 PUBLIC = LimitsSettings(public_benchmark=True)
 CANDIDATES = {
-    "newton": tuple((ridge, rate) for ridge in (3.0, 10.0, 30.0, 100.0) for rate in (0.05, 0.2)),
-    "zero": tuple((ridge, rate) for ridge in (10.0, 30.0) for rate in (0.2, 0.5, 1.0)),
+    "newton": tuple(("fedavg", ridge, rate) for ridge in (3.0, 10.0, 30.0, 100.0) for rate in (0.05, 0.2)),
+    "zero": tuple((kind, 10.0, rate) for kind in ("fedavg", "scaffold") for rate in (0.2, 0.5, 1.0)),
 }
-"""Penalty and step size, by where rounds start: from zero there is a longer way to go."""
+"""Aggregation, penalty (of the linear model that rounds start from) and step size, by where rounds start: from zero there is a
+longer way to go, on which hospitals that differ pull apart what is averaged."""
+WEIGHT = {"newton": "events", "zero": "patients"}
+Candidate = tuple[str, float, float]
 ROUNDS = {"newton": 10, "zero": 100}
 INNER_SPLITS = 5
 
@@ -73,8 +76,9 @@ def brca_plan(cohort: Cohort, columns: list[str], **changes: Any) -> Plan:
     return Plan.model_validate({**settings, **changes})
 
 
-def rounds_changes(ridge: float, rate: float, seed: int = 0, *, start: str = "newton") -> dict[str, Any]:
+def rounds_changes(candidate: Candidate, seed: int = 0, *, start: str = "newton") -> dict[str, Any]:
     """Return a network trained by rounds: batches of patients, so that the seed matters; more rounds if it starts from zero."""
+    kind, ridge, rate = candidate
     return {
         "train": {
             "loss": {"kind": "discrete"}, "optimizer": "sgd", "learning_rate": rate, "covariate_ridge": ridge, "seed": seed,
@@ -82,7 +86,7 @@ def rounds_changes(ridge: float, rate: float, seed: int = 0, *, start: str = "ne
         },
         "method": {
             "kind": "rounds", "rounds": ROUNDS[start], "local_epochs": 1, "start": start,
-            "aggregation": {"kind": "fedavg"}, "weight": "events",
+            "aggregation": {"kind": kind}, "weight": WEIGHT[start],
         },
         "update_norm": 1000.0,
     }  # fmt: skip
@@ -108,25 +112,29 @@ def judged(package: Package, plan: Plan, parts: dict[str, SiteData]) -> tuple[fl
     return above / below, by_site
 
 
-def choose(cohort: Cohort, columns: list[str], is_test: np.ndarray, start: str) -> tuple[float, float]:  # type: ignore[type-arg]
-    """Choose penalty and step size by splits of the training patients alone."""
+def choose(cohort: Cohort, columns: list[str], is_test: np.ndarray, start: str) -> Candidate:  # type: ignore[type-arg]
+    """Choose aggregation, penalty and step size by splits of the training patients alone."""
     rows = np.flatnonzero(~is_test)
     training = replace(
         cohort, patient_id=cohort.patient_id[rows], time_days=cohort.time_days[rows], event=cohort.event[rows],
         site=cohort.site[rows], covariates=cohort.covariates.iloc[rows].reset_index(drop=True),
     )  # fmt: skip
     found = {}
-    for ridge, rate in CANDIDATES[start]:
+    for candidate in CANDIDATES[start]:
         values = []
         for seed in range(INNER_SPLITS):
             plan = brca_plan(
-                training, columns, **rounds_changes(ridge, rate, start=start), test={"kind": "share"}, seed=1000 + seed
+                training, columns, **rounds_changes(candidate, start=start), test={"kind": "share"}, seed=1000 + seed
             )
             parts = split_cohort(training, None, plan)
             values.append(judged(trained(plan, parts), plan, parts)[0])
-        found[ridge, rate] = float(np.mean(values))
-        print(f"  ridge {ridge:g}, step {rate:g}: {found[ridge, rate]:.3f} inside the training patients", flush=True)
+        found[candidate] = float(np.mean(values))
+        print(f"  {described(candidate)}: {found[candidate]:.3f} inside the training patients", flush=True)
     return max(found, key=lambda one: found[one])
+
+
+def described(candidate: Candidate) -> str:
+    return f"{candidate[0]}, ridge {candidate[1]:g}, step {candidate[2]:g}"
 
 
 def measure_linear(cohort: Cohort, columns: list[str], is_test: np.ndarray) -> float:  # type: ignore[type-arg]
@@ -139,14 +147,14 @@ def measure_linear(cohort: Cohort, columns: list[str], is_test: np.ndarray) -> f
 def measure_rounds(
     cohort: Cohort, columns: list[str], is_test: np.ndarray, seeds: int, splits: int
 ) -> dict[str, float]:  # type: ignore[type-arg]
-    ridge, rate = choose(cohort, columns, is_test, "newton")
-    print(f"chosen without test patients: ridge {ridge:g}, step {rate:g}")
+    chosen = choose(cohort, columns, is_test, "newton")
+    print(f"chosen without test patients: {described(chosen)}")
     fixed, by_site = [], []
-    plan = brca_plan(cohort, columns, train={"loss": {"kind": "discrete"}, "covariate_ridge": ridge})
+    plan = brca_plan(cohort, columns, train={"loss": {"kind": "discrete"}, "covariate_ridge": chosen[1]})
     parts = split_cohort(cohort, None, plan, is_test)
     print(f"fixed split, the linear model that rounds start from: {judged(trained(plan, parts), plan, parts)[0]:.3f}")
     for seed in range(seeds):
-        plan = brca_plan(cohort, columns, **rounds_changes(ridge, rate, seed))
+        plan = brca_plan(cohort, columns, **rounds_changes(chosen, seed))
         parts = split_cohort(cohort, None, plan, is_test)
         overall, sites = judged(trained(plan, parts), plan, parts)
         if seed == 0:
@@ -155,17 +163,17 @@ def measure_rounds(
         by_site.append(float(np.nanmean(list(sites.values()))))
     shared, differences = [], []
     for split in range(splits):
-        plan = brca_plan(cohort, columns, **rounds_changes(ridge, rate), test={"kind": "share"}, seed=split)
+        plan = brca_plan(cohort, columns, **rounds_changes(chosen), test={"kind": "share"}, seed=split)
         parts = split_cohort(cohort, None, plan)
         federated, _ = judged(trained(plan, parts), plan, parts)
         shared.append(federated)
         differences.append(federated - judged(trained_pooled(plan, parts), plan, parts)[0])
     low, high = corrected_interval(np.array(differences), tested_over_trained(parts))
     from_zero = []
-    ridge, rate = choose(cohort, columns, is_test, "zero")
-    print(f"chosen for rounds from zero: ridge {ridge:g}, step {rate:g}")
+    chosen = choose(cohort, columns, is_test, "zero")
+    print(f"chosen for rounds from zero: {described(chosen)}")
     for split in range(splits):
-        changes = rounds_changes(ridge, rate, start="zero")
+        changes = rounds_changes(chosen, start="zero")
         plan = brca_plan(cohort, columns, **changes, test={"kind": "share"}, seed=split)
         parts = split_cohort(cohort, None, plan)
         from_zero.append(
@@ -217,8 +225,8 @@ def measure_aggregations(cohort: Cohort, columns: list[str], is_test: np.ndarray
     for kind in ("fedavg", "fedprox", "scaffold", "fedadam", "fedyogi", "fedadagrad"):
         found[kind] = []
         for seed in range(seeds):
-            changes = rounds_changes(10.0, 0.2, seed, start="zero")
-            method = {**changes["method"], "rounds": 20, "aggregation": {"kind": kind}}
+            changes = rounds_changes((kind, 10.0, 0.2), seed, start="zero")
+            method = {**changes["method"], "rounds": 20, "weight": RoundsSettings().weight}
             plan = brca_plan(cohort, columns, **{**changes, "method": method})
             parts = split_cohort(cohort, None, plan, is_test)
             found[kind].append(judged(trained(plan, parts), plan, parts)[0])
