@@ -10,7 +10,6 @@ from pathoml.cli.terminal import (
     WRONG_INPUT,
     Device,
     Overrides,
-    interval_words,
     say,
     show_table,
     stage_context,
@@ -150,22 +149,24 @@ def _show_scores(scores: dict[str, Any]) -> None:
     rows = [(name, _score_words(numbers)) for name, numbers in scores["sites"].items()]
     if scores["overall"]:
         rows.append(("all, pairs within sites", _score_words(scores["overall"])))
-    show_table("Concordance on each site's test patients (0.5 = guessing)", rows)
+    show_table("Concordance (0.5 = guessing; 95 % interval) on each site's test patients", rows)
 
 
 def _score_words(numbers: dict[str, float]) -> str:
+    from pathoml.report.words import estimate_words
+
     if "concordance" not in numbers:
         return "not told: too few patients or events, or refused"
-    if "concordance_low" not in numbers or "concordance_high" not in numbers:
-        return f"{numbers['concordance']:.3f}"
-    bounds = {"low": numbers["concordance_low"], "high": numbers["concordance_high"]}
-    return interval_words({"value": numbers["concordance"], **bounds})
+    ends = {end: numbers.get(f"concordance_{end}") for end in ("low", "high")}
+    return estimate_words({"value": numbers["concordance"], **ends})
 
 
 def _show_comparison(comparison: "Comparison") -> None:
+    from pathoml.report.federation_page import named_estimates
+
     found = comparison.to_json()
     for title, models in (("All sites", found["overall"]), *((n, one["models"]) for n, one in found["sites"].items())):
-        show_table(title, [(name, interval_words(value)) for name, value in models.items()])
+        show_table(title, named_estimates(models))
     for model, why in found["impossible"].items():
         say(f"{model} could not be trained: {why}", error=True)
 

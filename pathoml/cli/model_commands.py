@@ -11,7 +11,6 @@ from pathoml.cli.terminal import (
     Device,
     Overrides,
     PackagePath,
-    interval_words,
     load,
     say,
     say_outcomes,
@@ -120,13 +119,14 @@ def validate(  # noqa: PLR0913, PLR0917 - one for each option of the command
     """Judge a model package, as it is and recalibrated, on the patients of another cohort."""
     from pathoml.pipeline.validating import ValidateRequest
     from pathoml.pipeline.validating import validate as run_validate
+    from pathoml.report.words import estimate_words
 
     settings = load(config, overrides)
     request = ValidateRequest(package, settings, output, recalibrate.value, encoder_weights, tissue_source)
     with stage_context(settings.device) as context:
         evaluation, outcomes = run_validate(request, context)
     for model, metrics in evaluation["schemes"]["validation"]["metrics"].items():
-        show_table(model, [(metric, interval_words(value)) for metric, value in metrics.items()])
+        show_table(f"{model} (95 % intervals)", [(metric, estimate_words(value)) for metric, value in metrics.items()])
     say(f"report:        {output / 'report.html'}")
     say(f"recalibration: {output / 'recalibration.json'} (the package is unchanged); research use only")
     say_outcomes(outcomes)

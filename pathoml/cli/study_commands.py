@@ -14,7 +14,6 @@ from pathoml.cli.terminal import (
     Overrides,
     RunPath,
     exit_for_failed,
-    interval_words,
     load,
     say,
     say_outcomes,
@@ -187,13 +186,14 @@ def report(runs: RunPaths, compare: Compare = False, output: ComparisonPath = Pa
     """Write a run's page again, or put runs side by side."""
     if compare:
         from pathoml.pipeline.comparing import compare as compare_all
+        from pathoml.report.words import estimate_words
 
         for name, scheme in compare_all(runs, output)["schemes"].items():
             rows = [
-                (f"{one['run']} minus {one['minus']}", interval_words(one["measures"]["concordance"]))
+                (f"{one['run']} minus {one['minus']}", estimate_words(one["measures"]["concordance"], signed=True))
                 for one in scheme["differences"]
             ]
-            show_table(f"Difference in concordance, {name}", rows)
+            show_table(f"Difference in concordance (95 % interval), {name}", rows)
         say(f"comparison: {output}; research use only")
         return
     from pathoml.pipeline.reporting import report_stage

@@ -153,15 +153,6 @@ def _widths(texts: Sequence[Sequence[str]], room: int, *, between: int, edges: i
     return widths
 
 
-def interval_words(estimate: dict[str, Any]) -> str:
-    """Give an estimate with its interval as words."""
-    if estimate["value"] is None:
-        return "not defined"
-    if estimate["low"] is None:
-        return f"{estimate['value']:.3f} (no interval)"
-    return f"{estimate['value']:.3f} (95 % interval {estimate['low']:.3f} to {estimate['high']:.3f})"
-
-
 def say_outcomes(outcomes: Sequence["SlideOutcome"]) -> None:
     """Print the slides that failed, and leave with an exit code if there are any."""
     failed = [outcome for outcome in outcomes if not outcome.has_bag]

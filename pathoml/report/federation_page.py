@@ -178,15 +178,7 @@ def _by_site(comparison: Mapping[str, Any]) -> list[Section]:
 
 
 def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapping[str, Any]) -> Section:
-    single = [
-        (_MODELS[name], value) for name, value in models.items() if name in _MODELS and value["value"] is not None
-    ]
-    pairs = [
-        (f"{_MODELS[first]} minus {_MODELS[second]}", models[name])
-        for name in models
-        if " - " in name and models[name]["value"] is not None
-        for first, second in [name.split(" - ")]
-    ]
+    single, pairs = _singles(models), _pairs(models)
     figures = []
     if single:
         figures.append(
@@ -195,8 +187,7 @@ def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapp
     if pairs:
         caption = f"Differences in concordance on the same draws of patients; {count}. Lines: 95 % intervals."
         figures.append(Picture(difference_figure(pairs), caption))
-    rows = [(name, estimate_words(value)) for name, value in single]
-    rows += [(name, estimate_words(value, signed=True)) for name, value in pairs]
+    rows = named_estimates(models)
     table = Table(f"Concordance, {title}", ("model", "value (95 % interval)"), rows)
     text = [f"{count}. Intervals are conditional on {comparison['conditional_on']}."]
     if any(value["low"] is None for _, value in [*single, *pairs]):
@@ -205,6 +196,36 @@ def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapp
             "and would call a difference shown that is none."
         )
     return Section(title, text, figures, [table] if rows else [])
+
+
+def named_estimates(models: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Put models and their differences into words.
+
+    Parameters
+    ----------
+    models : mapping
+        As comparison.json has them, of a site or of all.
+
+    Returns
+    -------
+    list of (str, str)
+        Name, and concordance or difference with its interval; those that cannot be computed are left out.
+    """
+    rows = [(name, estimate_words(value)) for name, value in _singles(models)]
+    return rows + [(name, estimate_words(value, signed=True)) for name, value in _pairs(models)]
+
+
+def _singles(models: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(_MODELS[name], value) for name, value in models.items() if name in _MODELS and value["value"] is not None]
+
+
+def _pairs(models: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [
+        (f"{_MODELS[first]} minus {_MODELS[second]}", models[name])
+        for name in models
+        if " - " in name and models[name]["value"] is not None
+        for first, second in [name.split(" - ")]
+    ]
 
 
 def _told(page: FederationPage) -> Section:
