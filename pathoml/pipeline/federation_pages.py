@@ -77,12 +77,12 @@ def unfinished_runs(kit: Path) -> list[str]:
     Returns
     -------
     list of str
-        First digits of their hashes.
+        First digits of their hashes; none where no run has ended yet.
     """
     runs = sorted((kit / "federation").glob(f"*/{PLAN_COPY}"), key=lambda path: path.stat().st_mtime)
     has_results = [(path.parent / "federation.json").is_file() for path in runs]
     last = max((place for place, whole in enumerate(has_results) if whole), default=-1)
-    return [path.parent.name for path in runs[last + 1 :]]
+    return [path.parent.name for path in runs[last + 1 :]] if last >= 0 else []
 
 
 def _write_page(

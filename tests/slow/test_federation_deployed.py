@@ -21,7 +21,7 @@ from pathoml.federated.flare.jobs import write_job
 from pathoml.federated.flare.kits import Kit, Role, read_kit
 from pathoml.federated.flare.operating import resume, status_of, submit
 from pathoml.federated.flare.provisioning import provision
-from pathoml.federated.flare.starting import run_in_background, running_process, stop
+from pathoml.federated.flare.starting import is_connected, run_in_background, running_process, stop
 from pathoml.federated.messages import Message, to_bytes
 from pathoml.federated.plan import Plan
 from pathoml.federated.site import Site, site_of
@@ -126,7 +126,9 @@ def test_a_network_survives_the_death_of_a_site_and_of_its_coordinator(tmp_path:
         print(f"the site took part again {time.monotonic() - started_at:.0f} s after it was started")
         assert status_of(network.operator).is_running, "the run ended before it was tried what this test is about"
 
+        assert is_connected(west)
         network.kill(network.coordinator)
+        wait_until(lambda: not is_connected(west), "west notices that the coordinator is gone", 60)
         before = rounds_done(network)
         run_in_background(network.coordinator)
         wait_until(lambda: _all_there(network), "the sites have found the coordinator again", 120, 2.0)
