@@ -117,7 +117,7 @@ def read_checkpoint(path: Path, plan: Plan) -> tuple[Setup | None, Progress | No
     best, model = arrays_below(arrays, "best."), arrays_below(arrays, "model.")
     if not model:
         return setup, None
-    return setup, Progress(model, server, best, best_loss, said["history"], said["judges"], said["weights"])
+    return setup, Progress(model, server, best, best_loss, said["history"], said["judges"], said.get("weights", {}))
 
 
 def arrays_below(arrays: Mapping[str, AnyArray], prefix: str) -> dict[str, AnyArray]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from pathoml.errors import PathomlError
 from pathoml.federated.coordinator import FederationResult
-from pathoml.federated.judging import LEAST_EVENTS, risks_of
+from pathoml.federated.judging import risks_of
 from pathoml.federated.plan import Plan
+from pathoml.federated.scores import LEAST_EVENTS
 from pathoml.federated.scoring import package_at_site
 from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_data import SiteData
@@ -37,7 +38,7 @@ class Compared:
     ----------
     value, low, high : float
         Point and 95 % interval over patients, conditional on the fitted models; NaN where no pair can be compared, and the
-        interval of fewer than `pathoml.federated.judging.LEAST_EVENTS` events.
+        interval of fewer than `pathoml.federated.scores.LEAST_EVENTS` events.
     """
 
     value: float

@@ -246,10 +246,11 @@ def _told(page: FederationPage) -> Section:
         row += [_count(numbers, "comparable"), _told_words(numbers)]
         rows.append((*row, _told_words(own.get(site, {}))) if personal else tuple(row))
     table = Table("What sites told of the patients whom they scored", tuple(header), rows)
+    drawings = scores.get("replicates", 200)  # so many before it was written down
     text = [
         "What each site told the coordinator. Nothing is told of too few patients or events, and a site can refuse a number. "
-        f"Intervals are those of {scores['replicates']} drawings of each site's patients, which the site makes itself, so that "
-        "nobody can draw the same again: their last digits differ from run to run.",
+        f"Intervals are those of {drawings} drawings of each site's patients, which the site makes itself, so that nobody "
+        "can draw the same again: their last digits differ from run to run.",
     ]
     if page.comparison is not None:
         text.append("The other tables are made by whoever simulates the network, who has all patients at hand.")

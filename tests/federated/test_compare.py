@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pathoml.cli import app
 from pathoml.federated.compare import compare, risks_at
 from pathoml.federated.coordinator import result_to_json
-from pathoml.federated.judging import LEAST_EVENTS
+from pathoml.federated.scores import LEAST_EVENTS
 from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.pipeline.federation_pages import write_page
