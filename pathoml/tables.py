@@ -1,5 +1,6 @@
 """CSV, TSV and Parquet tables read as text, so that site '05' stays '05'."""
 
+import re
 from collections import Counter
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathoml.units import BoolArray, FloatArray
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _SEMICOLONS = "{}: separated by semicolons; save it with commas (.csv) or tabs (.tsv)"
 _MISSING = frozenset({"", "na", "nan", "n/a", "none", "null"})
+_ENDING = re.compile(r"_[A-Za-z]{2,}$")
 _SHOWN_NAMES, _FEW_ALIKE = 12, 3
 """How many columns are named in a message; so many that end alike, such as ``time_days`` and ``age_days``, are named one by one."""
 FIRST_DATA_ROW = 2
@@ -145,9 +147,9 @@ def name_columns(table: pd.DataFrame) -> str:
         Such as ``age, sex, *_rnaseq (200)``; columns without a name are left out.
     """
     names = [name for name in map(str, table.columns) if name.strip()]
-    alike = Counter(name[name.rindex("_") :] for name in names if "_" in name)
-    many = {ending: count for ending, count in alike.most_common(_SHOWN_NAMES) if count > _FEW_ALIKE}
-    rest = [name for name in names if "_" not in name or name[name.rindex("_") :] not in many]
+    endings = {name: found.group() for name in names if (found := _ENDING.search(name))}
+    many = {one: count for one, count in Counter(endings.values()).most_common(_SHOWN_NAMES) if count > _FEW_ALIKE}
+    rest = [name for name in names if endings.get(name) not in many]
     shown = [*rest[:_SHOWN_NAMES], *([f"... ({len(rest)} in all)"] if len(rest) > _SHOWN_NAMES else [])]
     return ", ".join([*shown, *(f"*{ending} ({count})" for ending, count in many.items())])
 

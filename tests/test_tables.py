@@ -111,5 +111,7 @@ def test_columns_are_named_without_those_that_have_no_name_and_many_by_their_end
     assert missing_columns_message(Path("t.csv"), table, "case") == (
         "no column 'case' in t.csv; did you mean 'case_id'? it has: case_id, time_days, age_days, *_rnaseq (200)"
     )
+    odd = pd.DataFrame(columns=[f"p{number}_e1" for number in range(5)])
+    assert name_columns(odd) == "p0_e1, p1_e1, p2_e1, p3_e1, p4_e1"
     many = pd.DataFrame(columns=[f"c{number}" for number in range(20)])
     assert name_columns(many).endswith("c11, ... (20 in all)")

@@ -143,7 +143,7 @@ def status(kit: KitPath) -> None:
             answered = ", ".join(known.answered) or "nobody yet"
             rows += [("round", f"{known.round_number} ({known.asked_for})"), ("answered", answered)]
         if known.refused:
-            rows.append(("refused", ", ".join(f"{site}: {code}" for site, code in sorted(known.refused.items()))))
+            rows.append(("said no", ", ".join(f"{site}: {code}" for site, code in sorted(known.refused.items()))))
         if known.advice:
             rows.append(("what to do", known.advice))
         show_table(f"plan {participant.plan[:12]}", rows)
@@ -156,5 +156,8 @@ def status(kit: KitPath) -> None:
         return
     there = ""
     if participant.role is Role.SITE:
-        there = f", {'connected' if is_connected(participant) else 'NOT connected'} to the coordinator"
+        there = {
+            True: ", holds a connection to the coordinator or its proxy", False: ", NOT connected to the coordinator",
+            None: "; whether it is connected only the account that it runs under can see",
+        }[is_connected(participant)]  # fmt: skip
     say(f"{participant.name}: runs as process {process}{there}")

@@ -1,6 +1,7 @@
 """Commands of the federation: what the coordinator, and what each hospital, does."""
 
 from pathlib import Path
+from string import hexdigits
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -219,8 +220,9 @@ def audit_verify(
     """Check that no line was changed, moved or taken out."""
     from pathoml.federated.audit import verify_log
 
-    if known and len(known) < _KNOWN_DIGITS:
-        say(f"--known: give {_KNOWN_DIGITS} digits of the hash at least", error=True)
+    digits = "".join(known.split()).lower()
+    if known and (len(digits) < _KNOWN_DIGITS or not set(digits) <= set(hexdigits)):
+        say(f"--known {known}: give {_KNOWN_DIGITS} digits (0 to 9, a to f) of the hash at least", error=True)
         raise typer.Exit(WRONG_INPUT)
     _require_log(log)
     verdict = verify_log(log, known)

@@ -125,10 +125,10 @@ class Locks:
 
     def _sweep(self) -> None:
         """Take away what dead owners left behind, and the folder if nobody is at work."""
-        for path in self._folder.glob("*.lock"):
+        for path in self._folder.glob("*.lock*"):
             self._take_over(path, replace=False)
-        if not any(self._folder.glob("*.lock")):
-            for scrap in (path for path in self._folder.glob("*") if path.suffix != ".lock"):
+        if not any(self._folder.glob("*.lock*")):
+            for scrap in self._folder.glob(".*"):  # drafts and clocks: who misses one makes it again
                 scrap.unlink(missing_ok=True)
         try:
             self._folder.rmdir()
@@ -145,7 +145,7 @@ class Locks:
             draft.write_text(self._own, encoding="ascii")
             self._name(draft, path)
         except FileExistsError:
-            return False
+            return _is_named(draft)
         except FileNotFoundError:  # another process took the empty folder, or the draft, away between two steps of ours
             make_folder(self._folder)
             return self._make(path)
@@ -164,12 +164,13 @@ class Locks:
             with path.open("x", encoding="ascii") as file:
                 file.write(self._own)
 
-    def _is_stale(self, path: Path) -> bool:
+    def _is_stale(self, path: Path) -> bool | None:
+        """Say whether a lock's owner is dead; None of a lock that is gone, which is anybody's to make and nobody's to remove."""
         try:
             age = self._server_time() - path.stat().st_mtime
             owner = _read_owner(path)
         except FileNotFoundError:
-            return True
+            return None
         return age > STALE_S or (owner is not None and owner.has_ended() is True)
 
     def _server_time(self) -> float:
@@ -190,14 +191,16 @@ class Locks:
 
         One process at a time may do so, by a lock on the lock, which is taken over in the same way from one that died.
         """
-        if not self._is_stale(path):
-            return False
+        stale = self._is_stale(path)
+        if not stale:
+            return stale is None and replace and self._make(path)
         right = path.with_name(f"{path.name}.takeover")
         if not self._make(right) and not self._take_over(right, replace=True):
             return False
         try:
-            if not self._is_stale(path):  # another was quicker, and is alive
-                return False
+            stale = self._is_stale(path)
+            if not stale:  # another was quicker
+                return stale is None and replace and self._make(path)
             if replace:
                 logger.warning("slide %s: its owner (%s) is gone; going on with it", _slide_of(path), owner_of(path))
             path.unlink(missing_ok=True)
@@ -262,6 +265,14 @@ def owner_of(path: Path) -> str:
     except FileNotFoundError:
         return "nobody"
     return "an unknown process" if owner is None else f"process {owner.number} on {owner.host}"
+
+
+def _is_named(draft: Path) -> bool:
+    """Say whether a draft has a second name: a network file system may link, lose the answer, and then find the name taken."""
+    try:
+        return draft.stat().st_nlink > 1
+    except FileNotFoundError:
+        return False
 
 
 def _slide_of(path: Path) -> str:

@@ -120,7 +120,11 @@ def _second_moment(settings: Adaptive, before: FloatArray, square: FloatArray) -
 
 
 def next_control(
-    settings: Aggregation, control: Mapping[str, FloatArray], changes: Sequence[Arrays], shares: Sequence[float]
+    settings: Aggregation,
+    control: Mapping[str, FloatArray],
+    changes: Sequence[Arrays],
+    weights: Sequence[float],
+    totals: tuple[float, float],
 ) -> dict[str, FloatArray]:
     """Return SCAFFOLD's shared control variate after a round.
 
@@ -132,8 +136,10 @@ def next_control(
         Before the round.
     changes : sequence of mapping of str to ndarray
         By how much each site that answered changed its own.
-    shares : sequence of float
-        What each of them is of the whole network's weight; 1 together if all have answered.
+    weights : sequence of float
+        Of these sites.
+    totals : tuple of float
+        Weight of all sites that have ever answered, before this round and after it.
 
     Returns
     -------
@@ -149,9 +155,12 @@ def next_control(
         return dict(control)
     names = changes[0].keys()
     return {
-        name: control.get(name, np.zeros(changes[0][name].shape))
+        name: control.get(name, np.zeros(changes[0][name].shape)) * (totals[0] / totals[1])
         + sum(
-            (np.asarray(change[name], dtype=np.float64) * share for change, share in zip(changes, shares, strict=True)),
+            (
+                np.asarray(change[name], dtype=np.float64) * (weight / totals[1])
+                for change, weight in zip(changes, weights, strict=True)
+            ),
             start=np.zeros(changes[0][name].shape),
         )
         for name in names

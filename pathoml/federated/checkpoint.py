@@ -107,6 +107,11 @@ def read_checkpoint(path: Path, plan: Plan) -> tuple[Setup | None, Progress | No
     with safe_open(path, framework="np") as file:
         said = json.loads((file.metadata() or {}).get("federation", "{}"))
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    if "weights" not in said and any(name.startswith("control.") for name in arrays):
+        raise FederationError(
+            f"{path.parent}: holds a training by SCAFFOLD of an earlier pathoml, which counted sites alike whatever method.weight "
+            "says; remove the folder and start it anew"
+        )
     if said.get("plan") != plan.digest:
         raise FederationError(f"{path.parent}: holds the training of another plan; choose another folder")
     setup = setup_from_arrays(plan, arrays_below(arrays, "setup."))

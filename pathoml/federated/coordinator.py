@@ -257,7 +257,9 @@ def _take_rounds(
         request = network.message("train", named(progress.model) | _controls(progress, plan, setup), number)
         answers = network.need(request, network.trainers())
         weights = [one.numbers[method.weight] for one in answers.values()]
+        known = sum(progress.weights.values())
         progress.weights |= dict(zip(answers, weights, strict=True))
+        totals = (known, sum(progress.weights.values()))
         if not sum(weights):
             raise FederationError(
                 f"round {number}: no site that answered has any {method.weight}; set method.weight: patients"
@@ -269,8 +271,7 @@ def _take_rounds(
             _keep_if_better(progress, row, _judges(answers, method.judges))
         mean = weighted_mean([models_of(one.arrays) for one in answers.values()], weights)
         changes = [arrays_below(one.arrays, "control.") for one in answers.values()]
-        shares = [weight / sum(progress.weights.values()) for weight in weights]
-        control = next_control(method.aggregation, progress.server.control, changes, shares)
+        control = next_control(method.aggregation, progress.server.control, changes, weights, totals)
         progress.model, server = aggregate(method.aggregation, progress.model, mean, progress.server)
         progress.server = replace(server, control=control)
         progress.history.append(row)

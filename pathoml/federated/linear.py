@@ -11,6 +11,8 @@ from pathoml.mil.objective import Objective, Outcome
 from pathoml.units import FloatArray
 
 LEVEL_RIDGE = 1e-6
+_LONGEST_STEP = 4.0
+"""Of one coefficient of a standardised column, or of one level: where the loss is hardly curved, its own step would be endless."""
 """Ridge of the levels, so that a time bin in which nobody had the event has an answer."""
 
 
@@ -144,4 +146,4 @@ def newton_step(terms: LinearTerms) -> FloatArray:
     curvature, axes = np.linalg.eigh(terms.hessian)
     size = np.maximum(np.abs(curvature), LEVEL_RIDGE)
     step: FloatArray = -(axes @ ((axes.T @ terms.gradient) / size)).astype(np.float64)
-    return step
+    return step * min(1.0, _LONGEST_STEP / max(float(np.abs(step).max(initial=0.0)), _LONGEST_STEP))

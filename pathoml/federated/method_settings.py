@@ -93,10 +93,7 @@ class NewtonSettings(Settings):
     kind: Literal["newton"] = "newton"
     tolerance: float = Field(1e-9, gt=0, description="Longest step at which it has converged.")
     steps: int = Field(
-        30,
-        ge=1,
-        le=MOST_POINTS,
-        description="Steps at most; sites compute no more than 40 points, shortened steps included.",
+        50, ge=1, description="Steps at most; a site computes no more than 40 points, shortened steps included."
     )
 
 

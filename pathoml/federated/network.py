@@ -17,6 +17,7 @@ from pathoml.federated.guard import COUNTS, accept, allowed_answer
 from pathoml.federated.judging import calibrated, centred_by_plan, member_of
 from pathoml.federated.linear import LinearTerms, add_terms, newton_step, penalised
 from pathoml.federated.messages import Message, from_bytes
+from pathoml.federated.method_settings import MOST_POINTS
 from pathoml.federated.plan import FixedBins, Plan
 from pathoml.federated.preprocessing import (
     Spread,
@@ -41,6 +42,7 @@ from pathoml.units import AnyArray, FloatArray
 logger = logging.getLogger(__name__)
 _TRIES = 4
 _ASKS_AGAIN_S = 5.0
+_OTHERWISE = "raise train.covariate_ridge, take fewer time bins, or method.kind: rounds with start: zero"
 _SHORTEST, _LOSS_TOLERANCE = 1e-3, 1e-12
 """Part of a Newton step that is tried at least, and by what part a loss may rise for rounding."""
 
@@ -74,6 +76,7 @@ class Network:
         self._counted: dict[str, tuple[float, ...]] = {}
         self._why: dict[str, str] = {}
         self._not_approved: dict[str, float] = {}
+        self._points = 0
 
     def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
         """Send a request to sites, all by default, and return the answers that are as they should be.
@@ -312,6 +315,7 @@ class Network:
         """
         objective = setup.objective(self.plan)
         columns = len(setup.transform.names)
+        self._points = 0
         point = np.zeros(columns + (objective.out if objective.has_level else 0))
         sites, terms = self._terms_of_all(point, columns, ridge)
         for _ in range(steps):
@@ -325,7 +329,7 @@ class Network:
             point, terms = moved, following
             if np.abs(step).max(initial=0.0) < tolerance:
                 return point
-        raise FederationError(f"Newton's steps did not converge in {steps}; raise train.covariate_ridge")
+        raise FederationError(f"Newton's steps did not converge in {steps}; {_OTHERWISE}")
 
     def _descend(
         self, point: FloatArray, step: FloatArray, terms: LinearTerms, *, sites: Sequence[str],
@@ -339,18 +343,26 @@ class Network:
                 return point + length * step, following
             length /= 2
         raise FederationError(
-            f"Newton's steps: the loss, {terms.loss:.6g}, falls no further along a step of length "
-            f"{np.linalg.norm(step):.3g}; raise train.covariate_ridge, or take method.kind: rounds with start: zero"
+            f"Newton's steps: the loss, {terms.loss:.6g}, falls no further along a step of length {np.linalg.norm(step):.3g}; "
+            f"{_OTHERWISE}"
         )
 
     def _terms_of_all(self, point: FloatArray, columns: int, ridge: float) -> tuple[list[str], LinearTerms]:
         """Ask all that train; who answers takes part from here on."""
+        self._count_point()
         answers = self.need(self.message("newton", {"parameters": point}), self.trainers())
         return list(answers), _penalised_sum(answers, point, columns, ridge)
 
     def _terms(self, point: FloatArray, sites: Sequence[str], columns: int, ridge: float) -> LinearTerms:
+        self._count_point()
         answers = self._same(self.message("newton", {"parameters": point}), sites)
         return _penalised_sum(answers, point, columns, ridge)
+
+    def _count_point(self) -> None:
+        """Say that it does not converge before sites, which compute so many points and no more, refuse without a word why."""
+        self._points += 1
+        if self._points > MOST_POINTS:
+            raise FederationError(f"Newton's steps did not converge at {MOST_POINTS} points; {_OTHERWISE}")
 
     def judge(self, kind: str, model: Mapping[str, AnyArray]) -> dict[str, SiteScore]:
         """Have the sites score a model.

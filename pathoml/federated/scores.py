@@ -73,7 +73,12 @@ def scores_to_json(scores: Mapping[str, SiteScore]) -> dict[str, Any]:
             "mean_over_sites": float(np.mean([one.numbers["concordant"] / one.numbers["comparable"] for one in told])),
             "sites": float(len(told)),
         }  # fmt: skip
-        if len(ratio) and sum(one.numbers.get("events", LEAST_EVENTS) for one in told) >= LEAST_EVENTS:
+        if len(ratio) and sum(_least_events(one) for one in told) >= LEAST_EVENTS:
             low, high = np.quantile(ratio, [0.025, 0.975])
             overall |= {"concordance_low": float(low), "concordance_high": float(high)}
     return {"sites": {name: dict(one.numbers) for name, one in scores.items()}, "overall": overall}
+
+
+def _least_events(score: SiteScore) -> float:
+    """Return the events of a site; of one that does not tell them, so many as its own interval says that there are at least."""
+    return score.numbers.get("events", LEAST_EVENTS if "concordance_low" in score.numbers else 0.0)

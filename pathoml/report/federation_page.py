@@ -157,6 +157,8 @@ def _difference(estimate: Mapping[str, Any]) -> str:
         return f"{words}."
     if estimate["low"] is None:
         return f"{words}; too few events to tell."
+    if estimate["low"] == estimate["high"] == 0:
+        return "none: both rank every pair of these patients alike."
     if estimate["low"] > 0:
         return f"{words}; better."
     if estimate["high"] < 0:

@@ -215,3 +215,58 @@ def test_a_lock_that_says_nothing_goes_by_its_age(locks: Locks, tmp_path: Path, 
     assert not locks.acquire("a")
     os.utime(path, (time.time() - 2 * STALE_S,) * 2)
     assert locks.acquire("a")
+
+
+STRESS = """
+import sys, time
+from pathlib import Path
+from pathoml.extract.locks import Locks
+folder = Path(sys.argv[1])
+locks, until, held, broken = Locks(folder), time.monotonic() + 4, 0, 0
+while time.monotonic() < until:
+    if not locks.acquire("a"):
+        continue
+    held += 1
+    try:
+        (folder / "in_use").touch(exist_ok=False)
+    except FileExistsError:
+        broken += 1
+    else:
+        (folder / "in_use").unlink()
+    locks.release("a")
+print(held, broken, flush=True)
+"""
+
+
+def test_of_processes_that_take_and_give_back_one_slide_never_two_have_it(tmp_path: Path) -> None:
+    """A lock that vanished between two looks is not a dead owner's: taking it over removed what a third had just made."""
+    workers = [
+        subprocess.Popen([sys.executable, "-c", STRESS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    counts = [tuple(map(int, one.communicate(timeout=120)[0].split())) for one in workers]
+    assert sum(held for held, _ in counts) > 100
+    assert [broken for _, broken in counts] == [0, 0, 0, 0]
+
+
+def test_sweeping_up_leaves_those_who_are_taking_over_alone(tmp_path: Path) -> None:
+    (tmp_path / "locks").mkdir()
+    path = tmp_path / "locks" / "a.lock.takeover"
+    write_lock(tmp_path, "a", this_process()).rename(path)
+    sweep_locks(tmp_path)
+    assert path.exists()
+    write_lock(tmp_path, "b", dead_process()).rename(path)
+    sweep_locks(tmp_path)
+    assert not (tmp_path / "locks").exists()
+
+
+def test_a_link_that_succeeded_though_its_answer_was_lost_counts(locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems ask again, and are told that the name is taken: by themselves."""
+    link = os.link
+
+    def ask_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr("os.link", ask_twice)
+    assert locks.acquire("a")

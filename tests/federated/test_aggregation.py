@@ -79,8 +79,32 @@ def test_plain_aggregation_takes_the_mean_as_it_is() -> None:
 def test_the_shared_control_variate_moves_by_the_shares_of_sites_that_answered() -> None:
     before = {"a": np.ones(3)}
     changes = [{"a": np.full(3, 2.0)}, {"a": np.full(3, 4.0)}]
-    np.testing.assert_allclose(next_control(ScaffoldSettings(), before, changes, [0.5, 0.125])["a"], 1 + 1 + 0.5)
-    assert next_control(FedAvgSettings(), {}, changes, [0.5, 0.125]) == {}
+    np.testing.assert_allclose(
+        next_control(ScaffoldSettings(), before, changes, [4.0, 1.0], (8.0, 8.0))["a"], 1 + 1 + 0.5
+    )
+    assert next_control(FedAvgSettings(), {}, changes, [4.0, 1.0], (8.0, 8.0)) == {}
+
+
+def test_the_shared_control_variate_is_the_weighted_mean_of_the_sites_own_also_when_one_comes_late() -> None:
+    rng = np.random.default_rng(0)
+    weights, own = {"a": 3.0, "b": 1.0, "late": 6.0}, dict.fromkeys(("a", "b", "late"), np.zeros(2))
+    control: dict[str, Any] = {}
+    heard: set[str] = set()
+    for names in (["a", "b"], ["b"], ["a", "b", "late"], ["a", "late"]):
+        changes = {name: rng.normal(size=2) for name in names}
+        own |= {name: own[name] + change for name, change in changes.items()}
+        before = sum(weights[name] for name in heard)
+        heard |= set(names)
+        totals = (before, sum(weights[name] for name in heard))
+        control = next_control(
+            ScaffoldSettings(),
+            control,
+            [{"c": one} for one in changes.values()],
+            [weights[one] for one in names],
+            totals,
+        )
+        expected = sum(weights[name] * own[name] for name in heard) / totals[1]
+        np.testing.assert_allclose(control["c"], expected, atol=1e-12)
 
 
 def test_the_length_of_a_change_is_over_all_arrays() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pathoml.cli import app
 from pathoml.federated.compare import compare, risks_at
 from pathoml.federated.coordinator import result_to_json
-from pathoml.federated.scores import LEAST_EVENTS
+from pathoml.federated.scores import LEAST_EVENTS, SiteScore, scores_to_json
 from pathoml.federated.simulate import pool, simulate
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.pipeline.federation_pages import write_page
@@ -67,6 +67,20 @@ def test_of_few_events_there_is_a_value_and_no_interval_nor_verdict(tmp_path: Pa
     page = write_page(plan, tmp_path, result, found, tmp_path / "shared" / "sites").read_text()
     assert "too few events to tell" in page
     assert f"None is given of fewer than {LEAST_EVENTS} events" in page
+
+
+def test_over_all_sites_too_there_is_no_interval_of_few_events() -> None:
+    drawn = np.arange(1.0, 201.0)
+
+    def score(**numbers: float) -> SiteScore:
+        return SiteScore({"concordant": 5.0, "comparable": 9.0, **numbers}, drawn, 2 * drawn)
+
+    few = scores_to_json({"a": score(events=3.0), "b": score(events=3.0)})["overall"]
+    assert few["concordance"] == pytest.approx(5 / 9)
+    assert "concordance_low" not in few
+    assert "concordance_low" in scores_to_json({"a": score(events=7.0), "b": score(events=3.0)})["overall"]
+    assert "concordance_low" not in scores_to_json({"a": score()})["overall"], "a site that does not tell its events"
+    assert "concordance_low" in scores_to_json({"a": score(concordance_low=0.4)})["overall"]
 
 
 def test_what_sites_tell_is_what_their_patients_say(tmp_path: Path) -> None:
@@ -181,6 +195,8 @@ def test_lines_cut_off_the_end_of_a_log_show_by_a_hash_that_was_written_down(
     log = tmp_path / "dry" / "site" / "audit.jsonl"
     head = run("audit", "verify", log).output.split("hash of the last: ")[1].split()[0]
     assert run("audit", "verify", log, "--known", head).exit_code == 0
+    read_out = " ".join(head[start : start + 4] for start in range(0, 16, 4)).upper()
+    assert run("audit", "verify", log, "--known", read_out).exit_code == 0
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
     assert run("audit", "verify", log).exit_code == 0, "by itself a shorter chain is whole"
     cut = run("audit", "verify", log, "--known", head)

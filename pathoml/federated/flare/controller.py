@@ -14,7 +14,7 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.impl.controller import Controller
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
-from pathoml.errors import FederationError
+from pathoml.errors import FederationError, RefusalCode
 from pathoml.federated.flare.envelopes import content_of, enclose
 from pathoml.federated.flare.jobs import PACKAGE, TASK
 from pathoml.federated.flare.kits import read_kit
@@ -235,7 +235,7 @@ class FlareTransport:
             except FederationError:
                 code = "not a message"
             if code:
-                self._refused[name] = code
+                self._refused[name] = code if code in tuple(RefusalCode) else "an unknown word"
         self._said["refused"] = dict(self._refused)
 
     def _take_up_rejoined(self) -> None:

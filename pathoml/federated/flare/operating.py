@@ -64,8 +64,8 @@ class NetworkStatus:
         if not self.run or self.is_running or self.run.endswith("COMPLETED"):
             return ""
         return (
-            "coordinator.jsonl (what sites answered) and log.txt in the coordinator's kit say why; "
-            "`pathoml federate resume` goes on after the last whole round"
+            "coordinator.jsonl (what sites answered) and log.txt in the coordinator's kit say why; `pathoml federate resume` goes "
+            "on after the last whole round, and an evaluation is begun anew by `pathoml federate evaluate`"
         )
 
 

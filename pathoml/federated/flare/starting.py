@@ -111,7 +111,7 @@ def running_process(kit: Kit) -> int | None:
     return process.number if process.has_ended() is False else None
 
 
-def is_connected(kit: Kit) -> bool:
+def is_connected(kit: Kit) -> bool | None:
     """Say whether a site's process holds a connection to the coordinator, or to its proxy.
 
     Parameters
@@ -121,8 +121,8 @@ def is_connected(kit: Kit) -> bool:
 
     Returns
     -------
-    bool
-        False where it does not run, or the coordinator does not.
+    bool or None
+        False where it does not run, or the coordinator does not; None where this account may not know.
     """
     import psutil
 
@@ -130,11 +130,13 @@ def is_connected(kit: Kit) -> bool:
     if process is None:
         return False
     connections = []
-    for one in (psutil.Process(process), *psutil.Process(process).children(recursive=True)):
-        try:
+    try:
+        for one in (psutil.Process(process), *psutil.Process(process).children(recursive=True)):
             connections += one.net_connections(kind="tcp")
-        except psutil.NoSuchProcess:
-            continue  # ended a moment ago
+    except psutil.NoSuchProcess:
+        return False  # it is just ending, or one of its jobs is: the next look tells
+    except psutil.AccessDenied:
+        return None
     listening = {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
     return any(
         one.status == psutil.CONN_ESTABLISHED and one.raddr.port not in listening and one.laddr.port not in listening
