@@ -29,6 +29,10 @@ def provision(
     kits = make_kits(plan, output, authority)
     show_table("kits", [(kit.role.value, kit.name, str(kit.folder)) for kit in kits], header=("role", "name", "folder"))
     say(f"plan {kits[0].plan}")
+    if authority is not None:
+        say(
+            "kits handed out before stay valid; where sites and coordinator are the same, only operator's and observer's are new"
+        )
     say(f"{output / 'authority'} signs certificates: keep it where only you can read it, and give it to nobody")
 
 
@@ -53,7 +57,7 @@ def start(
     background: Annotated[bool, typer.Option("--background", help="Go on when this terminal is closed.")] = False,
 ) -> None:
     """Start what the kit is for: the coordinator, a site, or (operator) the run."""
-    from pathoml.federated.flare.kits import Role, read_kit
+    from pathoml.federated.flare.kits import Role, read_kit, site_yaml_of
 
     participant = read_kit(kit)
     if participant.role is Role.OPERATOR:
@@ -63,6 +67,8 @@ def start(
         return
     from pathoml.federated.flare.starting import run, run_in_background
 
+    if participant.role is Role.SITE:
+        site_yaml_of(participant.folder)  # says what to do where the kit was not joined
     if background:
         say(f"{participant.name}: runs as process {run_in_background(participant)}")
     else:
@@ -110,9 +116,7 @@ def report(kit: KitPath) -> None:
     from pathoml.pipeline.federation_pages import unfinished_runs, write_coordinators_page
 
     for plan in unfinished_runs(kit):
-        say(
-            f"warning: the newer run of plan {plan} has not ended and has no results; this is the page of the run before it"
-        )
+        say(f"warning: the newer run of plan {plan} has no results (yet); this is the page of the run before it")
     say(f"report: {write_coordinators_page(kit)}; research use only")
 
 
@@ -161,3 +165,8 @@ def status(kit: KitPath) -> None:
             None: "; whether it is connected only the account that it runs under can see",
         }[is_connected(participant)]  # fmt: skip
     say(f"{participant.name}: runs as process {process}{there}")
+    if participant.role is Role.COORDINATOR:
+        from pathoml.pipeline.federation_pages import newest_refusals
+
+        for site, what in sorted(newest_refusals(kit).items()):
+            say(f"in the newest run {site} said no, or nothing that could be used: {what}")

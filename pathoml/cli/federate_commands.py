@@ -91,12 +91,16 @@ def federate_approve(
 ) -> None:
     """At a site: agree to a plan. Until then nothing of it runs there."""
     from pathoml.federated.plan import read_plan
-    from pathoml.federated.site_settings import read_site
-    from pathoml.pipeline.federating import approve
+    from pathoml.pipeline.federating import approve, examine
 
-    settings = read_site(site)
-    approve(settings, read_plan(plan), digest)
+    agreed = read_plan(plan)
+    settings, reading = examine(site, agreed)
+    approve(settings, agreed, digest)
     say(f"approved; recorded in {settings.folder / 'approvals.jsonl'}")
+    if reading.problems:
+        say(
+            "warning: the site does not fit the plan, and will refuse what it is asked; `pathoml federate check` says why"
+        )
 
 
 @app.command("simulate")
@@ -166,8 +170,9 @@ def _show_comparison(comparison: "Comparison") -> None:
     from pathoml.report.federation_page import named_estimates
 
     found = comparison.to_json()
-    for title, models in (("All sites", found["overall"]), *((n, one["models"]) for n, one in found["sites"].items())):
-        show_table(title, named_estimates(models))
+    show_table("All sites", named_estimates(found["overall"], over_all=True))
+    for site, one in found["sites"].items():
+        show_table(site, named_estimates(one["models"]))
     for model, why in found["impossible"].items():
         say(f"{model} could not be trained: {why}", error=True)
 

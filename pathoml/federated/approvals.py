@@ -45,7 +45,7 @@ class Approvals:
         told = "".join(stated.split()).lower()
         if not plan.digest.startswith(told):
             raise ConfigError(
-                f"plan {plan.name} has the hash {plan.digest}, not {stated}; ask the coordinator which file was agreed on"
+                f"plan {plan.name}: its hash is not {stated}; ask the coordinator, by another way, which file was agreed on"
             )
         if len(told) < _FEWEST_DIGITS:
             raise ConfigError(

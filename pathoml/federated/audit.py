@@ -206,6 +206,9 @@ def verify_log(path: Path, known: str = "") -> Verdict:
         previous = str(stated)
     told = "".join(known.split()).lower()
     if told and not any(str(line["digest"]).startswith(told) for line in lines):
-        problem = f"no line has the hash {told}: lines were cut off the end, or all were written anew"
+        problem = (
+            f"no line has the hash {told}: lines were cut off the end, or all were written anew; keep the file as it is, and tell "
+            "whoever answers for this machine"
+        )
         return Verdict(len(lines), problem, previous)
     return Verdict(len(lines), "", previous)

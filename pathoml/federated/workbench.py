@@ -310,6 +310,29 @@ def scored_patients(method: EvaluationSettings, data: SiteData) -> tuple[str, ..
     return data.test if method.patients == "test" else (*data.train, *data.validation, *data.test)
 
 
+def trained_before(states: Path, names: tuple[str, ...]) -> dict[str, int]:
+    """Count patients whom models of earlier plans were trained on, at this site.
+
+    Parameters
+    ----------
+    states : Path
+        The site's folder with a folder for each plan that it took part in.
+    names : tuple of str
+        Ids of patients.
+
+    Returns
+    -------
+    dict of str to int
+        First 16 digits of a plan's hash -> how many; plans with none are left out.
+    """
+    marks = {_mark(name) for name in names}
+    counts = {
+        path.parent.name: len(marks.intersection(json.loads(path.read_text(encoding="utf-8"))))
+        for path in sorted(states.glob(f"*/{_TRAINED_ON}"))
+    }
+    return {plan: count for plan, count in counts.items() if count}
+
+
 def require_not_trained_on(states: Path, plan: str, names: tuple[str, ...]) -> None:
     """Refuse to score a model on patients whom this site trained it on.
 
@@ -327,9 +350,7 @@ def require_not_trained_on(states: Path, plan: str, names: tuple[str, ...]) -> N
     RefusedError
         If there are such patients, with their number.
     """
-    path = states / plan[:16] / _TRAINED_ON
-    marks = set(json.loads(path.read_text(encoding="utf-8"))) if plan and path.is_file() else set()
-    seen = sum(_mark(name) in marks for name in names)
+    seen = trained_before(states, names).get(plan[:16], 0) if plan else 0
     if seen:
         raise RefusedError(
             f"{seen} of {len(names)} patients were trained on here by the plan that made the package; method.patients: test, with"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from pathoml.federated.site import STATE_FOLDER, Site
 from pathoml.federated.site_data import SiteData, SiteReading, examine_patients, examine_site, load_site
 from pathoml.federated.site_settings import DEFAULT_LIMITS, LimitsSettings, SiteSettings, read_site
 from pathoml.federated.transport import Answering
-from pathoml.federated.workbench import require_not_trained_on, scored_patients
+from pathoml.federated.workbench import require_not_trained_on, scored_patients, trained_before
 from pathoml.files import make_folder, write_json, write_text
 from pathoml.package_files import read_package_files
 from pathoml.packages import load_package
@@ -381,4 +381,16 @@ def examine(site: Path, plan: Plan) -> tuple[SiteSettings, SiteReading]:
         For `site_facts`.
     """
     settings = read_site(site)
-    return settings, examine_site(settings, plan)
+    reading = examine_site(settings, plan)
+    if isinstance(plan.method, EvaluationSettings) and reading.data is not None:
+        names = scored_patients(plan.method, reading.data)
+        told = tuple(
+            Problem(
+                f"plan {made}",
+                f"trained on {count} of {len(names)} patients that would be scored; if it made the package, the site will refuse: "
+                "method.patients: test scores the others",
+            )
+            for made, count in trained_before(settings.folder / STATE_FOLDER, names).items()
+        )
+        reading = replace(reading, warnings=(*reading.warnings, *told))
+    return settings, reading

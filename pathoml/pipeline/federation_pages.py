@@ -12,6 +12,7 @@ from pathoml.federated.coordinator import PLAN_COPY, FederationResult, result_to
 from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
 from pathoml.federated.plan import Plan
 from pathoml.federated.site_settings import FEWEST_EVENTS, FEWEST_PATIENTS
+from pathoml.files import read_lines
 from pathoml.report.federation_page import FederationPage, write_federation_page
 
 
@@ -83,6 +84,23 @@ def unfinished_runs(kit: Path) -> list[str]:
     has_results = [(path.parent / "federation.json").is_file() for path in runs]
     last = max((place for place, whole in enumerate(has_results) if whole), default=-1)
     return [path.parent.name for path in runs[last + 1 :]] if last >= 0 else []
+
+
+def newest_refusals(kit: Path) -> dict[str, str]:
+    """Return what sites last said in the newest run that was no good answer.
+
+    Parameters
+    ----------
+    kit : Path
+        The coordinator's.
+
+    Returns
+    -------
+    dict of str to str
+        By site, its code or what was wrong; empty where there is nothing to tell.
+    """
+    logs = sorted((kit / "federation").glob("*/coordinator.jsonl"), key=lambda path: path.stat().st_mtime)
+    return {str(row["site"]): str(row["what"]) for row in read_lines(logs[-1])} if logs else {}
 
 
 def _write_page(

@@ -18,6 +18,12 @@ _MODELS = {
     "local": "this hospital alone",
     "without": "the network without this hospital",
 }
+_OVER_ALL = {
+    **_MODELS,
+    "local": "each hospital alone",
+    "without": "the network without each hospital, at that hospital",
+}
+_ALL = "all that told, pairs within sites"
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,8 @@ def _difference(estimate: Mapping[str, Any]) -> str:
 def _overall(comparison: Mapping[str, Any]) -> Section:
     patients = sum(one["patients"] for one in comparison["sites"].values())
     events = sum(one["events"] for one in comparison["sites"].values())
-    return _section("All hospitals", comparison["overall"], f"{patients} test patients, {events} events", comparison)
+    count = f"{patients} test patients, {events} events"
+    return _section("All hospitals", comparison["overall"], count, comparison, over_all=True)
 
 
 def _by_site(comparison: Mapping[str, Any]) -> list[Section]:
@@ -179,8 +186,11 @@ def _by_site(comparison: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapping[str, Any]) -> Section:
-    single, pairs = _singles(models), _pairs(models)
+def _section(
+    title: str, models: Mapping[str, Any], count: str, comparison: Mapping[str, Any], *, over_all: bool = False
+) -> Section:
+    words = _OVER_ALL if over_all else _MODELS
+    single, pairs = _singles(models, words), _pairs(models, words)
     figures = []
     if single:
         figures.append(
@@ -189,7 +199,7 @@ def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapp
     if pairs:
         caption = f"Differences in concordance on the same draws of patients; {count}. Lines: 95 % intervals."
         figures.append(Picture(difference_figure(pairs), caption))
-    rows = named_estimates(models)
+    rows = named_estimates(models, over_all=over_all)
     table = Table(f"Concordance, {title}", ("model", "value (95 % interval)"), rows)
     text = [f"{count}. Intervals are conditional on {comparison['conditional_on']}."]
     if any(value["low"] is None for _, value in [*single, *pairs]):
@@ -200,30 +210,33 @@ def _section(title: str, models: Mapping[str, Any], count: str, comparison: Mapp
     return Section(title, text, figures, [table] if rows else [])
 
 
-def named_estimates(models: Mapping[str, Any]) -> list[tuple[str, str]]:
+def named_estimates(models: Mapping[str, Any], *, over_all: bool = False) -> list[tuple[str, str]]:
     """Put models and their differences into words.
 
     Parameters
     ----------
     models : mapping
         As comparison.json has them, of a site or of all.
+    over_all : bool, optional
+        Whether they are of all sites together.
 
     Returns
     -------
     list of (str, str)
         Name, and concordance or difference with its interval; those that cannot be computed are left out.
     """
-    rows = [(name, estimate_words(value)) for name, value in _singles(models)]
-    return rows + [(name, estimate_words(value, signed=True)) for name, value in _pairs(models)]
+    words = _OVER_ALL if over_all else _MODELS
+    rows = [(name, estimate_words(value)) for name, value in _singles(models, words)]
+    return rows + [(name, estimate_words(value, signed=True)) for name, value in _pairs(models, words)]
 
 
-def _singles(models: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(_MODELS[name], value) for name, value in models.items() if name in _MODELS and value["value"] is not None]
+def _singles(models: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(words[name], value) for name, value in models.items() if name in words and value["value"] is not None]
 
 
-def _pairs(models: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _pairs(models: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
     return [
-        (f"{_MODELS[first]} minus {_MODELS[second]}", models[name])
+        (f"{words[first]} minus {words[second]}", models[name])
         for name in models
         if " - " in name and models[name]["value"] is not None
         for first, second in [name.split(" - ")]
@@ -234,13 +247,13 @@ def _told(page: FederationPage) -> Section:
     scores, personal = page.scores, page.scores["personal"].get("sites", {})
     told = {**scores["shared"]["sites"]}
     if scores["shared"]["overall"]:
-        told["all, pairs within sites"] = scores["shared"]["overall"]
+        told[_ALL] = scores["shared"]["overall"]
     expected = any("expected_events" in numbers for numbers in told.values())
     header = ["site", "patients", "events"]
     header += ["events expected"] if expected else []
     header += ["pairs", "concordance (95 % interval)"]
     header += ["fitted to the site's own patients"] if personal else []
-    own = {**personal, "all, pairs within sites": scores["personal"].get("overall", {})}
+    own = {**personal, _ALL: scores["personal"].get("overall", {})}
     rows = []
     for site, numbers in told.items():
         row = [site, _count(numbers, "patients"), _count(numbers, "events")]

@@ -24,8 +24,8 @@ from pathoml.infer import predict_package
 from pathoml.mil.patients import select_patients
 from pathoml.package_files import PackageFiles, read_package_files
 from pathoml.packages import load_package
-from pathoml.pipeline.federating import rehearse
-from pathoml.pipeline.federation_pages import unfinished_runs, write_coordinators_page
+from pathoml.pipeline.federating import examine, rehearse
+from pathoml.pipeline.federation_pages import newest_refusals, unfinished_runs, write_coordinators_page
 from pathoml.survival import concordance
 from pathoml.train import follow_up
 from tests.federated.networks import CANARY, FEATURES, Recorder, cohort_of, features_of, parts_of, plan_of
@@ -218,6 +218,10 @@ def test_a_rehearsal_says_already_that_patients_were_trained_on(tmp_path: Path) 
     plan = evaluation_of(tmp_path / "out" / "package", sites=["west"], quorum=1)
     with pytest.raises(RefusedError, match=r"patients were trained on here by the plan that made the package"):
         rehearse(settings, plan, tmp_path / "dry", tmp_path / "out" / "package")
+    warnings = examine(file, plan)[1].warnings
+    assert any("patients that would be scored; if it made the package" in one.message for one in warnings)
+    apart = plan.model_copy(update={"method": plan.method.model_copy(update={"patients": "test"})})
+    assert not any("would be scored" in one.message for one in examine(file, apart)[1].warnings)
 
 
 def test_the_page_of_an_evaluation_says_how_many_events_were_expected(tmp_path: Path) -> None:
@@ -232,6 +236,9 @@ def test_the_page_of_an_evaluation_says_how_many_events_were_expected(tmp_path: 
     assert f"{west['expected_events']:.1f}" in page
     assert "fitted to the site's own" not in page, "nobody was asked for that"
     assert unfinished_runs(tmp_path / "kit") == []
+    assert newest_refusals(tmp_path / "kit") == {}
+    (out / "coordinator.jsonl").write_text('{"site": "west", "what": "NOT_APPROVED"}\n')
+    assert newest_refusals(tmp_path / "kit") == {"west": "NOT_APPROVED"}
     later = tmp_path / "kit" / "federation" / "0123456789abcdef"
     later.mkdir()
     (later / PLAN_COPY).write_text("{}")

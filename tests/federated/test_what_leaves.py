@@ -211,7 +211,7 @@ def test_a_plan_is_approved_by_its_hash_and_by_no_other(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="is not approved here") as refused:
         approvals.plan(plan.digest)
     assert refused.value.code is RefusalCode.NOT_APPROVED
-    with pytest.raises(ConfigError, match="ask the coordinator which file was agreed on"):
+    with pytest.raises(ConfigError, match="ask the coordinator, by another way, which file was agreed on"):
         approvals.approve(plan, other.digest)
     with pytest.raises(ConfigError, match="31 digits of its hash were given; give 32 at least"):
         approvals.approve(plan, plan.digest[:31])

@@ -42,7 +42,9 @@ class NetworkStatus:
     answered : tuple of str
         Sites that have answered in this round.
     refused : mapping of str to str
-        Code of each site that said no when it was last asked.
+        Code of each site that said no when it was last asked; of a run that is under way.
+    trains : bool
+        False for the run of an evaluation.
     """
 
     connected: tuple[str, ...]
@@ -52,6 +54,7 @@ class NetworkStatus:
     round_number: int = -1
     answered: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    trains: bool = True
 
     @property
     def is_running(self) -> bool:
@@ -60,13 +63,17 @@ class NetworkStatus:
 
     @property
     def advice(self) -> str:
-        """What to do about a run that is over and has not come to its end; empty for others."""
-        if not self.run or self.is_running or self.run.endswith("COMPLETED"):
+        """What to do about a run that is over; empty for others."""
+        if not self.run or self.is_running:
             return ""
-        return (
-            "coordinator.jsonl (what sites answered) and log.txt in the coordinator's kit say why; `pathoml federate resume` goes "
-            "on after the last whole round, and an evaluation is begun anew by `pathoml federate evaluate`"
+        if self.run.endswith("COMPLETED"):
+            return "`pathoml federate report` of the coordinator's kit makes a page of it"
+        again = (
+            "`pathoml federate resume` goes on after the last whole round"
+            if self.trains
+            else "`pathoml federate evaluate` begins it anew"
         )
+        return f"`pathoml federate status` of the coordinator's kit says who said no; {again}"
 
 
 def submit(kit: Kit, *, wait_s: float = 0.0, package: Path | None = None) -> str:
@@ -179,7 +186,7 @@ def status_of(kit: Kit) -> NetworkStatus:
         said = _progress(session, newest["job_id"]) if newest["status"] == "RUNNING" else {}
         return NetworkStatus(
             connected, missing, str(newest["status"]), str(said.get("asked for", "")), int(said.get("round", -1)),
-            tuple(said.get("answered", ())), dict(said.get("refused", {})),
+            tuple(said.get("answered", ())), dict(said.get("refused", {})), plan.method.kind != "evaluation",
         )  # fmt: skip
 
 
