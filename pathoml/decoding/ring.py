@@ -2,6 +2,7 @@
 
 A lane is a handful of pages that one decoding process fills in turn. A page is free or full, and only its one writer
 makes it full, only its one reader free; so that a process that is killed at any moment leaves nothing locked behind.
+Who may write to a lane has its ticket: a slide that was given up before its process began begins no more.
 """
 
 import os
@@ -14,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pathoml.errors import OutputError
+from pathoml.errors import OutputError, PathomlError
 from pathoml.units import FloatArray, RgbImage
 
 _PAGES = 4
 _WORDS, _STAIN_NUMBERS = 8, 32
-_WAITING, _PID, _STAINED = 0, 1, 2
-"""Words of a lane: is its writer waiting for a free page, who writes, how many numbers the slide's colours take."""
+_WAITING, _PID, _STAINED, _TICKET = 0, 1, 2, 3
+"""Words of a lane: is its writer waiting for a free page, who writes, how many numbers the slide's colours take, and who may."""
 _FREE, _FULL = 0, 1
 _PAUSE_S, _ORPHAN_CHECK_S = 0.0005, 1.0
 _SHARED_MEMORY = Path("/dev/shm")
@@ -112,16 +113,35 @@ class RingReader:
         """Of the shared memory, for `LaneWriter`."""
         return self._memory.name
 
-    def reset(self, lane: int) -> None:
+    def reset(self, lane: int, ticket: int) -> None:
         """Make a lane ready for another slide.
 
         Parameters
         ----------
         lane : int
             Which nobody writes to.
+        ticket : int
+            Of who may write to it from here on; above 0, and another every time.
         """
         self._lanes[lane].reset()
         self._next[lane] = 0
+        self._lanes[lane].words[_TICKET] = ticket
+
+    def revoke(self, lane: int) -> int:
+        """Let nobody begin to write to a lane any more.
+
+        Parameters
+        ----------
+        lane : int
+            Which.
+
+        Returns
+        -------
+        int
+            Number of the process that has begun already, and goes on until it ends; 0 if none has.
+        """
+        self._lanes[lane].words[_TICKET] = 0
+        return self.writer(lane)
 
     def is_waiting(self, lane: int) -> bool:
         """Say whether a lane's writer waits for its reader.
@@ -208,6 +228,10 @@ class RingReader:
         self._memory.unlink()
 
 
+class RevokedError(PathomlError):
+    """A slide was given up before its process began with it; nobody waits for what it gives."""
+
+
 class LaneWriter:
     """The writing end of one lane: a `TileSink` in a decoding process.
 
@@ -219,16 +243,31 @@ class LaneWriter:
         Its size.
     lane : int
         Which lane.
+    ticket : int
+        With which the lane was made ready for it.
     page_tiles : int, optional
         Tiles of a page that are used; by default all.
+
+    Raises
+    ------
+    RevokedError
+        If the lane is another's by now.
     """
 
-    def __init__(self, memory: SharedMemory, shape: RingShape, lane: int, page_tiles: int | None = None) -> None:
+    def __init__(
+        self, memory: SharedMemory, shape: RingShape, lane: int, ticket: int, page_tiles: int | None = None
+    ) -> None:  # fmt: skip
         self._memory = memory  # the arrays of a lane do not keep it open
         self._used = slice(page_tiles)
         self._lane = _Lane(memory, shape, lane)
+        self._require(ticket)
         self._lane.words[_PID] = os.getpid()
+        self._require(ticket)  # again: from here on whoever revokes it sees that somebody has begun
         self._next, self._parent = 0, os.getppid()
+
+    def _require(self, ticket: int) -> None:
+        if self._lane.words[_TICKET] != ticket:
+            raise RevokedError("the slide was given up before it began")
 
     def stain(self, fitted: FloatArray) -> None:
         """Take a slide's own colours; see `TileSink.stain`.

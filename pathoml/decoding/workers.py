@@ -8,8 +8,9 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,8 @@ from pathoml.units import FloatArray, RgbImage
 logger = logging.getLogger(__name__)
 
 _WEIGH_EVERY_S, _GB = 0.05, 1_000_000_000
+_START_S = 300.0
+"""In which a process has to begin with a slide: it loads libraries first, from a disk that others may be busy with."""
 
 
 @dataclass
@@ -52,8 +55,10 @@ class Decoding:
         Where its pages come.
     future : Future of SlideTiles
         What it gives at the end.
+    begun_at : float
+        When it was handed to the pool.
     busy_s, looked_at : float
-        Seconds of work, waiting for the reader left out, and when they were last counted.
+        Seconds of work, waiting for a process and for the reader left out, and when they were last counted.
     weighed_at : float
         When the memory of its process was last looked at.
     given_up : SlideError or None
@@ -63,6 +68,7 @@ class Decoding:
     entry: SlideEntry
     lane: int
     future: "Future[SlideTiles]"
+    begun_at: float = field(default_factory=time.monotonic)
     busy_s: float = 0.0
     looked_at: float = 0.0
     weighed_at: float = 0.0
@@ -99,7 +105,7 @@ class DecodingPool:
             initializer=end_with,
             initargs=[os.getpid()],
         )
-        self._idle = list(range(workers))
+        self._idle, self._tickets = list(range(workers)), count(1)
         self._leaving: dict[int, int] = {}  # lane -> process that was told to go
 
     def __enter__(self) -> Self:
@@ -145,9 +151,10 @@ class DecodingPool:
             To be looked at until it is done.
         """
         lane = self._idle.pop(0)
-        self._ring.reset(lane)
+        ticket = next(self._tickets)
+        self._ring.reset(lane, ticket)
         sheet = None if self._sheets is None else self._sheets / f"{entry.slide_id}.png"
-        place = _Place(self._ring.name, self._ring.shape, lane, page_tiles)
+        place = _Place(self._ring.name, self._ring.shape, lane, ticket, page_tiles)
         future: Future[SlideTiles] = self._pool.schedule(
             _decode_into_lane, args=[entry, self._recipe, place, sheet, self._device]
         )
@@ -197,11 +204,16 @@ class DecodingPool:
         not_looking_s : float, optional
             Since the last look, the time in which the reader was held up elsewhere and could not see who waits for whom.
         """
-        now, settings = time.monotonic(), self._recipe.extract
+        now, settings, name = time.monotonic(), self._recipe.extract, one.entry.path.name
+        if self._ring.writer(one.lane) == 0:
+            one.looked_at = now
+            if now - one.begun_at > settings.slide_timeout_s + _START_S:
+                limit = f"no process began with it in {_START_S:.0f} s and extract.slide_timeout_s: {settings.slide_timeout_s:g}"
+                _give_up(one, WorkerLostError(f"{name}: {limit}; is the machine out of memory, or its disk too slow?"))
+            return
         if not self._ring.is_waiting(one.lane):
             one.busy_s += max(0.0, now - one.looked_at - not_looking_s)
         one.looked_at = now
-        name = one.entry.path.name
         if one.busy_s > settings.slide_timeout_s:
             limit = f"took more than {settings.slide_timeout_s:g} s (extract.slide_timeout_s)"
             _give_up(one, WorkerLostError(f"{name}: {limit} and was given up; is its share slow, or the slide broken?"))
@@ -238,7 +250,7 @@ class DecodingPool:
         InputError
             If no process could begin at all.
         """
-        writer = self._ring.writer(one.lane)
+        writer = self._ring.revoke(one.lane)
         if one.future.cancelled() and writer and is_running(writer):
             self._leaving[one.lane] = writer
         else:
@@ -323,13 +335,14 @@ class _Place:
     ring: str
     shape: RingShape
     lane: int
+    ticket: int
     page_tiles: int | None
 
 
 def _decode_into_lane(
     entry: SlideEntry, recipe: Recipe, place: _Place, sheet: Path | None, device: str
 ) -> SlideTiles:  # fmt: skip
-    writer = LaneWriter(_attached(place.ring), place.shape, place.lane, place.page_tiles)
+    writer = LaneWriter(_attached(place.ring), place.shape, place.lane, place.ticket, place.page_tiles)
     return decode_here(entry, recipe, writer, sheet, device)
 
 

@@ -208,7 +208,9 @@ class _Floor:
             self._line.source.release(work.entry)
             try:
                 work.tiles = self._pool.end(decoding)
+                work.require_all_tiles()
             except SlideError as error:
+                work.tiles = None
                 again = work.attempt == 1 and isinstance(error, WorkerLostError | OutOfMemoryError)
                 if again:
                     self._line.try_again(work.entry, error)

@@ -10,7 +10,7 @@ from pathoml.bags import write_bag
 from pathoml.cohort import SlideEntry
 from pathoml.decoding.slide_tiles import SlideTiles
 from pathoml.encoders.record import Encoder
-from pathoml.errors import SlideError
+from pathoml.errors import SlideError, WorkerLostError
 from pathoml.extract.kept import Wanted, all_kept, kept_bag
 from pathoml.extract.locks import Locks
 from pathoml.extract.outcomes import SlideOutcome, append_to_ledger, failed
@@ -78,6 +78,21 @@ class Work:
         """
         tiles = self.tiles
         return tiles is not None and all(features.is_whole(len(tiles)) for _, features in self.parts)
+
+    def require_all_tiles(self) -> None:
+        """Compare how many tiles its process has delivered with how many have come.
+
+        Raises
+        ------
+        WorkerLostError
+            If they differ: its features could never be whole.
+        """
+        delivered = 0 if self.tiles is None else len(self.tiles)
+        for _, features in self.parts:
+            if features.tiles != delivered:
+                raise WorkerLostError(
+                    f"{self.entry.path.name}: {features.tiles} tiles have come of {delivered} that its process delivered"
+                )
 
 
 class Line:

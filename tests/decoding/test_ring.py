@@ -11,10 +11,10 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 import pytest
 
-from pathoml.decoding.ring import LaneWriter, RingReader, RingShape
+from pathoml.decoding.ring import LaneWriter, RevokedError, RingReader, RingShape
 from pathoml.errors import OutputError
 
-SHAPE = RingShape(lanes=2, page_tiles=3, tile_px=8)
+SHAPE, TICKET = RingShape(lanes=2, page_tiles=3, tile_px=8), 5
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def ring():
 
 
 def fill(name: str, lane: int, tiles: int) -> None:
-    writer = LaneWriter(SharedMemory(name=name), SHAPE, lane)
+    writer = LaneWriter(SharedMemory(name=name), SHAPE, lane, TICKET)
     writer.stain(np.array([lane, 0.5]))
     for start in range(0, tiles, 3):
         rows = np.arange(start, min(tiles, start + 3))
@@ -53,8 +53,8 @@ def drained(ring: RingReader, lane: int, tiles: int) -> list[int]:
 
 def test_two_processes_fill_their_lanes_and_everything_comes_once_and_in_order(ring: RingReader) -> None:
     context = multiprocessing.get_context("spawn")
-    ring.reset(0)
-    ring.reset(1)
+    ring.reset(0, TICKET)
+    ring.reset(1, TICKET)
     processes = [context.Process(target=fill, args=(ring.name, lane, 500 + lane)) for lane in (0, 1)]
     for one in processes:
         one.start()
@@ -68,19 +68,20 @@ def test_two_processes_fill_their_lanes_and_everything_comes_once_and_in_order(r
     np.testing.assert_array_equal(ring.colours(1), [1, 0.5])
     for one in processes:
         one.join(30)
-    ring.reset(1)
+    ring.reset(1, TICKET)
     assert ring.colours(1) is None
     assert ring.full_page(1) is None
 
 
 def test_a_process_killed_in_the_middle_leaves_whole_pages_and_a_usable_lane(ring: RingReader) -> None:
     context = multiprocessing.get_context("spawn")
+    ring.reset(0, TICKET)
     victim = context.Process(target=fill, args=(ring.name, 0, 10_000))
     victim.start()
     assert drained(ring, 0, 30)[:30] == list(range(30))
     os.kill(victim.pid, signal.SIGKILL)
     victim.join(30)
-    ring.reset(0)
+    ring.reset(0, TICKET)
     next_one = context.Process(target=fill, args=(ring.name, 0, 20))
     next_one.start()
     assert drained(ring, 0, 20) == list(range(20))
@@ -89,13 +90,27 @@ def test_a_process_killed_in_the_middle_leaves_whole_pages_and_a_usable_lane(rin
 
 def test_a_writer_may_be_told_to_use_less_of_its_pages(ring: RingReader) -> None:
     memory = SharedMemory(name=ring.name)
-    assert len(LaneWriter(memory, SHAPE, 0).page()) == 3
-    writer = LaneWriter(memory, SHAPE, 0, page_tiles=2)
+    ring.reset(0, TICKET)
+    assert len(LaneWriter(memory, SHAPE, 0, TICKET).page()) == 3
+    writer = LaneWriter(memory, SHAPE, 0, TICKET, page_tiles=2)
     writer.page()[:] = 7
     writer.deliver(np.array([4, 5]))
     pixels, rows = ring.full_page(0)
     assert (pixels == 7).all()
     assert rows.tolist() == [4, 5]
+
+
+def test_who_was_given_up_before_it_began_writes_nothing(ring: RingReader) -> None:
+    """Its lane is another's by then, whose tiles would be mixed with its own."""
+    memory = SharedMemory(name=ring.name)
+    ring.reset(0, TICKET)
+    assert ring.revoke(0) == 0
+    ring.reset(0, TICKET + 1)
+    with pytest.raises(RevokedError, match="given up before it began"):
+        LaneWriter(memory, SHAPE, 0, TICKET)
+    assert ring.writer(0) == 0, "the lane's owner is who begins with its ticket"
+    LaneWriter(memory, SHAPE, 0, TICKET + 1)
+    assert ring.revoke(0) == os.getpid(), "who has begun is waited for"
 
 
 def test_too_little_shared_memory_is_said_before_anything_is_touched() -> None:
