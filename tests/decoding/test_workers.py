@@ -46,6 +46,7 @@ def rows_of(pool: DecodingPool, one: Decoding) -> list[int]:
 def test_a_slide_given_up_before_its_process_began_leaves_the_next_ones_tiles_alone(slide: SlideEntry) -> None:
     with DecodingPool(RECIPE, 1, 4, None, "cpu") as pool:
         first = pool.begin(slide)
+        time.sleep(0.5)  # it is on its way to a process, which loads libraries for seconds
         first.given_up = WorkerLostError("given up")
         assert first.future.cancel()
         with pytest.raises(WorkerLostError, match="given up"):
