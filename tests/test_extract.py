@@ -302,7 +302,7 @@ def test_time_in_which_nobody_looked_is_not_held_against_a_slide() -> None:
             return False
 
         def writer(self, lane: int) -> int:
-            return 0
+            return os.getpid()  # a process has begun with it
 
     pool = DecodingPool.__new__(DecodingPool)
     pool._ring, pool._recipe = Ring(), recipe(slide_timeout_s=10)
