@@ -147,3 +147,19 @@ def array_digest(array: AnyArray) -> str:
     digest = hashlib.sha256(head)
     digest.update(little.reshape(-1).view(np.uint8).data)  # in place: a copy of a large bag costs as much as its digest
     return digest.hexdigest()
+
+
+def hash_as_read_out(text: str) -> str:
+    """Return the digits of a hash that was read out: in groups, in capitals.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``4F0C 91D2``.
+
+    Returns
+    -------
+    str
+        Such as ``4f0c91d2``.
+    """
+    return "".join(text.split()).lower()

@@ -151,19 +151,13 @@ def federate_simulate(  # noqa: PLR0913 - one for each option of the command
 
 
 def _show_scores(scores: dict[str, Any]) -> None:
-    rows = [(name, _score_words(numbers)) for name, numbers in scores["sites"].items()]
+    from pathoml.report.federation_page import told_words
+
+    untold = "not told: too few patients or events, or refused"
+    rows = [(name, told_words(numbers, untold)) for name, numbers in scores["sites"].items()]
     if scores["overall"]:
-        rows.append(("all, pairs within sites", _score_words(scores["overall"])))
+        rows.append(("all, pairs within sites", told_words(scores["overall"])))
     show_table("Concordance (0.5 = guessing; 95 % interval) on each site's test patients", rows)
-
-
-def _score_words(numbers: dict[str, float]) -> str:
-    from pathoml.report.words import estimate_words
-
-    if "concordance" not in numbers:
-        return "not told: too few patients or events, or refused"
-    ends = {end: numbers.get(f"concordance_{end}") for end in ("low", "high")}
-    return estimate_words({"value": numbers["concordance"], **ends})
 
 
 def _show_comparison(comparison: "Comparison") -> None:
@@ -224,13 +218,14 @@ def audit_verify(
 ) -> None:
     """Check that no line was changed, moved or taken out."""
     from pathoml.federated.audit import verify_log
+    from pathoml.provenance import hash_as_read_out
 
-    digits = "".join(known.split()).lower()
+    digits = hash_as_read_out(known)
     if known and (len(digits) < _KNOWN_DIGITS or not set(digits) <= set(hexdigits)):
         say(f"--known {known}: give {_KNOWN_DIGITS} digits (0 to 9, a to f) of the hash at least", error=True)
         raise typer.Exit(WRONG_INPUT)
     _require_log(log)
-    verdict = verify_log(log, known)
+    verdict = verify_log(log, digits)
     if verdict.problem:
         say(f"{log.name}: {verdict.problem}", error=True)
         raise typer.Exit(SOME_FAILED)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pathoml.errors import ConfigError, RefusalCode, RefusedError
 from pathoml.federated.plan import Plan
 from pathoml.files import append_line, make_folder, write_text
+from pathoml.provenance import hash_as_read_out
 
 _FEWEST_DIGITS = 32
 
@@ -42,7 +43,7 @@ class Approvals:
         ConfigError
             If the plan's hash is another: the copy is not what was agreed on.
         """
-        told = "".join(stated.split()).lower()
+        told = hash_as_read_out(stated)
         if not plan.digest.startswith(told):
             raise ConfigError(
                 f"plan {plan.name}: its hash is not {stated}; ask the coordinator, by another way, which file was agreed on"

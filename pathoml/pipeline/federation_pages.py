@@ -59,7 +59,7 @@ def write_coordinators_page(kit: Path) -> Path:
     InputError
         If no run has ended there, or that of another plan than the kit's copy.
     """
-    ended = sorted((kit / "federation").glob("*/federation.json"), key=lambda path: path.stat().st_mtime)
+    ended = _of_runs(kit, "federation.json")
     if not ended:
         raise InputError(f"{kit}: no run has ended here; it is the coordinator's kit that keeps what comes out")
     scores = json.loads(ended[-1].read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def unfinished_runs(kit: Path) -> list[str]:
     list of str
         First digits of their hashes; none where no run has ended yet.
     """
-    runs = sorted((kit / "federation").glob(f"*/{PLAN_COPY}"), key=lambda path: path.stat().st_mtime)
+    runs = _of_runs(kit, PLAN_COPY)
     has_results = [(path.parent / "federation.json").is_file() for path in runs]
     last = max((place for place, whole in enumerate(has_results) if whole), default=-1)
     return [path.parent.name for path in runs[last + 1 :]] if last >= 0 else []
@@ -99,8 +99,13 @@ def newest_refusals(kit: Path) -> dict[str, str]:
     dict of str to str
         By site, its code or what was wrong; empty where there is nothing to tell.
     """
-    logs = sorted((kit / "federation").glob("*/coordinator.jsonl"), key=lambda path: path.stat().st_mtime)
+    logs = _of_runs(kit, "coordinator.jsonl")
     return {str(row["site"]): str(row["what"]) for row in read_lines(logs[-1])} if logs else {}
+
+
+def _of_runs(kit: Path, name: str) -> list[Path]:
+    """Return a file of each run of a coordinator's kit, the one written last at the end."""
+    return sorted((kit / "federation").glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
 
 
 def _write_page(

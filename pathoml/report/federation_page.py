@@ -258,8 +258,8 @@ def _told(page: FederationPage) -> Section:
     for site, numbers in told.items():
         row = [site, _count(numbers, "patients"), _count(numbers, "events")]
         row += [_count(numbers, "expected_events", digits=1)] if expected else []
-        row += [_count(numbers, "comparable"), _told_words(numbers)]
-        rows.append((*row, _told_words(own.get(site, {}))) if personal else tuple(row))
+        row += [_count(numbers, "comparable"), told_words(numbers)]
+        rows.append((*row, told_words(own.get(site, {}))) if personal else tuple(row))
     table = Table("What sites told of the patients whom they scored", tuple(header), rows)
     drawings = scores.get("replicates", 200)  # so many before it was written down
     text = [
@@ -276,8 +276,22 @@ def _count(numbers: Mapping[str, Any], name: str, digits: int = 0) -> str:
     return f"{numbers[name]:.{digits}f}" if name in numbers else ""
 
 
-def _told_words(numbers: Mapping[str, Any]) -> str:
+def told_words(numbers: Mapping[str, Any], otherwise: str = "not told") -> str:
+    """Put the concordance that a site has told into words.
+
+    Parameters
+    ----------
+    numbers : mapping
+        What it told, as federation.json has it.
+    otherwise : str, optional
+        What to say where there is none among it.
+
+    Returns
+    -------
+    str
+        Value and interval.
+    """
     if "concordance" not in numbers:
-        return "not told"
-    ends = {name: numbers.get(f"concordance_{name}") for name in ("low", "high")}
+        return otherwise
+    ends = {end: numbers.get(f"concordance_{end}") for end in ("low", "high")}
     return estimate_words({"value": numbers["concordance"], **ends})
