@@ -1,5 +1,6 @@
 """Processes: told apart from later ones of the same number, weighed, and ended with those they work for."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -47,11 +48,22 @@ def test_a_number_that_names_no_process_does_not_run(number: int) -> None:
 
 
 def test_memory_of_its_own_is_weighed() -> None:
-    before = private_bytes(os.getpid())
-    held = b"x" * 200_000_000
-    grown = private_bytes(os.getpid()) - before
+    # mapped, not asked of the allocator: that may give memory which the process holds since an earlier test
+    with mmap.mmap(-1, 200_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:
+        before = private_bytes(os.getpid())
+        for start in range(0, len(held), mmap.PAGESIZE):
+            held[start] = 1
+        grown = private_bytes(os.getpid()) - before
     assert 190_000_000 < grown < 260_000_000
-    del held
+
+
+def test_memory_shared_with_others_is_not_weighed() -> None:
+    with mmap.mmap(-1, 200_000_000) as shared:
+        before = private_bytes(os.getpid())
+        for start in range(0, len(shared), mmap.PAGESIZE):
+            shared[start] = 1
+        grown = private_bytes(os.getpid()) - before
+    assert grown < 50_000_000
 
 
 CHILD = """

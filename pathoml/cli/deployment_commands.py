@@ -1,10 +1,12 @@
 """Commands that put a federation to work over a network: kits, participants, runs."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pathoml.cli.federate_commands import show_scores
 from pathoml.cli.terminal import say, show_table
 
 app = typer.Typer()
@@ -113,11 +115,19 @@ def stop(kit: KitPath) -> None:
 @app.command()
 def report(kit: KitPath) -> None:
     """Write the page of the newest run that has ended (coordinator's kit)."""
-    from pathoml.pipeline.federation_pages import unfinished_runs, write_coordinators_page
+    from pathoml.pipeline.federation_pages import newest_result, unfinished_runs, write_coordinators_page
 
     for plan in unfinished_runs(kit):
         say(f"warning: the newer run of plan {plan} has no results (yet); this is the page of the run before it")
-    say(f"report: {write_coordinators_page(kit)}; research use only")
+    page = write_coordinators_page(kit)
+    _show_result(newest_result(kit))
+    say(f"report: {page}; research use only")
+
+
+def _show_result(result: Path | None) -> None:
+    if result is not None:
+        say(f"newest run that has ended: {result.parent}")
+        show_scores(json.loads(result.read_text(encoding="utf-8"))["shared"])
 
 
 @app.command()
@@ -166,7 +176,8 @@ def status(kit: KitPath) -> None:
         }[is_connected(participant)]  # fmt: skip
     say(f"{participant.name}: runs as process {process}{there}")
     if participant.role is Role.COORDINATOR:
-        from pathoml.pipeline.federation_pages import newest_refusals
+        from pathoml.pipeline.federation_pages import newest_refusals, newest_result
 
+        _show_result(newest_result(kit))
         for site, what in sorted(newest_refusals(kit).items()):
             say(f"in the newest run {site} said no, or nothing that could be used: {what}")

@@ -144,13 +144,20 @@ def federate_simulate(  # noqa: PLR0913 - one for each option of the command
         else:
             parts, limits = network_of_sites(agreed, sites or [])
         result, comparison = simulate_network(agreed, parts, output, context, compared=compare, limits=limits)
-    _show_scores(result_to_json(agreed, result)["shared"])
+    show_scores(result_to_json(agreed, result)["shared"])
     if comparison is not None:
         _show_comparison(comparison)
     say(f"report: {output / 'federation.html'}; everything else is beside it; research use only")
 
 
-def _show_scores(scores: dict[str, Any]) -> None:
+def show_scores(scores: dict[str, Any]) -> None:
+    """Show the concordances that sites told.
+
+    Parameters
+    ----------
+    scores : dict
+        Those of the shared model, as federation.json has them.
+    """
     from pathoml.report.federation_page import told_words
 
     untold = "not told: too few patients or events, or refused"

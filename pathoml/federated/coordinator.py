@@ -27,6 +27,8 @@ from pathoml.units import AnyArray
 
 PLAN_COPY = "plan.json"
 """The plan beside what came of it."""
+RESULT = "federation.json"
+"""What came of a run."""
 Answers = Mapping[str, Message]
 OnRound = Callable[[int, int, Mapping[str, float]], None]
 """Told after each round: its number, how many there are, and what sites said, weighted."""
@@ -106,7 +108,7 @@ def run_federation(
     if plan.membership:
         network.ask(network.message("membership", named(final)), network.ready())
     result = FederationResult(package, scores, own, progress.history)
-    write_json(output / "federation.json", result_to_json(plan, result))
+    write_json(output / RESULT, result_to_json(plan, result))
     return result
 
 
@@ -140,7 +142,7 @@ def run_evaluation(plan: Plan, files: PackageFiles, transport: Transport, output
     network = Network(plan, transport, output)
     answers = network.need(network.message("score", arrays_of_files(files)))
     scores = {name: score_of(one) for name, one in answers.items()}
-    write_json(output / "federation.json", evaluation_to_json(plan, scores))
+    write_json(output / RESULT, evaluation_to_json(plan, scores))
     return scores
 
 

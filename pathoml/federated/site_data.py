@@ -159,7 +159,7 @@ def examine_patients(settings: SiteSettings, plan: Plan) -> PatientsReading:
         words = f"the site's is '{settings.cohort.endpoint}', the plan's '{plan.endpoint}'; are they one thing?"
         problems.append((RefusalCode.OTHER_ENDPOINT, Problem("cohort.endpoint", words)))
     reading = examine_cohort(settings.cohort.model_copy(update={"covariates": _covariates_of(plan, settings)}))
-    problems += [(RefusalCode.OTHER_COVARIATES, problem) for problem in reading.problems]
+    problems += [_coded(problem) for problem in reading.problems]
     if reading.cohort is None or problems:
         return PatientsReading(None, None, None, tuple(problems), ())
     back = {own: name for name, own in settings.columns.items()}
@@ -237,6 +237,14 @@ def _drawn(cohort: Cohort, rows: IntArray, share: float, dealer: np.random.Gener
         group = dealer.permutation(rows[cohort.event[rows] == outcome])
         chosen[group[: round(share * len(group))]] = True
     return chosen
+
+
+def _coded(problem: Problem) -> tuple[RefusalCode, Problem]:
+    """Tell what is wrong with the plan's covariates here from what is wrong with the table itself."""
+    if problem.key[:2] != ("cohort", "covariates"):
+        return RefusalCode.BAD_DATA, problem
+    remedy = "where the table calls a column of the plan otherwise, `columns:` in the site's file says so"
+    return RefusalCode.OTHER_COVARIATES, replace(problem, message=f"{problem.message}; {remedy}")
 
 
 def _covariates_of(plan: Plan, settings: SiteSettings) -> tuple[Covariate, ...]:

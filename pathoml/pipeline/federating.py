@@ -66,13 +66,13 @@ def site_facts(settings: SiteSettings, plan: Plan, reading: SiteReading) -> list
     least, fewest = settings.limits.patients_for(plan), settings.limits.events_for(plan)
     facts.append(("Nothing is said of fewer than", f"{least} patients or {fewest} events"))
     facts.append(("Longest update that leaves", f"{settings.limits.norm_for(plan):g}"))
-    facts.append(("Privacy of patients", _privacy_fact(plan, len(data.train))))
+    facts.append(("Differential privacy", _privacy_fact(plan, len(data.train))))
     return facts
 
 
 def _privacy_fact(plan: Plan, patients: int) -> str:
     if plan.privacy is None:
-        return "none: updates leave without noise"
+        return "none: no noise is added to what leaves"
     delta = delta_of(plan.privacy, patients)
     bound = guaranteed_rate(0.01, plan.privacy.epsilon, delta)
     return (
@@ -326,16 +326,20 @@ def simulate_network(
     tuple of FederationResult and Comparison or None
         Also written to the folder.
     """
-    if not compared:
+    comparison = None
+    if compared:
+        result, comparison = compare(
+            plan, parts, output, limits=limits, device=context.device, progress=context.progress
+        )
+        write_json(output / "comparison.json", comparison.to_json())
+    else:
         result = simulate(
             plan, parts, output / "shared", limits=limits, device=context.device,
             on_round=lambda done, total, _: context.progress("federation", done + 1, total),
         )  # fmt: skip
-        write_page(plan, output, result, None, output / "shared" / "sites")
-        return result, None
-    result, comparison = compare(plan, parts, output, limits=limits, device=context.device, progress=context.progress)
-    write_json(output / "comparison.json", comparison.to_json())
-    write_page(plan, output, result, comparison, output / "shared" / "sites")
+    of_site = {name: limits if isinstance(limits, LimitsSettings) else limits[name] for name in parts}
+    public = [name for name, one in of_site.items() if one.public_benchmark]
+    write_page(plan, output, result, comparison, output / "shared" / "sites", public=public)
     return result, comparison
 
 

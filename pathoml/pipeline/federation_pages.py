@@ -8,7 +8,7 @@ from typing import Any
 from pathoml.errors import InputError
 from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison
-from pathoml.federated.coordinator import PLAN_COPY, FederationResult, result_to_json
+from pathoml.federated.coordinator import PLAN_COPY, RESULT, FederationResult, result_to_json
 from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
 from pathoml.federated.plan import Plan
 from pathoml.federated.site_settings import FEWEST_EVENTS, FEWEST_PATIENTS
@@ -16,7 +16,10 @@ from pathoml.files import read_lines
 from pathoml.report.federation_page import FederationPage, write_federation_page
 
 
-def write_page(plan: Plan, output: Path, result: FederationResult, comparison: Comparison | None, logs: Path) -> Path:
+def write_page(
+    plan: Plan, output: Path, result: FederationResult, comparison: Comparison | None, logs: Path, *,
+    public: Sequence[str] = (),
+) -> Path:  # fmt: skip
     """Write the page of a federation.
 
     Parameters
@@ -31,6 +34,8 @@ def write_page(plan: Plan, output: Path, result: FederationResult, comparison: C
         What joining does, where it was asked for.
     logs : Path
         Folder with a folder for each site, and its audit log in it.
+    public : sequence of str, optional
+        Sites that declare their data public or drawn.
 
     Returns
     -------
@@ -38,7 +43,7 @@ def write_page(plan: Plan, output: Path, result: FederationResult, comparison: C
         The HTML file.
     """
     compared = None if comparison is None else comparison.to_json()
-    return _write_page(plan, output, result_to_json(plan, result), compared, _left(logs))
+    return _write_page(plan, output, result_to_json(plan, result), compared, _left(logs), public)
 
 
 def write_coordinators_page(kit: Path) -> Path:
@@ -59,12 +64,29 @@ def write_coordinators_page(kit: Path) -> Path:
     InputError
         If no run has ended there, or that of another plan than the kit's copy.
     """
-    ended = _of_runs(kit, "federation.json")
-    if not ended:
+    ended = newest_result(kit)
+    if ended is None:
         raise InputError(f"{kit}: no run has ended here; it is the coordinator's kit that keeps what comes out")
-    scores = json.loads(ended[-1].read_text(encoding="utf-8"))
-    plan = Plan.model_validate_json((ended[-1].parent / PLAN_COPY).read_text(encoding="utf-8"))
-    return _write_page(plan, ended[-1].parent, scores, None, [])
+    scores = json.loads(ended.read_text(encoding="utf-8"))
+    plan = Plan.model_validate_json((ended.parent / PLAN_COPY).read_text(encoding="utf-8"))
+    return _write_page(plan, ended.parent, scores, None, [], ())
+
+
+def newest_result(kit: Path) -> Path | None:
+    """Return what came of the newest run that has ended.
+
+    Parameters
+    ----------
+    kit : Path
+        The coordinator's.
+
+    Returns
+    -------
+    Path or None
+        Its federation.json.
+    """
+    ended = _of_runs(kit, RESULT)
+    return ended[-1] if ended else None
 
 
 def unfinished_runs(kit: Path) -> list[str]:
@@ -81,7 +103,7 @@ def unfinished_runs(kit: Path) -> list[str]:
         First digits of their hashes; none where no run has ended yet.
     """
     runs = _of_runs(kit, PLAN_COPY)
-    has_results = [(path.parent / "federation.json").is_file() for path in runs]
+    has_results = [(path.parent / RESULT).is_file() for path in runs]
     last = max((place for place, whole in enumerate(has_results) if whole), default=-1)
     return [path.parent.name for path in runs[last + 1 :]] if last >= 0 else []
 
@@ -109,11 +131,15 @@ def _of_runs(kit: Path, name: str) -> list[Path]:
 
 
 def _write_page(
-    plan: Plan, output: Path, scores: Mapping[str, Any], comparison: Mapping[str, Any] | None, left: Sequence[tuple[str, ...]]
+    plan: Plan, output: Path, scores: Mapping[str, Any], comparison: Mapping[str, Any] | None, left: Sequence[tuple[str, ...]],
+    public: Sequence[str],
 ) -> Path:  # fmt: skip
     path = output / "federation.html"
+    facts = plan_facts(plan)
+    if public:
+        facts.append(("Declared public or drawn", f"the data of {', '.join(public)}: the plan's thresholds hold as they stand"))
     provenance = [("Plan", plan.digest), ("pathoml", str(scores["pathoml_version"]))]
-    write_federation_page(path, FederationPage(plan.name, plan_facts(plan), scores, comparison, left, provenance))
+    write_federation_page(path, FederationPage(plan.name, facts, scores, comparison, left, provenance))
     return path
 
 
@@ -149,7 +175,7 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
         ("Method", how),
         ("Nothing is said of fewer than", _least_words(plan)),
         ("Longest update that leaves", f"{plan.update_norm:g}"),
-        ("Privacy of patients", "none" if plan.privacy is None else f"epsilon {plan.privacy.epsilon:g}"),
+        ("Differential privacy", "none: no noise is added" if plan.privacy is None else f"epsilon {plan.privacy.epsilon:g}"),
     ]
 
 

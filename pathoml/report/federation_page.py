@@ -97,12 +97,12 @@ def privacy_sentences(page: FederationPage) -> list[str]:
     privacy = page.scores["privacy"]
     if privacy is None:
         return [
-            "Privacy of patients: none. Updates, sums and figures left the hospitals without noise; nothing on this page is "
-            "private."
+            "Differential privacy: none. No slide, row or identifier left a hospital, but updates, sums and figures left without "
+            "noise; nothing on this page is private."
         ]
     delta = "1 / (10 x its patients)" if privacy["delta"] is None else f"{privacy['delta']:g}"
     found = [
-        f"Privacy of patients: differential, epsilon {privacy['epsilon']:g} for each patient at delta {delta}; the hospital that "
+        f"Differential privacy: epsilon {privacy['epsilon']:g} for each patient at delta {delta}; the hospital that "
         f"spent most has spent {privacy['epsilon_spent']:.3g}."
     ]
     if page.comparison is not None:

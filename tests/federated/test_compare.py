@@ -228,6 +228,15 @@ def test_a_cohort_is_divided_by_its_hospitals_and_compared(tmp_path: Path) -> No
     page = (tmp_path / "out" / "federation.html").read_text()
     assert "Does joining help?" in page
     assert GENES[0] not in page
+    assert "Declared public" not in page
+    told = run(
+        "simulate", tmp_path / "plan.yaml", "--config", tmp_path / "study.yaml", "--public-benchmark", "-o", tmp_path / "public",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    page = (tmp_path / "public" / "federation.html").read_text()
+    assert "Declared public or drawn" in page
+    assert "north, south, west" in page
 
 
 def test_hospitals_that_the_plan_does_not_know_are_named(tmp_path: Path) -> None:
@@ -262,9 +271,9 @@ def test_the_page_of_a_network_without_privacy_says_that_there_is_none(tmp_path:
     plan = plan_of(method=NEWTON)
     result, found = compare(plan, parts_of(plan), tmp_path, limits=PUBLIC)
     page = write_page(plan, tmp_path, result, found, tmp_path / "shared" / "sites").read_text()
-    assert "Privacy of patients: none." in page
+    assert "Differential privacy: none." in page
     assert "nothing on this page is private" in page
-    assert "differential" not in page
+    assert "epsilon" not in page
     assert "by west&#39;s joining" in page or "by west's joining" in page
 
 
@@ -276,7 +285,7 @@ def test_the_page_and_the_card_say_what_was_spent_of_privacy_and_that_comparison
     result = simulate(plan, parts_of(plan), tmp_path)
     page = write_page(plan, tmp_path, result, None, tmp_path / "sites").read_text()
     spent = json.loads((tmp_path / "coordinator" / "federation.json").read_text())["privacy"]["epsilon_spent"]
-    assert f"differential, epsilon {plan.privacy.epsilon:g}" in page
+    assert f"Differential privacy: epsilon {plan.privacy.epsilon:g}" in page
     assert f"has spent {spent:.3g}" in page
     assert "The comparison itself" not in page
     compared = FederationPage("t", [], result_to_json(plan, result), {"overall": {}}, [], [])
@@ -299,8 +308,10 @@ def test_a_coordinator_makes_a_page_of_what_sites_told_it(tmp_path: Path) -> Non
     (tmp_path / "coordinator").rename(tmp_path / "kit" / "federation" / plan.digest[:16])
     told = run("report", tmp_path / "kit")
     assert told.exit_code == 0, told.output
+    assert "Concordance" in told.output
+    assert all(site in told.output for site in plan.sites)
     page = (tmp_path / "kit" / "federation" / plan.digest[:16] / "federation.html").read_text()
     assert "As the coordinator sees it" in page
-    assert "Privacy of patients: none." in page
+    assert "Differential privacy: none." in page
     with pytest.raises(ValueError, match="no run has ended here"):
         CliRunner().invoke(app, ["federate", "report", str(tmp_path)], catch_exceptions=False)

@@ -387,6 +387,8 @@ def test_a_site_from_its_file_answers_approved_plans_only_and_reads_its_own_colu
         ({"name": "east"}, RefusalCode.BAD_DATA, "east is not a site of plan tests"),
         ({"endpoint": "disease-free survival"}, RefusalCode.OTHER_ENDPOINT, "are they one thing"),
         ({"columns": {}}, RefusalCode.OTHER_COVARIATES, "age"),
+        ({"columns": {}}, RefusalCode.OTHER_COVARIATES, "`columns:` in the site's file"),
+        ({"died": "Tod"}, RefusalCode.BAD_DATA, "no column 'Tod'"),
     ],
 )
 def test_data_that_do_not_fit_the_plan_are_named_at_the_site_and_coded_outside(
@@ -395,7 +397,10 @@ def test_data_that_do_not_fit_the_plan_are_named_at_the_site_and_coded_outside(
     from pathoml.federated.site_settings import read_site
 
     plan = plan_of()
-    reading = examine_site(read_site(site_in(tmp_path, plan, **changes)), plan)
+    event = changes.pop("died", "event")
+    settings = read_site(site_in(tmp_path, plan, **changes))
+    settings = settings.model_copy(update={"cohort": settings.cohort.model_copy(update={"event": event})})
+    reading = examine_site(settings, plan)
     assert reading.problems[0][0] is code
     assert words in str(reading.problems[0][1])
 

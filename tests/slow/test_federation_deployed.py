@@ -314,7 +314,7 @@ def test_hospitals_score_a_package_over_the_wire_as_they_do_in_one_process(small
             assert told[name][number] == pytest.approx(score.numbers[number], abs=1e-6), (name, number)
     page = write_coordinators_page(network.coordinator.folder).read_text()
     assert "nothing is trained" in page
-    assert "Privacy of patients: none" in page
+    assert "Differential privacy: none" in page
     _assert_no_canary(network)
 
 
