@@ -137,7 +137,9 @@ def _write_page(
     path = output / "federation.html"
     facts = plan_facts(plan)
     if public:
-        facts.append(("Declared public or drawn", f"the data of {', '.join(public)}: the plan's thresholds hold as they stand"))
+        facts.append(
+            ("Declared public or drawn", f"the data of {', '.join(public)}: the plan's thresholds hold as they stand")
+        )
     provenance = [("Plan", plan.digest), ("pathoml", str(scores["pathoml_version"]))]
     write_federation_page(path, FederationPage(plan.name, facts, scores, comparison, left, provenance))
     return path
@@ -165,6 +167,7 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
     elif isinstance(method, EvaluationSettings):
         whom = "all patients" if method.patients == "all" else "the patients kept out of training"
         how, model = f"nothing is trained; {whom} are scored", f"the package {method.package}"
+    privacy = "none: no noise is added" if plan.privacy is None else f"epsilon {plan.privacy.epsilon:g}"
     return [
         ("Name", plan.name),
         ("Sites", ", ".join(plan.sites)),
@@ -175,7 +178,7 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
         ("Method", how),
         ("Nothing is said of fewer than", _least_words(plan)),
         ("Longest update that leaves", f"{plan.update_norm:g}"),
-        ("Differential privacy", "none: no noise is added" if plan.privacy is None else f"epsilon {plan.privacy.epsilon:g}"),
+        ("Differential privacy", privacy),
     ]
 
 
