@@ -177,34 +177,48 @@ def test_shares_without_hard_links_have_one_owner_a_slide_too(
     assert [one.name for one in (tmp_path / "locks").iterdir()] == ["a.lock"]
 
 
-RACE = """
-import sys, time
+FORKED = """
+import os, sys, time
 from pathlib import Path
-from pathoml.extract.locks import Locks
-locks = Locks(Path(sys.argv[1]))
-while not (Path(sys.argv[1]) / "go").exists():
+from pathoml.extract.locks import Locks  # once for all of them: it takes longer than what they do
+folder, processes = Path(sys.argv[1]), int(sys.argv[2])
+is_child = any(os.fork() == 0 for _ in range(processes - 1))
+locks = Locks(folder)
+def done(*found):
+    os.write(1, (" ".join(map(str, found)) + chr(10)).encode())
+    if is_child:
+        os._exit(0)
+    for _ in range(processes - 1):
+        os.wait()
+"""
+"""Several processes of one script: the first waits for the others."""
+
+RACE = f"""{FORKED}
+while not (folder / "go").exists():
     time.sleep(0.001)
-print(sum(locks.acquire(str(number)) for number in range(200)), flush=True)
-sys.stdin.read()
+won = sum(locks.acquire(str(number)) for number in range(200))
+(folder / str(os.getpid())).touch()
+while len([one for one in folder.iterdir() if one.name.isdecimal()]) < processes:  # whose owner has ended is anybody's
+    time.sleep(0.001)
+done(won)
 """
 
 
+def forked(script: str, folder: Path, processes: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), str(processes)], stdout=subprocess.PIPE, text=True
+    )
+
+
 def test_of_processes_that_race_for_slides_each_slide_has_one(tmp_path: Path) -> None:
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    time.sleep(1.5)
     dead = dead_process()
+    (tmp_path / "locks").mkdir()
     for number in range(0, 200, 2):  # every second one has a stale lock to fight over
-        (tmp_path / "locks").mkdir(exist_ok=True)
         write_lock(tmp_path, str(number), dead)
+    racers = forked(RACE, tmp_path, 3)
     (tmp_path / "go").touch()
-    won = [int(one.stdout.readline()) for one in racers]
-    for one in racers:
-        one.communicate("", timeout=30)
+    won = [int(line) for line in racers.communicate(timeout=120)[0].split()]
+    assert len(won) == 3
     assert sum(won) == 200
 
 
@@ -217,12 +231,8 @@ def test_a_lock_that_says_nothing_goes_by_its_age(locks: Locks, tmp_path: Path, 
     assert locks.acquire("a")
 
 
-STRESS = """
-import sys, time
-from pathlib import Path
-from pathoml.extract.locks import Locks
-folder = Path(sys.argv[1])
-locks, until, held, broken = Locks(folder), time.monotonic() + 4, 0, 0
+STRESS = f"""{FORKED}
+until, held, broken = time.monotonic() + 4, 0, 0
 while time.monotonic() < until:
     if not locks.acquire("a"):
         continue
@@ -234,17 +244,14 @@ while time.monotonic() < until:
     else:
         (folder / "in_use").unlink()
     locks.release("a")
-print(held, broken, flush=True)
+done(held, broken)
 """
 
 
 def test_of_processes_that_take_and_give_back_one_slide_never_two_have_it(tmp_path: Path) -> None:
     """A lock that vanished between two looks is not a dead owner's: taking it over removed what a third had just made."""
-    workers = [
-        subprocess.Popen([sys.executable, "-c", STRESS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    counts = [tuple(map(int, one.communicate(timeout=120)[0].split())) for one in workers]
+    told = forked(STRESS, tmp_path, 4).communicate(timeout=120)[0]
+    counts = [tuple(map(int, line.split())) for line in told.splitlines()]
     assert sum(held for held, _ in counts) > 100
     assert [broken for _, broken in counts] == [0, 0, 0, 0]
 
