@@ -138,6 +138,7 @@ extract_archive([SlideEntry("slide", slide, "P1", 0.5, 2)], recipe, bags)
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)

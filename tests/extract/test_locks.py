@@ -126,7 +126,7 @@ import sys
 from pathlib import Path
 from pathoml.extract.locks import Locks
 locks = Locks(Path(sys.argv[1]))
-for _ in range(3000):
+for _ in range(1500):
     assert locks.acquire("a")
     locks.release("a")
 """
