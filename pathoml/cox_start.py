@@ -257,6 +257,8 @@ def marginal_logits(objective: Objective, patients: CoxPatients) -> Tensor:
 def level_beside(logits: Tensor, objective: Objective, outcome: Outcome) -> Tensor:
     """Fit what is added to all patients' logits alike: the loss is convex, or nearly so, and a few Newton-like steps do.
 
+    Each step is as long as a line search finds it: full steps run away where a bin holds few of the events.
+
     Parameters
     ----------
     logits : Tensor of float64, shape (patients, out)
@@ -272,7 +274,7 @@ def level_beside(logits: Tensor, objective: Objective, outcome: Outcome) -> Tens
         Where the loss is least.
     """
     level = torch.zeros(objective.out, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([level], max_iter=100)
+    optimizer = torch.optim.LBFGS([level], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -138,18 +138,25 @@ def discrete_hazard_loss(
     event : Tensor of bool, shape (n,)
         True event, False censored.
     time_bin : Tensor of int64, shape (n,)
-        Bin in which follow-up ends. A patient censored in a bin is taken as free of the event through the bins before it.
+        Bin in which follow-up ends. A patient censored in a bin is taken as free of the event through the bins before it, and
+        may have the number of bins, if free through them all.
 
     Returns
     -------
     Tensor, shape ()
         Mean over patients.
 
+    Raises
+    ------
+    ValueError
+        If an event lies in no bin.
+
     References
     ----------
     Gensheimer MF, Narasimhan B. A scalable discrete-time survival model for neural networks. PeerJ 7 (2019) e6257,
     equation 3.
     """
+    _require_bins(event, time_bin, logits.shape[1])
     bins = torch.arange(logits.shape[1], device=logits.device)
     before = bins[None, :] < time_bin[:, None]
     at_event = (bins[None, :] == time_bin[:, None]) & event[:, None]
@@ -169,19 +176,35 @@ def pmf_loss(
     event : Tensor of bool, shape (n,)
         True event, False censored.
     time_bin : Tensor of int64, shape (n,)
-        Bin in which follow-up ends. A patient censored in a bin is taken as free of the event through the bins before it.
+        Bin in which follow-up ends. A patient censored in a bin is taken as free of the event through the bins before it, and
+        may have the number of bins, if free through them all.
 
     Returns
     -------
     Tensor, shape ()
         Mean over patients.
 
+    Raises
+    ------
+    ValueError
+        If an event lies in no bin.
+
     References
     ----------
     Kvamme H, Borgan O. Continuous and discrete-time survival prediction with neural networks. Lifetime Data Anal 27 (2021)
     710-736, section 2.2.
     """
+    _require_bins(event, time_bin, logits.shape[1])
     return -_log_likelihood(_log_pmf(logits), event, time_bin).mean()
+
+
+def _require_bins(event: Tensor, time_bin: Tensor, bins: int) -> None:
+    """Refuse events behind the last bin, which would count as survival, and bins below 0."""
+    wrong = (time_bin < 0) | (time_bin > bins) | (event & (time_bin == bins))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"time_bin {int(time_bin[wrong][0])}: events lie in bins 0 to {bins - 1}, only who is censored may have {bins}"
+        )
 
 
 def mtlr_loss(

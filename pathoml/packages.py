@@ -20,7 +20,8 @@ from pathoml.bags import FeatureSpec
 from pathoml.covariates import ColumnGroup, CovariateTransform, transform_from_json
 from pathoml.errors import OutputError, PackageError
 from pathoml.files import write_bytes
-from pathoml.mil.objective import Objective, objective_from_json
+from pathoml.mil.objective import Objective
+from pathoml.mil.objectives import objective_from_json
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection
 from pathoml.mil.settings import AggregatorSettings, FusionSettings, LateSettings

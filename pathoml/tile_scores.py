@@ -121,7 +121,7 @@ def _exact(member: Member, tiles: Packed) -> tuple[FloatArray | None, FloatArray
 
 
 def _explained(member: Member, tiles: Packed) -> tuple[FloatArray | None, FloatArray]:
-    """Return attention and integrated gradients; what average tiles say, less the average training patient, is shared evenly."""
+    """Return attention and integrated gradients; what is left of the logit, less the average training patient, is shared evenly."""
     output, shares = member.model.slides_explained(tiles)
     found = _array(shares)
     even = (float(output.logits) - found.sum() - float(np.mean(member.slide_centre))) / len(found)

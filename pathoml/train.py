@@ -16,13 +16,14 @@ from pathoml.covariates import (
     fit_covariates,
     read_gene_groups,
 )
-from pathoml.cox_start import CoxPatients, start_covariates, start_model
+from pathoml.cox_start import CoxPatients, level_beside, start_covariates, start_model
 from pathoml.errors import TrainingError
 from pathoml.finishing import finish_member, lacking_parts, restore_prevalence
 from pathoml.infer import require_grid
 from pathoml.mil.batches import TrainingPatients
-from pathoml.mil.gradients import forward, step_gradient
-from pathoml.mil.objective import Objective, fit_objective
+from pathoml.mil.gradients import loss_of, step_gradient
+from pathoml.mil.objective import Objective
+from pathoml.mil.objectives import fit_objective
 from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.mil.projection import TileProjection, as_they_are, fit_projection
@@ -154,6 +155,8 @@ def local_update(
 ) -> float:  # fmt: skip
     """Take one pass over the patients: all that training, alone or in a federation, does to a model.
 
+    A step whose patients cannot be compared, so that the loss is the same whatever the model says, leaves it as it is.
+
     Parameters
     ----------
     state : TrainState
@@ -170,7 +173,7 @@ def local_update(
     Returns
     -------
     float
-        Mean loss over the steps.
+        Mean loss over all that it is a mean over in each step: events for Cox, patients for time bins; 0 without any.
 
     Raises
     ------
@@ -185,10 +188,13 @@ def local_update(
         state.model.train()
         for group in state.optimizer.param_groups:
             group["lr"] = step_size(state.epoch, settings)
-        losses = []
+        losses, weights = [], []
         for parts in patients.steps(state.dealer):
+            if not objective.tells(parts.outcome):  # momentum and decay alone would move the model
+                continue
             state.optimizer.zero_grad()
             losses.append(step_gradient(state.model, parts, objective, settings))
+            weights.append(objective.denominator(parts.outcome))
             if correct is not None:
                 correct(state.model)
             if settings.clip_norm is not None:
@@ -198,7 +204,7 @@ def local_update(
         state.random = torch.get_rng_state()
     finally:
         set_random_state(device, outside)
-    return float(torch.stack(losses).mean())
+    return float(np.average(torch.stack(losses).cpu(), weights=weights)) if losses else 0.0
 
 
 def step_size(epoch: int, settings: TrainSettings) -> float:
@@ -267,7 +273,7 @@ def fit_member(
     require_grid(model, () if data.features is None else data.features.without_grid)
     start = start_covariates(model, (data.covariates, transform), patients, objective, settings)
 
-    def patients_of(names: Sequence[str]) -> TrainingPatients:
+    def patients_of(names: Sequence[str], settings: TrainSettings) -> TrainingPatients:
         chosen = select_patients(data.cohort, data.features, names)
         return TrainingPatients(chosen, data.cohort, projection, transform, settings, context.device)
 
@@ -276,7 +282,8 @@ def fit_member(
     first = {"epoch": 0.0} if start.block_ridge is None else {"epoch": 0.0, "block_ridge": start.block_ridge}
     if settings.max_epochs:
         state = start_state(model.to(context.device), settings)
-        groups = patients_of(fold.train), patients_of(fold.validation)
+        train = patients_of(fold.train, settings)
+        groups = _told_apart(fold, (train, patients_of(fold.validation, train.left_by())), objective)
         history = _fit_until_no_better(state, *groups, (objective, first), settings, context)
     else:
         history = [first]
@@ -292,6 +299,20 @@ def fit_member(
     if settings.event_balanced:
         restore_prevalence(draft, chosen, *follow_up(data.cohort, everyone))
     return finish_member(draft, chosen, *follow_up(data.cohort, everyone)), history
+
+
+def _told_apart(
+    fold: Fold, groups: tuple[TrainingPatients, TrainingPatients], objective: Objective
+) -> tuple[TrainingPatients, TrainingPatients]:
+    """Refuse patients whose loss is the same whatever a model says of them: it would never learn, or never be told better."""
+    for role, group in zip(("training", "validation"), groups, strict=True):
+        if not objective.tells(group.outcome):
+            raise TrainingError(
+                f"fold {fold.key}: no two of its {len(group)} {role} patients can be compared: at each event nobody else is at "
+                "risk, in the same hospital if train.loss.stratified is set; take fewer folds, a larger "
+                "splits.validation_share, or a loss that is not stratified"
+            )
+    return groups
 
 
 def _fit_until_no_better(
@@ -349,16 +370,24 @@ def validate(
     Returns
     -------
     tuple of float
-        Loss, and Harrell's concordance; 0.5 where no pair can be compared.
+        Loss, and Harrell's concordance; 0.5 where no pair can be compared. After balanced steps the loss is that at the level,
+        common to all patients, which fits them best.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite; the patients with such logits are named.
     """
     model.eval()
-    with torch.no_grad():
-        logits = torch.cat([forward(model, part, settings).logits for part in patients.parts()])
-        loss = float(objective.loss(logits, patients.outcome))
+    logits, loss = loss_of(model, patients.parts(), objective, settings)
+    if settings.event_balanced and objective.has_level:
+        # The level is that of balanced steps until prevalence is restored at the end; judged as it is, it would decide.
+        logits = logits.double()
+        loss = objective.loss(logits + level_beside(logits, objective, patients.outcome), patients.outcome)
     risk = objective.risk(logits.cpu().numpy().astype(np.float64))
     time_days, event = patients.outcome.time_days.cpu().numpy(), patients.outcome.event.cpu().numpy().astype(np.int64)
     value = concordance(time_days, event, risk)
-    return loss, value if math.isfinite(value) else 0.5
+    return float(loss), value if math.isfinite(value) else 0.5
 
 
 def follow_up(cohort: Cohort, patient_ids: Sequence[str]) -> tuple[FloatArray, IntArray]:

@@ -8,7 +8,7 @@ from pathoml.settings import NOT_IN_HASH, Settings
 
 
 class CoxLossSettings(Settings):
-    """Cox's partial likelihood: the model gives one log hazard."""
+    """Cox's partial likelihood: the model gives one log hazard. Curves come from one Breslow baseline of all patients."""
 
     kind: Literal["cox"] = "cox"
     ties: Literal["breslow", "efron"] = Field("breslow", description="How events at the same time are taken.")
@@ -47,7 +47,7 @@ class DeepHitLossSettings(_BinnedLossSettings):
 
     kind: Literal["deephit"] = "deephit"
     likelihood_share: float = Field(0.2, ge=0, le=1, description="Weight of the likelihood; the ranking has the rest.")
-    scale: float = Field(0.1, gt=0, le=10, description="Difference of incidences that counts in the ranking.")
+    scale: float = Field(0.1, ge=0.02, le=10, description="Difference of incidences that counts in the ranking.")
 
 
 BinnedLoss = DiscreteLossSettings | PmfLossSettings | MtlrLossSettings | DeepHitLossSettings
@@ -175,6 +175,15 @@ class TrainSettings(Settings):
         description="Seconds between records from which a killed training goes on.",
         json_schema_extra=NOT_IN_HASH,
     )
+
+    @model_validator(mode="after")
+    def _cox_fit_has_no_loss_of_its_own(self) -> Self:
+        if self.max_epochs == 0 and self.loss != CoxLossSettings():
+            raise ValueError(
+                "max_epochs: 0 leaves the model at its Cox fit, with Breslow's ties and all patients compared with each other; "
+                "train.loss would not be used: leave it out, or train for some epochs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _balance_needs_steps(self) -> Self:

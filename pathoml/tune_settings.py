@@ -19,6 +19,7 @@ class RangeSettings(Settings):
     high: float = Field(description="Highest number.")
     log: bool = Field(default=False, description="Whether numbers are tried evenly on a logarithmic scale.")
     whole: bool = Field(default=False, description="Whether only whole numbers are tried.")
+    step: int = Field(1, ge=1, description="Distance between the whole numbers that are tried.")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -28,12 +29,15 @@ class RangeSettings(Settings):
             raise ValueError(f"low {self.low:g}: a logarithmic scale begins above 0")
         if self.whole and not (self.low.is_integer() and self.high.is_integer()):
             raise ValueError("whole: low and high have to be whole numbers")
+        if self.step > 1 and (not self.whole or self.log or (self.high - self.low) % self.step):
+            raise ValueError(f"step {self.step}: goes with whole: true, without log, from low to high in whole steps")
         return self
 
     @property
     def extremes(self) -> tuple[JsonValue, ...]:
         """Values that stand for all in a check."""
-        return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
+        low, high = int(self.low), int(self.high)
+        return (low, low + self.step, high) if self.whole else (self.low, self.high)
 
 
 class ChoicesSettings(Settings):

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from pathoml.cohort import take_rows
 from pathoml.errors import InputError, TrainingError
@@ -112,14 +112,7 @@ def tune(data: TrainingData, fold: Fold, search: Search, record: Path, digest: s
     trials = _recorded(record, digest)
     while len(trials) <= search.settings.trials:
         values = _proposal(optuna, search.settings, trials) if trials else {}
-        model, train = with_values(search.model, search.train, values)
-        scores = []
-        for inner in folds:
-            wanted = (inner.name, model.tile_components)
-            if wanted not in projections:
-                projections[wanted] = fit_tile_projection(data, inner, model)
-            scores.append(_score(data, inner, (model, train), projections[wanted], search.device))
-        trials.append(Trial(values, tuple(scores)))
+        trials.append(Trial(values, _scores(data, folds, (search, values), projections)))
         lines = [json.dumps({"digest": digest}), *(json.dumps(asdict(one)) for one in trials)]
         write_text(record, "\n".join(lines) + "\n")
     best = max(trials, key=lambda one: one.mean)
@@ -148,6 +141,26 @@ def inner_folds(data: TrainingData, fold: Fold, settings: TuneSettings) -> tuple
     share = min(len(fold.validation) / len(rows), _MOST_FOR_EARLY_STOPPING)
     splits = SplitsSettings(schemes=(KFoldSettings(folds=settings.folds),), validation_share=share, seed=settings.seed)
     return make_folds(take_rows(data.cohort, rows), splits)
+
+
+def _scores(
+    data: TrainingData, folds: Sequence[Fold], wanted: tuple[Search, Mapping[str, JsonValue]],
+    projections: dict[tuple[str, int | None], TileProjection | None],
+) -> tuple[float, ...]:  # fmt: skip
+    """Fit and judge on each inner fold; values between those that the check tried may not go together."""
+    search, values = wanted
+    try:
+        model, train = with_values(search.model, search.train, values)
+    except ValidationError as error:
+        logger.warning("%s: no model can have these, the trial counts as 0: %s", dict(values), error.errors()[0]["msg"])
+        return (0.0,) * len(folds)
+    scores = []
+    for inner in folds:
+        key = (inner.name, model.tile_components)
+        if key not in projections:
+            projections[key] = fit_tile_projection(data, inner, model)
+        scores.append(_score(data, inner, (model, train), projections[key], search.device))
+    return tuple(scores)
 
 
 def _score(
@@ -181,7 +194,7 @@ def _distribution(optuna: ModuleType, space: Space) -> Any:
     if not isinstance(space, RangeSettings):
         return optuna.distributions.CategoricalDistribution(range(len(space.values)))
     if space.whole:
-        return optuna.distributions.IntDistribution(int(space.low), int(space.high), log=space.log)
+        return optuna.distributions.IntDistribution(int(space.low), int(space.high), log=space.log, step=space.step)
     return optuna.distributions.FloatDistribution(space.low, space.high, log=space.log)
 
 

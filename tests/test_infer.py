@@ -12,7 +12,7 @@ from pathoml.bags import Bag, BagHeader
 from pathoml.covariates import NumericCovariate, fit_covariates
 from pathoml.errors import BagMismatchError, PackageError
 from pathoml.infer import predict_logits, predict_member, predict_package, predict_shares, risk_groups
-from pathoml.mil.objective import CoxObjective, DiscreteObjective
+from pathoml.mil.objectives import CoxObjective, DiscreteObjective
 from pathoml.mil.packed import Packed, pack
 from pathoml.mil.patients import Patients, places_of
 from pathoml.mil.prognosis import ModelShape, PrognosisModel

@@ -527,3 +527,12 @@ def test_no_loss_of_log_hazards_changes_when_all_shift(name: str, shift: float) 
 
 def test_mtlr_scores_sum_each_bin_with_the_later_ones() -> None:
     assert mtlr_scores(torch.tensor([[1.0, 2.0, 4.0]])).tolist() == [[7.0, 6.0, 4.0]]
+
+
+@pytest.mark.parametrize("loss", [discrete_hazard_loss, pmf_loss, mtlr_loss])
+@pytest.mark.parametrize(("event", "time_bin"), [(True, 4), (True, 5), (False, 5), (False, -1)])
+def test_who_has_the_event_in_no_bin_is_refused_and_not_counted_as_a_survivor(loss, event: bool, time_bin: int) -> None:
+    logits = torch.zeros(2, 4)
+    assert torch.isfinite(loss(logits, torch.tensor([True, False]), torch.tensor([3, 4])))
+    with pytest.raises(ValueError, match=f"time_bin {time_bin}: events lie in bins 0 to 3"):
+        loss(logits, torch.tensor([True, event]), torch.tensor([0, time_bin]))

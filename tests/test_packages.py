@@ -14,7 +14,7 @@ from pathoml.bags import FeatureSpec
 from pathoml.covariates import BlockCovariate, CategoricalCovariate, NumericCovariate, fit_covariates
 from pathoml.errors import OutputError, PackageError
 from pathoml.infer import predict_package
-from pathoml.mil.objective import CoxObjective, DiscreteObjective
+from pathoml.mil.objectives import CoxObjective, DiscreteObjective
 from pathoml.mil.patients import Patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import fit_projection

@@ -22,7 +22,8 @@ from pathoml.mil import pieces
 from pathoml.mil.aggregators import AGGREGATORS
 from pathoml.mil.batches import BLOCK_TILES, Batch, TrainingPatients, draw_tiles
 from pathoml.mil.gradients import forward, join_outcomes, step_gradient, total_loss
-from pathoml.mil.objective import Objective, Outcome, fit_objective
+from pathoml.mil.objective import Objective, Outcome
+from pathoml.mil.objectives import fit_objective
 from pathoml.mil.packed import BagOutput, pack
 from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
@@ -119,7 +120,9 @@ def test_parts_give_the_gradient_of_all_graphs_kept_with_dropout_and_disturbed_t
     settings = TrainSettings(tiles_at_once=100, tile_dropout=0.2, feature_noise=0.1)
     parts = [in_double(part) for part in training_patients(settings).parts()]
     assert len(parts) > 5
-    model, objective = model_of(aggregator.settings, 1), objective_for(CoxLossSettings())
+    with_dropout = {"dropout": 0.3} if "dropout" in type(aggregator.settings).model_fields else {}
+    model = model_of(aggregator.settings.model_copy(update=with_dropout), 1)
+    objective = objective_for(CoxLossSettings())
     torch.manual_seed(7)
     expected_loss, expected = with_all_graphs_kept(model, parts, objective, settings)
     after = torch.get_rng_state()
@@ -436,6 +439,135 @@ def test_balanced_steps_are_half_events_and_everyone_comes() -> None:
     for parts in steps[:-1]:
         assert int(join_outcomes([part.outcome for part in parts]).event.sum()) == 5
     assert 0 < int(event.sum()) < 37
+
+
+def test_balanced_steps_are_half_events_though_one_step_would_hold_everybody() -> None:
+    patients = training_patients(TrainSettings(batch_patients=200, event_balanced=True), count=37)
+    (step,) = patients.steps(torch.Generator().manual_seed(0))
+    assert step.outcome.event.double().mean() == 0.5
+    assert 2 * int(patients.outcome.event.sum()) != 37
+    assert {name for part in step for name in part.patient_id} == set(next(iter(patients.parts())).patient_id)
+
+
+def test_the_next_step_is_read_while_the_model_works_on_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    patients = training_patients(TrainSettings(batch_patients=8, resident_gb=0))
+    begun, read = [], TrainingPatients._batch
+
+    def noting(self, rows, drawn):
+        begun.append(tuple(rows))
+        return read(self, rows, drawn)
+
+    monkeypatch.setattr(TrainingPatients, "_batch", noting)
+    seen = 0
+    for parts in patients.steps(torch.Generator().manual_seed(0)):
+        (batch,) = parts
+        assert len(batch) == 8
+        seen += 1
+        deadline = time.monotonic() + 30
+        while len(begun) < min(seen + 1, 5) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert len(begun) == min(seen + 1, 5)
+    assert seen == 5
+    assert len(set(begun)) == 5, "each is read once"
+
+
+def test_training_and_validation_share_the_memory_that_may_be_used() -> None:
+    bytes_of_all = 40 * 30 * 4 * 4
+    settings = TrainSettings(resident_gb=1.5 * bytes_of_all / 1e9)
+    everything = with_places(data())
+    first = training_patients(settings)
+    chosen = select_patients(everything.cohort, everything.features, everything.cohort.patient_id[40:80].tolist())
+    transform = fit_covariates(everything.covariates, chosen.covariates)
+    same = chosen, everything.cohort, fit_projection(chosen.features, 4), transform
+    alone, beside = (TrainingPatients(*same, one, "cpu") for one in (settings, first.left_by()))
+    assert first.parts().is_kept
+    assert alone.parts().is_kept
+    assert not beside.parts().is_kept
+    for kept, read in zip(alone.parts(), beside.parts(), strict=True):
+        assert torch.equal(kept.tiles.values, read.tiles.values)
+        assert torch.equal(kept.tiles.offsets, read.tiles.offsets)
+        assert torch.equal(kept.tiles.places, read.tiles.places)
+
+
+@pytest.mark.parametrize("loss", [CoxLossSettings(), CoxLossSettings(stratified=True)], ids=["together", "strata"])
+def test_a_step_whose_patients_cannot_be_compared_leaves_the_model_as_it_is(loss: Loss) -> None:
+    """Momentum and weight decay would move it, in every epoch whose last step is one patient."""
+    settings = TrainSettings(loss=loss, batch_patients=38, weight_decay=0.1)
+    patients, objective = training_patients(settings, count=38), objective_for(loss)
+    state = start_state(model_of(SMALL.aggregator, 1).float(), settings)
+    local_update(state, patients, objective, settings)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    event = torch.nonzero(patients.outcome.event)[:, 0]
+    last = event[patients.outcome.time_days[event].argmax()]  # at whose event nobody else is at risk, or nobody at all
+    alone = patients.one_by_one([(int(last), 0)])
+    assert not objective.tells(alone.outcome)
+    patients.steps = lambda _: iter([alone])
+    assert local_update(state, patients, objective, settings) == 0
+    assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
+
+
+def test_whom_a_loss_can_compare() -> None:
+    def outcome(event: list[int], days: list[float], stratum: list[int]) -> Outcome:
+        return Outcome(torch.tensor(event) == 1, torch.tensor(days, dtype=torch.float64), torch.tensor(stratum))
+
+    plain, strata = (objective_for(CoxLossSettings(stratified=one)) for one in (False, True))
+    ranked = objective_for(CoxLossSettings(stratified=True, ranking_weight=1.0))
+    apart = outcome([1, 0, 1], [5, 9, 7], [0, 1, 2])
+    assert (plain.tells(apart), strata.tells(apart), ranked.tells(apart)) == (True, False, True)
+    together = outcome([0, 1, 0], [5, 7, 9], [0, 2, 2])
+    assert (plain.tells(together), strata.tells(together)) == (True, True)
+    for nothing in (outcome([0, 0], [5, 9], [0, 0]), outcome([0, 1], [5, 9], [0, 0]), outcome([], [], [])):
+        assert not plain.tells(nothing)
+    assert plain.tells(outcome([1, 1], [5, 5], [0, 0])), "ties"
+    assert objective_for(DiscreteLossSettings()).tells(outcome([0], [5], [0]))
+
+
+def test_the_loss_of_an_epoch_is_a_mean_over_events_however_they_are_dealt() -> None:
+    model = model_of(SMALL.aggregator, 1).float()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.zero_()
+
+    def loss_of_epoch(count: int) -> float:
+        settings = TrainSettings(batch_patients=8, learning_rate=1e-12)
+        patients = training_patients(settings, count=count)
+        steps = list(patients.steps(torch.Generator().manual_seed(5)))
+        state = start_state(model, settings)
+        patients.steps = lambda _: iter(steps)
+        found = local_update(state, patients, objective, settings)
+        each = [(float(objective.loss(torch.zeros(len(one.outcome.event), 1), one.outcome)), one) for one in steps]
+        told = [(value, objective.denominator(one.outcome)) for value, one in each if objective.tells(one.outcome)]
+        assert found == pytest.approx(sum(value * weight for value, weight in told) / sum(w for _, w in told), rel=1e-5)
+        return found
+
+    objective = objective_for(CoxLossSettings())
+    assert loss_of_epoch(33) == pytest.approx(loss_of_epoch(32), rel=0.1)
+
+
+def test_a_fold_whose_validation_patients_cannot_be_compared_is_refused() -> None:
+    everything = data(60)
+    fold = one_fold(everything)
+    site = np.array([f"hospital {number}" for number in range(60)])
+    cohort = everything.cohort
+    site[cohort.rows_of(fold.train)] = "a"
+    apart = replace(everything, cohort=replace(cohort, site=site))
+    settings = TrainSettings(loss=CoxLossSettings(stratified=True), max_epochs=2)
+    with pytest.raises(TrainingError, match=r"no two of its \d+ validation patients can be compared"):
+        fit_member(apart, fold, SMALL, settings)
+    everywhere = replace(everything, cohort=replace(cohort, site=np.array([str(number) for number in range(60)])))
+    with pytest.raises(TrainingError, match=r"no two of its \d+ training patients can be compared"):
+        fit_member(everywhere, fold, SMALL, settings)
+
+
+def test_a_validation_loss_that_is_not_finite_names_its_patient() -> None:
+    everything = data(60)
+    fold = one_fold(everything)
+    spoilt = fold.validation[1]
+    bags = dict(everything.features.of_patient)
+    bags[spoilt] = np.full_like(bags[spoilt], np.nan)
+    broken = replace(everything, features=replace(everything.features, of_patient=bags))
+    with pytest.raises(TrainingError, match=rf"patient\(s\) {spoilt}"):
+        fit_member(broken, fold, SMALL, QUICK)
 
 
 def test_an_epoch_sees_everyone_once_in_another_order_each_time() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from pathoml import train
 from pathoml.infer import predict_logits
@@ -186,3 +187,26 @@ def test_cpu_and_gpu_agree(model: ModelSettings) -> None:
     cpu, cuda = (fit_member(everything, fold, model, one, FitContext(device))[0] for device in ("cpu", "cuda"))
     np.testing.assert_allclose(predict_logits(cuda, patients, device="cuda"), predict_logits(cpu, patients), atol=1e-3)
     np.testing.assert_allclose(predict_logits(cpu, patients, device="cuda"), predict_logits(cpu, patients), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss", [{"ties": "efron"}, {"stratified": True}, {"ranking_weight": 1.0}, {"kind": "discrete"}]
+)
+def test_a_loss_that_would_not_be_used_is_refused(loss: dict) -> None:
+    with pytest.raises(ValidationError, match=r"max_epochs: 0 .* train.loss would not be used"):
+        TrainSettings.model_validate({"max_epochs": 0, "loss": {"kind": "cox", **loss}})
+
+
+def test_balanced_steps_are_not_stopped_by_the_level_of_their_own() -> None:
+    """At the level of balanced steps the loss of validation patients rises from the first epoch on."""
+    everything = data()
+    rare = np.where(np.arange(120) % 3 == 0, everything.cohort.event, 0)
+    everything = replace(everything, cohort=replace(everything.cohort, event=rare))
+    settings = TrainSettings(
+        loss=DiscreteLossSettings(bins=3), event_balanced=True, batch_patients=32, max_epochs=30, patience=30
+    )
+    for seed in range(3):
+        _, history = fit_member(everything, one_fold(everything), MEAN, settings.model_copy(update={"seed": seed}))
+        losses = [row["validation_loss"] for row in history]
+        assert int(np.argmin(losses)) >= 5, losses
+        assert min(losses) < losses[0]

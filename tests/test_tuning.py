@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pathoml import tuning
 from pathoml.config import load_config
@@ -15,7 +16,7 @@ from pathoml.settings import Settings
 from pathoml.splits import Fold
 from pathoml.train import TrainingData, fit_member
 from pathoml.train_settings import TrainSettings
-from pathoml.tune_settings import TuneSettings, with_values
+from pathoml.tune_settings import TuneSettings, impossible_values, with_values
 from pathoml.tuning import Search, inner_folds, tune
 from tests.planted import MEAN, QUICK, TEMPLATE, altered, concordance, data, one_fold
 
@@ -154,3 +155,33 @@ def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
 
 def test_settings_of_a_search_are_settings() -> None:
     assert isinstance(TUNE, Settings)
+
+
+def test_values_that_no_model_can_have_count_as_nothing_and_the_search_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between two widths that a head can have lie some that it cannot."""
+    space = {"model.aggregator.hidden_dim": {"kind": "range", "low": 8, "high": 16, "whole": True}}
+    settings = TuneSettings.model_validate({"space": space, "trials": 4, "folds": 2})
+    model = ModelSettings.model_validate({"aggregator": {"kind": "ilra", "hidden_dim": 8, "heads": 4}})
+    assert "not a multiple of heads" in impossible_values(settings, model, TrainSettings())[0]
+    stepped = {"model.aggregator.hidden_dim": {**space["model.aggregator.hidden_dim"], "step": 4}}
+    assert not impossible_values(TuneSettings.model_validate({"space": stepped}), model, TrainSettings())
+    everything = data(60)
+    quick = TrainSettings(max_epochs=1)
+    trial = tuning.tune(
+        everything, one_fold(everything), tuning.Search(settings, model, quick), tmp_path / "record", "d"
+    )
+    assert trial.mean > 0
+    assert "no model can have these" in caplog.text
+    recorded = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()[1:]]
+    impossible = [one for one in recorded if one["values"] and one["values"]["model.aggregator.hidden_dim"] % 4]
+    assert impossible
+    assert all(one["concordances"] == [0, 0] for one in impossible)
+
+
+@pytest.mark.parametrize("wrong", [{"step": 3}, {"step": 4, "whole": False}, {"step": 4, "log": True}])
+def test_steps_go_with_whole_numbers_that_they_reach(wrong: dict) -> None:
+    space = {"x": {"kind": "range", "low": 8, "high": 16, "whole": True, **wrong}}
+    with pytest.raises(ValidationError, match=f"step {wrong['step']}"):
+        TuneSettings.model_validate({"space": space})

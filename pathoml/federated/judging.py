@@ -11,7 +11,7 @@ from pathoml.federated.setup import Setup, build_model, load_arrays_into
 from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_sums import merged_counts, merged_exposure
 from pathoml.infer import predict_logits, predict_shares
-from pathoml.mil.objective import CoxObjective
+from pathoml.mil.objectives import CoxObjective
 from pathoml.mil.patients import select_patients
 from pathoml.packages import Member
 from pathoml.survival.curves import StepFunction

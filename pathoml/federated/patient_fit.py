@@ -5,7 +5,8 @@ import torch
 
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import forward
-from pathoml.mil.objective import CoxObjective, Objective
+from pathoml.mil.objective import Objective
+from pathoml.mil.objectives import CoxObjective
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.train_settings import TrainSettings
 from pathoml.units import FloatArray

@@ -14,7 +14,8 @@ from pathoml.federated.privacy_settings import reasons_against, steps_per_pass
 from pathoml.federated.private_noise import Draw, gaussian, seeds, system_draw
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.gradients import step_gradient
-from pathoml.mil.objective import CoxObjective, DiscreteObjective, Objective
+from pathoml.mil.objective import Objective
+from pathoml.mil.objectives import CoxObjective, DiscreteObjective
 from pathoml.mil.prognosis import PrognosisModel
 from pathoml.train import Correction, step_size
 from pathoml.train_settings import TrainSettings

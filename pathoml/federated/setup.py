@@ -9,7 +9,8 @@ import torch
 from pathoml.covariates import CovariateTransform, FittedBlock, FittedCategorical, FittedNumeric, NumericCovariate
 from pathoml.errors import FederationError
 from pathoml.federated.plan import Plan, PlanCategories
-from pathoml.mil.objective import CoxObjective, DiscreteObjective, Objective
+from pathoml.mil.objective import Objective
+from pathoml.mil.objectives import CoxObjective, DiscreteObjective
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import TileProjection, projection_of, sum_tiles
 from pathoml.mil.tile_rows import TileRows

@@ -69,7 +69,8 @@ class NonAdditiveAggregator(Aggregator):
         BagOutput
             As of `forward`.
         Tensor, shape (tiles,)
-            What each tile adds: they sum to that weighted sum less what as many average tiles would give.
+            What each tile adds: they sum to that weighted sum less what as many average tiles would give with attention,
+            gates and scales of these ones; where a head has any, that is no number it would give a bag of average tiles.
         """
 
 

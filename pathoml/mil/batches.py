@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -67,28 +68,50 @@ class Parts:
     ----------
     batch : callable
         Patients and drawn tiles -> Batch.
+    outcome_of : callable
+        Patients -> Outcome.
     chosen : sequence of tuple
         Those of each part.
     is_kept : bool
         Whether tiles lie in memory already.
+    begun : list of Future
+        The first part, if somebody reads it already; taken out when it is used.
     """
 
     batch: Callable[[Sequence[int], Sequence[IntArray | None]], Batch]
+    outcome_of: Callable[[Sequence[int]], Outcome]
     chosen: Sequence[Chosen]
     is_kept: bool
+    begun: list["Future[Batch]"] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, some: slice) -> "Parts":
-        return replace(self, chosen=self.chosen[some])
+        return replace(self, chosen=self.chosen[some], begun=[])
+
+    @property
+    def outcome(self) -> Outcome:
+        """Follow-up of all patients, in order."""
+        return self.outcome_of([row for rows, _ in self.chosen for row in rows])
+
+    def begin(self, reader: ThreadPoolExecutor) -> None:
+        """Have the first part read ahead.
+
+        Parameters
+        ----------
+        reader : ThreadPoolExecutor
+            Who reads.
+        """
+        if not self.is_kept and self.chosen:
+            self.begun.append(reader.submit(self.batch, *self.chosen[0]))
 
     def __iter__(self) -> Iterator[Batch]:
         if self.is_kept or not self.chosen:
             yield from (self.batch(*one) for one in self.chosen)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="bags") as reader:
-            coming = reader.submit(self.batch, *self.chosen[0])
+            coming = self.begun.pop() if self.begun else reader.submit(self.batch, *self.chosen[0])
             for following in self.chosen[1:]:
                 batch, coming = coming.result(), reader.submit(self.batch, *following)
                 yield batch
@@ -136,7 +159,8 @@ class TrainingPatients:
             0 if projection is None or patients.features is None else len(one) for one in patients.features or ()
         ]
         self._counts = self._counts or [0] * len(patients.patient_id)
-        self._whole = self._packed(range(len(self._counts))) if self._fits() else None
+        self._needed = 0 if projection is None else sum(self._counts) * projection.out * _BYTES
+        self._whole = self._kept() if self._fits() else None
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -174,8 +198,14 @@ class TrainingPatients:
         Parts
             Of one step.
         """
-        for rows in self._dealt(dealer):
-            yield self._parts(rows, dealer)
+        steps = [self._parts(rows, dealer) for rows in self._dealt(dealer)]
+        with ThreadPoolExecutor(1, thread_name_prefix="steps") as reader:
+            for parts in steps[:1]:
+                parts.begin(reader)
+            for parts, following in zip_longest(steps, steps[1:]):
+                if following is not None:
+                    following.begin(reader)
+                yield parts
 
     def one_by_one(self, sample: Sequence[tuple[int, int]]) -> "Parts":
         """Return some patients, each a part of its own, whose drawn tiles depend on nobody else.
@@ -193,19 +223,19 @@ class TrainingPatients:
         chosen: list[Chosen] = [
             ([row], self._drawn([row], torch.Generator().manual_seed(seed))) for row, seed in sample
         ]
-        return Parts(self._batch, chosen, is_kept=self._whole is not None)
+        return Parts(self._batch, self._outcome_of, chosen, is_kept=self._whole is not None)
 
     def _parts(self, rows: Sequence[int], dealer: torch.Generator | None) -> "Parts":
         chosen = [(group, self._drawn(group, dealer)) for group in self._groups(rows)]
-        return Parts(self._batch, chosen, is_kept=self._whole is not None)
+        return Parts(self._batch, self._outcome_of, chosen, is_kept=self._whole is not None)
 
     def _dealt(self, dealer: torch.Generator) -> list[list[int]]:
         """Return whose turn it is in each step."""
         count, size = len(self), self._settings.batch_patients
+        if size is not None and self._settings.event_balanced:
+            return self._balanced(size, dealer)
         if size is None or size >= count:
             return [list(range(count))]
-        if self._settings.event_balanced:
-            return self._balanced(size, dealer)
         order = torch.randperm(count, generator=dealer)
         return [rows.tolist() for rows in order.split(size)]  # type: ignore[no-untyped-call]
 
@@ -241,6 +271,9 @@ class TrainingPatients:
         if dealer is None or most is None:
             return [None] * len(rows)
         return [draw_tiles(self._counts[row], most, dealer) if self._counts[row] > most else None for row in rows]
+
+    def _outcome_of(self, rows: Sequence[int]) -> Outcome:
+        return self._outcome.rows(torch.tensor(rows, dtype=torch.int64, device=self._device))
 
     def _batch(self, rows: Sequence[int], drawn: Sequence[IntArray | None]) -> Batch:
         index = torch.tensor(rows, dtype=torch.int64, device=self._device)
@@ -280,10 +313,37 @@ class TrainingPatients:
             where = [torch.from_numpy(take_rows_of(places[row], one)) for row, one in zip(rows, chosen, strict=True)]
         return pack(bags, where).to(self._device)
 
+    def _kept(self) -> Packed:
+        """Read and project all patients, each into its own rows, so that no tile is there twice."""
+        features, projection = self._patients.features, self._projection
+        if features is None or projection is None:
+            return self._packed(range(len(self)))
+        offsets = torch.tensor([0, *self._counts], device=self._device).cumsum(0)
+        whole = Packed(torch.empty((sum(self._counts), projection.out), device=self._device), offsets)
+        for bag, span in zip(features, whole.spans, strict=True):
+            whole.values[span] = torch.from_numpy(projection.apply(np.asarray(bag))).to(whole.values)
+        if self._patients.places is None:
+            return whole
+        places = torch.from_numpy(np.concatenate([np.asarray(one) for one in self._patients.places]))
+        return Packed(whole.values, offsets, places.to(self._device))
+
+    def left_by(self) -> TrainSettings:
+        """Return the settings with the memory that these patients leave to others of the same training.
+
+        Returns
+        -------
+        TrainSettings
+            The same where the limit is what is free, since what they take is not.
+        """
+        given = self._settings.resident_gb
+        if given is None or self._whole is None:
+            return self._settings
+        return self._settings.model_copy(update={"resident_gb": max(0.0, given - self._needed / _GB)})
+
     def _fits(self) -> bool:
-        if self._projection is None or sum(self._counts) == 0:
+        needed = self._needed
+        if needed == 0:
             return True
-        needed = sum(self._counts) * self._projection.out * _BYTES
         given = self._settings.resident_gb
         allowed = given * _GB if given is not None else _free_bytes(self._device) / 2
         logger.info(

@@ -12,7 +12,8 @@ from pathoml.mil.settings import DsmilSettings
 class Dsmil(Aggregator):
     """Two streams: the tile with the highest logit, and attention by likeness to it; the result is their mean.
 
-    In training each stream has the objective's loss by itself beside that of their mean.
+    Tiles' logits start at random and the factor of the first stream at nought: slides say nothing at first, and yet the critical
+    tile is not the first of the bag. In training each stream has the objective's loss by itself beside that of their mean.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ class Dsmil(Aggregator):
         super().__init__()
         width = settings.query_dim
         self._out = out
-        self.instance = start_at_zero(nn.Linear(tile_dim, out, bias=False))
+        self.instance = nn.Linear(tile_dim, out, bias=False)
+        self.factor = nn.Parameter(torch.zeros(out))
         self.query = nn.Sequential(nn.Linear(tile_dim, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh())
         self.drop = nn.Dropout(settings.dropout)
         self.head = start_at_zero(nn.Linear(tile_dim, out * out, bias=False))
@@ -59,7 +61,7 @@ class Dsmil(Aggregator):
                 chosen[critical, torch.arange(self._out)] = 1
                 likeness.append(query[span] @ query[critical].T / query.shape[1] ** 0.5)
         attention = tiles.filled(torch.cat(likeness) if likeness else instance).softmax()
-        of_critical = tiles.filled(instance * chosen)
+        of_critical = tiles.filled(instance * chosen * self.factor)
         of_all = tiles.filled(weighed(attention.values, parts))
         contributions = tiles.filled((of_critical.values + of_all.values) / 2)
         auxiliary = {"streams": torch.stack([of_critical.sums(), of_all.sums()])} if self.training else {}

@@ -60,6 +60,39 @@ def step_gradient(
     return loss.detach()
 
 
+def loss_of(
+    model: PrognosisModel, parts: Parts, objective: Objective, settings: TrainSettings
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return what a model says of patients, and their loss, without a gradient.
+
+    Parameters
+    ----------
+    model : PrognosisModel
+        In evaluation mode.
+    parts : Parts
+        The patients.
+    objective : Objective
+        What is minimised.
+    settings : TrainSettings
+        Precision.
+
+    Returns
+    -------
+    tuple of Tensor
+        Logits of shape (patients, out), and the loss of shape ().
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite; the patients with such logits are named.
+    """
+    seen = _Seen()
+    with torch.no_grad():
+        outputs = [_without_graph(seen.note(part, forward(model, part, settings))) for part in parts]
+        logits = _joined(outputs).logits
+        return logits, _finite(objective.loss(logits, seen.outcome), outputs, seen)
+
+
 def _in_two_passes(
     model: PrognosisModel, parts: Parts | Sequence[Batch], objective: Objective, settings: TrainSettings
 ) -> Tensor:  # fmt: skip
@@ -214,8 +247,11 @@ def _joined(outputs: Sequence[BagOutput]) -> BagOutput:
 
 
 def _without_graph(output: BagOutput) -> BagOutput:
-    return output._replace(
-        logits=output.logits.detach(), auxiliary={name: value.detach() for name, value in output.auxiliary.items()}
+    return BagOutput(
+        output.logits.detach(),
+        None,
+        None,
+        {name: value.detach() for name, value in output.auxiliary.items()},
     )
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator, start_at_zero
+from pathoml.mil.aggregator import Aggregator
 from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
@@ -11,7 +11,10 @@ from pathoml.mil.settings import MaxPoolSettings
 
 
 class MaxPool(Aggregator):
-    """The highest logit among a bag's tiles, in each column.
+    """The tile with the highest score of a bag, in each column; its score times a factor is the logit.
+
+    Scores start at random and the factor at nought: slides say nothing at first, and yet which tile is taken is the tile's own
+    doing and not its place in the bag. The factor may become negative, where the highest score speaks against the event.
 
     Parameters
     ----------
@@ -31,7 +34,8 @@ class MaxPool(Aggregator):
     def __init__(self, settings: MaxPoolSettings, tile_dim: int, out: int) -> None:
         super().__init__()
         self.embed = Embedding(tile_dim, settings.hidden_dim, settings.dropout)
-        self.head = start_at_zero(nn.Linear(settings.hidden_dim, out, bias=False))
+        self.head = nn.Linear(settings.hidden_dim, out, bias=False)
+        self.factor = nn.Parameter(torch.zeros(out))
 
     def forward(self, tiles: Packed) -> BagOutput:
         """Score bags; see `Aggregator.forward`.
@@ -51,7 +55,7 @@ class MaxPool(Aggregator):
         for span in tiles.spans:
             if span.stop > span.start:
                 chosen[span.start + scores[span].detach().argmax(dim=0), torch.arange(scores.shape[1])] = 1
-        contributions = tiles.filled(scores * chosen)
+        contributions = tiles.filled(scores * chosen * self.factor)
         return BagOutput(contributions.sums(), None, contributions, {})
 
     def _score(self, embedded: Tensor) -> tuple[Tensor]:

@@ -17,6 +17,10 @@ _LEAST = 1e-7
 class PatchGcn(Aggregator):
     """Residual layers in which a tile takes from its eight neighbours, then gated attention over all layers' results.
 
+    Like Patch-GCN, not the same: in each layer normalisation and rectification come before the exchange, as in DeeperGCN's
+    residual form (its authors' code has them behind, and the first layer without), what all layers found is brought to the
+    width of one before attention, and nothing but a linear layer follows it. Neighbours are those on the grid.
+
     Parameters
     ----------
     settings : PatchGcnSettings

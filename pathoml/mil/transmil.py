@@ -18,7 +18,8 @@ class TransMil(NonAdditiveAggregator):
     """Two attention layers around a pyramid of convolutions; the class token is the result.
 
     Attention is exact where the paper approximates it (Nystrom), since today's kernels need no square of memory. Tiles are
-    laid out as a square in the order given, the first ones repeated to fill it, as in the paper.
+    laid out as a square in the order given, the first ones repeated to fill it, as in the paper. Its authors' code also adds a
+    convolution of the values, along the tiles, to what attention gives; the paper does not name it, and it is left out here.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ from pathoml.federated.private_update import PrivateTraining, private_update
 from pathoml.federated.simulate import simulate, site_name, split_cohort
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.mil.batches import TrainingPatients
-from pathoml.mil.objective import DiscreteObjective
+from pathoml.mil.objectives import DiscreteObjective
 from pathoml.mil.patients import Patients, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import as_they_are

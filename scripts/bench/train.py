@@ -31,7 +31,8 @@ from pathoml.mil import abmil, pieces
 from pathoml.mil.abmil import Abmil
 from pathoml.mil.batches import Batch, TrainingPatients, draw_tiles, take_rows_of
 from pathoml.mil.gradients import forward, join_outcomes, step_gradient, total_loss
-from pathoml.mil.objective import CoxObjective, Outcome
+from pathoml.mil.objective import Outcome
+from pathoml.mil.objectives import CoxObjective
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.patients import Patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel

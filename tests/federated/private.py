@@ -9,7 +9,8 @@ from pathoml.covariates import fit_covariates
 from pathoml.federated.accountant import Release
 from pathoml.federated.private_update import PrivateTraining
 from pathoml.mil.batches import TrainingPatients
-from pathoml.mil.objective import Objective, fit_objective
+from pathoml.mil.objective import Objective
+from pathoml.mil.objectives import fit_objective
 from pathoml.mil.patients import PatientFeatures, select_patients
 from pathoml.mil.prognosis import ModelShape, PrognosisModel
 from pathoml.mil.projection import as_they_are

@@ -18,7 +18,7 @@ from pathoml.federated.site import Site
 from pathoml.federated.site_data import SiteData
 from pathoml.federated.site_settings import LimitsSettings
 from pathoml.federated.site_sums import merged_counts, merged_exposure
-from pathoml.mil.objective import CoxObjective
+from pathoml.mil.objectives import CoxObjective
 from tests.federated.networks import Recorder, parts_of, plan_of
 from tests.federated.test_training import setup_in
 
