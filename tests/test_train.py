@@ -199,14 +199,12 @@ def test_a_loss_that_would_not_be_used_is_refused(loss: dict) -> None:
 
 def test_balanced_steps_are_not_stopped_by_the_level_of_their_own() -> None:
     """At the level of balanced steps the loss of validation patients rises from the first epoch on."""
-    everything = data()
-    rare = np.where(np.arange(120) % 3 == 0, everything.cohort.event, 0)
+    everything = data(300)
+    rare = np.where(np.arange(300) % 6 == 0, everything.cohort.event, 0)
     everything = replace(everything, cohort=replace(everything.cohort, event=rare))
     settings = TrainSettings(
-        loss=DiscreteLossSettings(bins=3), event_balanced=True, batch_patients=32, max_epochs=30, patience=30
+        loss=DiscreteLossSettings(bins=4), event_balanced=True, batch_patients=64, max_epochs=20, patience=20
     )
-    for seed in range(3):
-        _, history = fit_member(everything, one_fold(everything), MEAN, settings.model_copy(update={"seed": seed}))
-        losses = [row["validation_loss"] for row in history]
-        assert int(np.argmin(losses)) >= 5, losses
-        assert min(losses) < losses[0]
+    _, history = fit_member(everything, one_fold(everything), MEAN, settings)
+    losses = [row["validation_loss"] for row in history]
+    assert int(np.argmin(losses)) >= 10, losses
