@@ -162,4 +162,4 @@ def hash_as_read_out(text: str) -> str:
     str
         Such as ``4f0c91d2``.
     """
-    return "".join(text.split()).lower()
+    return "".join(text.replace("-", " ").split()).lower()

@@ -42,7 +42,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
         If the file is missing, of an unknown kind, unreadable, empty, or names a column twice.
     """
     if not path.is_file():
-        raise CohortError(f"{path}: no such table; correct the path in the configuration, or override it with --set")
+        raise CohortError(f"{path}: no such table; correct the path in the file of settings that names it")
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_delimited(path)
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     twice = sorted(set(table.columns[table.columns.duplicated()]))

@@ -17,13 +17,18 @@ app = typer.Typer(help="Look at feature bags, and exchange them with other tools
 
 @app.command("inspect")
 def bags_inspect(bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")]) -> None:
-    """Show what bags say of themselves."""
+    """Show what bags say of themselves, and what a federated plan has to say to fit them."""
+    import json
     from dataclasses import asdict
 
-    from pathoml.bags import read_bag_header
+    from pathoml.bags import read_bag, read_bag_header
 
     for path in bags:
         show_table(path.name, [(name, str(value)) for name, value in asdict(read_bag_header(path)).items()])
+    bag = read_bag(bags[0], verify=False, mapped=True)
+    features = {**vars(bag.header.feature_spec), "dim": bag.features.shape[1]}
+    rows = [f"  {name}: {json.dumps(value)}" for name, value in features.items()]
+    say("\n".join(("in a federated plan:", "features:", *rows)))
 
 
 @app.command("verify")

@@ -179,5 +179,6 @@ def status(kit: KitPath) -> None:
         from pathoml.pipeline.federation_pages import newest_refusals, newest_result
 
         _show_result(newest_result(kit))
-        for site, what in sorted(newest_refusals(kit).items()):
-            say(f"in the newest run {site} said no, or nothing that could be used: {what}")
+        plan, refusals = newest_refusals(kit)
+        for site, what in sorted(refusals.items()):
+            say(f"newest run, of plan {plan}: {site} said no, or nothing that could be used: {what}")

@@ -42,6 +42,9 @@ from pathoml.units import AnyArray, FloatArray
 logger = logging.getLogger(__name__)
 _TRIES = 4
 _ASKS_AGAIN_S = 5.0
+_OF_TIME = 10
+"""Waiting for sites that are away takes at most one part in so many of a run."""
+_NO_ANSWER = "no answer"
 _OTHERWISE = "raise train.covariate_ridge, take fewer time bins, or method.kind: rounds with start: zero"
 _SHORTEST, _LOSS_TOLERANCE = 1e-3, 1e-12
 """Part of a Newton step that is tried at least, and by what part a loss may rise for rounding."""
@@ -75,7 +78,7 @@ class Network:
         self._too_few: set[str] = set()
         self._counted: dict[str, tuple[float, ...]] = {}
         self._why: dict[str, str] = {}
-        self._not_approved: dict[str, float] = {}
+        self._leave_alone_until: dict[str, float] = {}
         self._points = 0
 
     def ask(self, request: Message, sites: Sequence[str] | None = None) -> dict[str, Message]:
@@ -99,7 +102,7 @@ class Network:
         got = self._transport.exchange(request, asked, self.plan.quorum)
         for name in asked:
             if name not in got:
-                self._note(request, name, "no answer")
+                self._note(request, name, _NO_ANSWER)
                 self._set_up.discard(name)
                 continue
             try:
@@ -107,7 +110,7 @@ class Network:
                 if answer.code:
                     self._note(request, name, answer.code)
                     if answer.code == RefusalCode.NOT_APPROVED:
-                        self._not_approved[name] = time.monotonic()
+                        self._leave_alone_until[name] = time.monotonic() + _ASKS_AGAIN_S
                     if answer.code == RefusalCode.TOO_FEW_PATIENTS:
                         self._too_few.add(name)
                     else:
@@ -197,13 +200,18 @@ class Network:
         """
         missing = [name for name in self._transport.sites if name not in self._set_up and self._may_be_asked(name)]
         if missing:
+            began = time.monotonic()
             self._set_up |= set(self.ask(self.message("setup", self._setup), missing))
+            now = time.monotonic()
+            away = {
+                name: now + (_OF_TIME - 1) * (now - began) for name, what in self._why.items() if what == _NO_ANSWER
+            }
+            self._leave_alone_until |= away
         return [name for name in self._transport.sites if name in self._set_up]
 
     def _may_be_asked(self, site: str) -> bool:
-        """Leave a site that has not approved the plan alone for a while: its staff type, and its logs need no line a round."""
-        said_no = self._not_approved.get(site)
-        return said_no is None or time.monotonic() - said_no > _ASKS_AGAIN_S
+        """Leave a site alone for a while that has not approved the plan, whose staff type, or is away, and holds up the others."""
+        return time.monotonic() >= self._leave_alone_until.get(site, 0.0)
 
     def trainers(self) -> list[str]:
         """Return the sites that have the setup and, as far as they have said, enough patients to train on.

@@ -73,7 +73,8 @@ def scores_to_json(scores: Mapping[str, SiteScore]) -> dict[str, Any]:
             "mean_over_sites": float(np.mean([one.numbers["concordant"] / one.numbers["comparable"] for one in told])),
             "sites": float(len(told)),
         }  # fmt: skip
-        if len(ratio) and sum(_least_events(one) for one in told) >= LEAST_EVENTS:
+        drawn = all(one.comparable.any() for one in told)  # a site may keep its drawings to itself
+        if len(ratio) and drawn and sum(_least_events(one) for one in told) >= LEAST_EVENTS:
             low, high = np.quantile(ratio, [0.025, 0.975])
             overall |= {"concordance_low": float(low), "concordance_high": float(high)}
     return {"sites": {name: dict(one.numbers) for name, one in scores.items()}, "overall": overall}

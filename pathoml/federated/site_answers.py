@@ -160,4 +160,7 @@ def _pairs(bench: Workbench, names: tuple[str, ...], risk: FloatArray, further: 
     # Bootstrap samples are drawn with the system's own randomness, so that none can be drawn again elsewhere.
     arrays, numbers = pair_sums(*follow_up(bench.data.cohort, names), risk, np.random.default_rng())
     asked = bench.asked({**numbers, **further})
-    return (arrays if {"concordant", "comparable"} <= asked.keys() else _nothing()[0]), asked
+    # From its drawings an interval could be computed, which a site may not want to tell.
+    untold = bench.context.limits.refused_metrics
+    tells = {"concordant", "comparable"} <= asked.keys() and not {"concordance_low", "concordance_high"} & set(untold)
+    return (arrays if tells else _nothing()[0]), asked

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pathoml.cohort import Cohort, examine_cohort
+from pathoml.cohort import Cohort, SlidesSettings, examine_cohort
 from pathoml.covariates import CategoricalCovariate, Covariate, NumericCovariate
 from pathoml.errors import BagError, FederationError, Problem, RefusalCode, RefusedError
 from pathoml.federated.plan import FeaturesSettings, Plan, PlanBlock, TestColumn, TestShare
@@ -164,9 +164,13 @@ def examine_patients(settings: SiteSettings, plan: Plan) -> PatientsReading:
         return PatientsReading(None, None, None, tuple(problems), ())
     back = {own: name for name, own in settings.columns.items()}
     cohort = replace(reading.cohort, covariates=reading.cohort.covariates.rename(columns=back))
-    warnings = (*cohort.warnings, *_unlisted_words(cohort, plan))
+    unlisted, unknown = _unlisted_words(cohort, plan)
+    problems += unknown
+    warnings = (*cohort.warnings, *unlisted)
     cohort, features, of_slides = _with_slides(replace(cohort, warnings=()), settings, plan)
     problems += of_slides
+    if features is not None and settings.slides is not None:
+        warnings = (*warnings, *_without_bags(cohort, settings.slides))
     is_test = None
     try:
         is_test = _named_test(settings, plan, cohort)
@@ -284,22 +288,55 @@ def _with_slides(
 def _other_features(features: PatientFeatures, wanted: FeaturesSettings) -> list[Problem]:
     found = {**vars(features.spec), "dim": features.dim}
     return [
-        Problem("slides.bags", f"{name} of the bags is {value}, the plan's features.{name} is {getattr(wanted, name)}")
+        Problem(
+            "slides.bags",
+            f"{name} of the bags is {value}, the plan's features.{name} is {getattr(wanted, name)}; bags of all sites are "
+            "made with one configuration (encoder, tissue, tiling, extract, quality, stain): ask the coordinator for it and "
+            "extract again",
+        )
         for name, value in found.items()
         if value != getattr(wanted, name)
     ]
 
 
-def _unlisted_words(cohort: Cohort, plan: Plan) -> list[Problem]:
-    warnings = []
+def _without_bags(cohort: Cohort, slides: SlidesSettings) -> list[Problem]:
+    """Name slides that have no bag: patients without any are not trained on as if they had slides."""
+    lacking = {
+        patient: [one.slide_id for one in entries if not (slides.bags / f"{one.slide_id}.h5").is_file()]
+        for patient, entries in cohort.slides.items()
+    }
+    missing = [name for names in lacking.values() for name in names]
+    if not missing:
+        return []
+    shown = ", ".join(missing[:5])
+    patients = sum(len(names) == len(cohort.slides[patient]) for patient, names in lacking.items())
+    count = sum(map(len, cohort.slides.values()))
+    message = (
+        f"{len(missing)} of {count} slides have no bag ({shown}{', ...' if len(missing) > 5 else ''}); {patients} "
+        "patient(s) are left with none and take no part; `pathoml extract` makes those that are missing"
+    )
+    return [Problem("slides.bags", message)]
+
+
+def _unlisted_words(cohort: Cohort, plan: Plan) -> tuple[list[Problem], list[tuple[RefusalCode, Problem]]]:
+    """Point out words that the plan does not list, and refuse a column of which it lists none."""
+    warnings, problems = [], []
     for one in word_covariates(plan):
         words = cohort.covariates[one.column].astype(str)
         other = words[~words.isin((*one.words, ""))]
-        if len(other):
-            shown = ", ".join(repr(word) for word in sorted(set(other))[:5])
-            message = f"{len(other)} patient(s) have {shown}, which the plan does not list; they count as missing"
+        if not len(other):
+            continue
+        shown, listed = ", ".join(repr(word) for word in sorted(set(other))[:5]), ", ".join(map(repr, one.words))
+        remedy = f"write them in the table as the plan does: {listed}"
+        if words.isin(one.words).any() or not one.words:
+            message = (
+                f"{len(other)} patient(s) have {shown}, which the plan does not list; they count as missing; {remedy}"
+            )
             warnings.append(Problem(one.column, message))
-    return warnings
+        else:
+            found = Problem(one.column, f"the plan lists none of its words ({shown}); {remedy}")
+            problems.append((RefusalCode.OTHER_COVARIATES, found))
+    return warnings, problems
 
 
 def _named_test(settings: SiteSettings, plan: Plan, cohort: Cohort) -> BoolArray | None:

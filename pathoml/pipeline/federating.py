@@ -219,7 +219,13 @@ def approve(settings: SiteSettings, plan: Plan, stated: str) -> None:
     ------
     ConfigError
         If the plan's hash is another.
+    FederationError
+        If the plan does not name the site.
     """
+    if settings.name not in plan.sites:
+        raise FederationError(
+            f"{settings.name} is not a site of plan {plan.name}, which has {', '.join(plan.sites)}; there is nothing to approve"
+        )
     Approvals(settings.folder).approve(plan, stated)
 
 

@@ -10,7 +10,7 @@ from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison
 from pathoml.federated.coordinator import PLAN_COPY, RESULT, FederationResult, result_to_json
 from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
-from pathoml.federated.plan import Plan
+from pathoml.federated.plan import Plan, TestShare
 from pathoml.federated.site_settings import FEWEST_EVENTS, FEWEST_PATIENTS
 from pathoml.files import read_lines
 from pathoml.report.federation_page import FederationPage, write_federation_page
@@ -43,7 +43,7 @@ def write_page(
         The HTML file.
     """
     compared = None if comparison is None else comparison.to_json()
-    return _write_page(plan, output, result_to_json(plan, result), compared, _left(logs), public)
+    return _write_page(plan, output, result_to_json(plan, result), (compared, _left(logs), ()), public)
 
 
 def write_coordinators_page(kit: Path) -> Path:
@@ -69,7 +69,7 @@ def write_coordinators_page(kit: Path) -> Path:
         raise InputError(f"{kit}: no run has ended here; it is the coordinator's kit that keeps what comes out")
     scores = json.loads(ended.read_text(encoding="utf-8"))
     plan = Plan.model_validate_json((ended.parent / PLAN_COPY).read_text(encoding="utf-8"))
-    return _write_page(plan, ended.parent, scores, None, [], ())
+    return _write_page(plan, ended.parent, scores, (None, [], _refusals(ended.parent)), ())
 
 
 def newest_result(kit: Path) -> Path | None:
@@ -108,7 +108,7 @@ def unfinished_runs(kit: Path) -> list[str]:
     return [path.parent.name for path in runs[last + 1 :]] if last >= 0 else []
 
 
-def newest_refusals(kit: Path) -> dict[str, str]:
+def newest_refusals(kit: Path) -> tuple[str, dict[str, str]]:
     """Return what sites last said in the newest run that was no good answer.
 
     Parameters
@@ -118,11 +118,25 @@ def newest_refusals(kit: Path) -> dict[str, str]:
 
     Returns
     -------
-    dict of str to str
-        By site, its code or what was wrong; empty where there is nothing to tell.
+    tuple of str and dict of str to str
+        First digits of the run's plan; by site, its code or what was wrong; empty where there is nothing to tell.
     """
-    logs = _of_runs(kit, "coordinator.jsonl")
-    return {str(row["site"]): str(row["what"]) for row in read_lines(logs[-1])} if logs else {}
+    runs = _of_runs(kit, PLAN_COPY)
+    if not runs:
+        return "", {}
+    return runs[-1].parent.name, {site: said for site, _, said, *_ in _refusals(runs[-1].parent)}
+
+
+def _refusals(run: Path) -> list[tuple[str, ...]]:
+    """Return a row for each site that said no, or nothing that could be used: the last time, and how often."""
+    log = run / "coordinator.jsonl"
+    by_site: dict[str, list[Mapping[str, Any]]] = {}
+    for row in read_lines(log) if log.is_file() else ():
+        by_site.setdefault(str(row["site"]), []).append(row)
+    return [
+        (site, str(rows[-1]["asked"]), str(rows[-1]["what"]), str(rows[-1]["time"])[:16], str(len(rows)))
+        for site, rows in sorted(by_site.items())
+    ]
 
 
 def _of_runs(kit: Path, name: str) -> list[Path]:
@@ -130,10 +144,12 @@ def _of_runs(kit: Path, name: str) -> list[Path]:
     return sorted((kit / "federation").glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
 
 
-def _write_page(
-    plan: Plan, output: Path, scores: Mapping[str, Any], comparison: Mapping[str, Any] | None, left: Sequence[tuple[str, ...]],
-    public: Sequence[str],
-) -> Path:  # fmt: skip
+_Shown = tuple[Mapping[str, Any] | None, Sequence[tuple[str, ...]], Sequence[tuple[str, ...]]]
+"""Comparison, what left, and who said no."""
+
+
+def _write_page(plan: Plan, output: Path, scores: Mapping[str, Any], shown: _Shown, public: Sequence[str]) -> Path:
+    comparison, left, refusals = shown
     path = output / "federation.html"
     facts = plan_facts(plan)
     if public:
@@ -141,7 +157,7 @@ def _write_page(
             ("Declared public or drawn", f"the data of {', '.join(public)}: the plan's thresholds hold as they stand")
         )
     provenance = [("Plan", plan.digest), ("pathoml", str(scores["pathoml_version"]))]
-    write_federation_page(path, FederationPage(plan.name, facts, scores, comparison, left, provenance))
+    write_federation_page(path, FederationPage(plan.name, facts, scores, comparison, left, provenance, refusals))
     return path
 
 
@@ -174,12 +190,24 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
         ("Quorum", str(plan.quorum)),
         ("Endpoint", plan.endpoint),
         ("Model", model),
-        ("Loss", plan.train.loss.kind),
+        *(() if isinstance(method, EvaluationSettings) else _trained_on(plan)),
         ("Method", how),
         ("Nothing is said of fewer than", _least_words(plan)),
-        ("Longest update that leaves", f"{plan.update_norm:g}"),
+        *(() if isinstance(method, EvaluationSettings) else (("Longest update that leaves", f"{plan.update_norm:g}"),)),
         ("Differential privacy", privacy),
+        ("Coordinator", f"{plan.network.host}, port {plan.network.port}"),
     ]
+
+
+def _trained_on(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """Return what else of a training is agreed on."""
+    names = [one.name if one.kind == "block" else one.column for one in plan.covariates]
+    test = (
+        f"a share of {plan.test.share:g}, drawn at each site"
+        if isinstance(plan.test, TestShare)
+        else f"column {plan.test.column}"
+    )
+    return ("Covariates", ", ".join(names) or "none"), ("Test patients", test), ("Loss", plan.train.loss.kind)
 
 
 def _least_words(plan: Plan) -> str:

@@ -44,6 +44,8 @@ class FederationPage:
         Kind of message, how many, and bytes, of everything that left a site.
     provenance : sequence of (str, str)
         Digests and versions.
+    refusals : sequence of tuple of str
+        Site, what it was asked last without a good answer, what it said or why that could not be used, when, and how often.
     """
 
     title: str
@@ -52,6 +54,7 @@ class FederationPage:
     comparison: Mapping[str, Any] | None
     left: Sequence[tuple[str, ...]]
     provenance: Sequence[tuple[str, str]]
+    refusals: Sequence[tuple[str, ...]] = ()
 
 
 def write_federation_page(path: Path, page: FederationPage) -> None:
@@ -70,7 +73,9 @@ def write_federation_page(path: Path, page: FederationPage) -> None:
         sections = [_overall(page.comparison), *_by_site(page.comparison), *sections]
         verdicts = _verdicts(page.comparison)
     left = Table("Everything that left a site", ("answer to", "messages", "bytes"), page.left)
+    header = ("site", "asked last", "said, or why it was of no use", "when", "times")
     html = template("federation.html.j2").render(
+        refusals=Table("Who said no, or nothing that could be used", header, page.refusals),
         page=page,
         sections=sections,
         verdicts=verdicts,
@@ -145,11 +150,13 @@ def _at_a_glance(comparison: Mapping[str, Any]) -> str:
     told = {site: one for site, one in gains.items() if one is not None and one["low"] is not None}
     better = [site for site, one in told.items() if one["low"] > 0]
     worse = [site for site, one in told.items() if one["high"] < 0]
-    unsure = [site for site in told if site not in better and site not in worse]
+    alike = [site for site, one in told.items() if one["low"] == one["high"] == 0]
+    unsure = [site for site in told if site not in (*better, *worse, *alike)]
     parts = [
         f"{word} {len(sites)} ({', '.join(sites)})"
         for word, sites in (
-            ("gain:", better), ("lose:", worse), ("may gain or lose, their patients do not show which:", unsure),
+            ("gain:", better), ("lose:", worse), ("rank alike with both:", alike),
+            ("may gain or lose, their patients do not show which:", unsure),
             ("too few events to tell, or no model of their own:", [site for site in gains if site not in told]),
         )
         if sites
@@ -265,7 +272,7 @@ def _told(page: FederationPage) -> Section:
     text = [
         "What each site told the coordinator. Nothing is told of too few patients or events, and a site can refuse a number. "
         f"Intervals are those of {drawings} drawings of each site's patients, which the site makes itself, so that nobody "
-        "can draw the same again: their last digits differ from run to run.",
+        "can draw the same again: their ends differ from run to run, by a few hundredths where patients are few.",
     ]
     if page.comparison is not None:
         text.append("The other tables are made by whoever simulates the network, who has all patients at hand.")

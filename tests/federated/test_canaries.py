@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from pathoml.bags import Bag, BagHeader, write_bag
+from pathoml.cli import app
 from pathoml.federated.coordinator import run_federation
 from pathoml.federated.messages import from_bytes
 from pathoml.federated.site import site_of
+from pathoml.federated.site_data import examine_site
 from pathoml.federated.site_settings import read_site
 from tests.federated.networks import CANARY, FEATURES, Recorder, plan_of
 
@@ -78,3 +81,27 @@ def test_no_planted_string_and_no_planted_pixel_is_in_anything_that_left(tmp_pat
 def test_the_search_would_find_them() -> None:
     row = planted_pixels(0)[0]
     assert row[:8].astype(np.float64).tobytes() in np.concatenate([[1.5], row.astype(np.float64)]).tobytes()
+
+
+def test_slides_without_a_bag_are_pointed_out_at_the_site(tmp_path: Path) -> None:
+    path = write_hospital(tmp_path, "north", 0)
+    plan = plan_of(
+        ("north",), covariates=[{"kind": "numeric", "column": "age"}], features={**SPEC, "dim": DIM, "scaling": "site"}
+    )
+    assert not [one for one in examine_site(read_site(path), plan).warnings if "no bag" in str(one)]
+    removed = sorted(tmp_path.rglob("*.h5"))[:2]
+    for one in removed:
+        one.unlink()
+    (warning,) = [str(one) for one in examine_site(read_site(path), plan).warnings if "no bag" in str(one)]
+    assert "2 of 80 slides have no bag" in warning
+    assert all(one.stem in warning for one in removed)
+    assert "2 patient(s) are left with none" in warning
+
+
+def test_what_inspect_shows_of_bags_is_what_a_plan_takes(tmp_path: Path) -> None:
+    path = write_hospital(tmp_path, "north", 0)
+    shown = CliRunner().invoke(app, ["bags", "inspect", str(next(tmp_path.rglob("*.h5")))])
+    assert shown.exit_code == 0, shown.output
+    block = YAML(typ="safe").load(shown.output.split("in a federated plan:")[1])
+    plan = plan_of(("north",), covariates=[{"kind": "numeric", "column": "age"}], features=block["features"])
+    assert not examine_site(read_site(path), plan).problems

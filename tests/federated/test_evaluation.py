@@ -141,6 +141,14 @@ def test_few_patients_are_not_spoken_of_and_neither_is_what_a_hospital_refuses(t
     )
     assert not {"concordant", "expected_events"} & scores["west"].numbers.keys()
     assert not scores["west"].concordant.any()
+    limits = LimitsSettings(refused_metrics=("concordance_low", "concordance_high"))
+    scores = run_evaluation(
+        plan, read_package_files(path), sites_of(plan, parts, tmp_path / "c", limits), tmp_path / "c" / "out"
+    )
+    assert "concordance" in scores["west"].numbers
+    assert not scores["west"].comparable.any(), "an interval could be computed from the drawings"
+    overall = json.loads((tmp_path / "c" / "out" / "federation.json").read_text())["shared"]["overall"]
+    assert {"concordance", "concordance_low"} & overall.keys() == {"concordance"}
 
 
 def test_another_package_than_the_agreed_one_is_refused_by_the_coordinator_and_by_every_site(tmp_path: Path) -> None:
@@ -236,9 +244,14 @@ def test_the_page_of_an_evaluation_says_how_many_events_were_expected(tmp_path: 
     assert f"{west['expected_events']:.1f}" in page
     assert "fitted to the site's own" not in page, "nobody was asked for that"
     assert unfinished_runs(tmp_path / "kit") == []
-    assert newest_refusals(tmp_path / "kit") == {}
-    (out / "coordinator.jsonl").write_text('{"site": "west", "what": "NOT_APPROVED"}\n')
-    assert newest_refusals(tmp_path / "kit") == {"west": "NOT_APPROVED"}
+    assert newest_refusals(tmp_path / "kit")[1] == {}
+    assert "Who said no" not in page
+    row = {"time": "2026-11-28T12:00:00+00:00", "asked": "join", "site": "west", "what": "NOT_APPROVED"}
+    (out / "coordinator.jsonl").write_text(2 * (json.dumps(row) + "\n"))
+    assert newest_refusals(tmp_path / "kit") == (plan.digest[:16], {"west": "NOT_APPROVED"})
+    page = write_coordinators_page(tmp_path / "kit").read_text()
+    assert "Who said no, or nothing that could be used" in page
+    assert "NOT_APPROVED" in page
     later = tmp_path / "kit" / "federation" / "0123456789abcdef"
     later.mkdir()
     (later / PLAN_COPY).write_text("{}")

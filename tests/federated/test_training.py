@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,48 @@ def test_a_site_that_is_away_for_a_round_is_taken_up_again(tmp_path: Path) -> No
     result = run_federation(plan, recorder, tmp_path / "out")
     assert [row["sites"] for row in result.history] == [3.0, 2.0, 3.0]
     assert '"west"' in (tmp_path / "out" / "coordinator.jsonl").read_text()
+
+
+def test_a_site_that_stays_away_holds_up_the_others_for_a_tenth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round asked it again, and waited for half a minute."""
+    clock = SimpleNamespace(now=0.0, waited=0.0)
+    monkeypatch.setattr("pathoml.federated.network.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    class Slow(Recorder):
+        def exchange(self, request: Any, sites: Any, quorum: int) -> Any:
+            answers = super().exchange(request, sites, quorum)
+            took = 30.0 if len(answers) < len(sites) else 10.0
+            clock.now, clock.waited = clock.now + took, clock.waited + took - 10
+            return answers
+
+    plan = plan_of(quorum=2, method={"kind": "rounds", "rounds": 60, "start": "zero"})
+    recorder = Slow(sites_of(plan, parts_of(plan), tmp_path))
+    recorder.lost |= {("west", kind, number) for kind in ("train", "setup") for number in range(1, 40)}
+    recorder.lost.add(("west", "setup", 0))
+    members = dict(recorder.members)
+
+    class BackLater:
+        def answer(self, request: bytes) -> bytes:
+            return members["west"].answer(request)
+
+    recorder.members["west"] = BackLater()
+    trained = []
+    exchange = recorder.exchange
+
+    def back_after_forty_rounds(request: Any, sites: Any, quorum: int) -> Any:
+        if request.kind == "train" and request.round_number == 40:
+            recorder.lost.clear()
+        if request.kind == "train":
+            trained.append("west" in sites)
+        return exchange(request, sites, quorum)
+
+    monkeypatch.setattr(recorder, "exchange", back_after_forty_rounds)
+    run_federation(plan, recorder, tmp_path / "out")
+    assert clock.waited < 0.2 * clock.now
+    assert not any(trained[2:40])
+    assert trained[-1], "it takes part again when it is back"
 
 
 @pytest.mark.parametrize("method", [{"kind": "newton"}, {"kind": "rounds", "rounds": 2}], ids=["newton", "rounds"])

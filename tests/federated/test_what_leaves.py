@@ -412,7 +412,30 @@ def test_words_that_the_plan_does_not_list_are_pointed_out_at_the_site(tmp_path:
     plan = plan_of(covariates=covariates)
     reading = examine_site(read_site(site_in(tmp_path, plan)), plan)
     assert reading.data is not None
-    assert any("'male', which the plan does not list" in str(warning) for warning in reading.warnings)
+    (warning,) = [str(one) for one in reading.warnings if "does not list" in str(one)]
+    assert "'male', which the plan does not list" in warning
+    assert "write them in the table as the plan does: 'female', 'divers'" in warning
+
+
+def test_a_column_none_of_whose_words_the_plan_lists_does_not_fit(tmp_path: Path) -> None:
+    from pathoml.federated.site_settings import read_site
+
+    plan = plan_of(covariates=[{"kind": "categorical", "column": "sex", "words": ["F", "M"]}])
+    reading = examine_site(read_site(site_in(tmp_path, plan)), plan)
+    ((code, problem),) = reading.problems
+    assert code is RefusalCode.OTHER_COVARIATES
+    assert "the plan lists none of its words ('female', 'male')" in str(problem)
+
+
+def test_a_plan_that_does_not_name_the_site_is_not_approved(tmp_path: Path) -> None:
+    from pathoml.federated.site_settings import read_site
+    from pathoml.pipeline.federating import approve
+
+    plan = plan_of()
+    settings = read_site(site_in(tmp_path, plan, name="nord"))
+    with pytest.raises(FederationError, match="nord is not a site of plan tests"):
+        approve(settings, plan, plan.digest)
+    assert not (tmp_path / "federation").exists()
 
 
 def test_the_division_of_a_sites_patients_does_not_depend_on_their_order() -> None:

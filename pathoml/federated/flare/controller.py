@@ -182,9 +182,10 @@ class FlareTransport:
             Answers by site; those of dead, failed and overly slow sites are absent.
         """
         task = Task(name=TASK, data=enclose(to_bytes(request)))
-        self._said = {
-            "asked for": request.kind, "round": request.round_number, "sites": list(sites), "refused": dict(self._refused),
-        }  # fmt: skip
+        number = (
+            self._said.get("round", 0) if request.kind == "setup" else request.round_number
+        )  # one who is back, amid the rounds
+        self._said = {"asked for": request.kind, "round": number, "sites": list(sites), "refused": dict(self._refused)}
         self._controller.broadcast(task, self._fl_ctx, targets=list(sites), min_responses=0)
         try:
             self._wait(task, sites, quorum)

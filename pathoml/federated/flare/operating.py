@@ -71,7 +71,7 @@ class NetworkStatus:
         again = (
             "`pathoml federate resume` goes on after the last whole round"
             if self.trains
-            else "`pathoml federate evaluate` begins it anew"
+            else "`pathoml federate evaluate` begins anew, and sites that said no will again until what they say is mended"
         )
         return f"`pathoml federate status` of the coordinator's kit says who said no; {again}"
 

@@ -178,6 +178,14 @@ def _require_process(kit: Kit) -> None:
     if not kit.runs:
         does = "starts the run" if kit.role is Role.OPERATOR else "watches the run (`pathoml federate status`)"
         raise ConfigError(f"{kit.folder}: the {kit.role}'s kit {does}, not a process")
+    side = "server" if kit.role is Role.COORDINATOR else "client"
+    for name in (f"{side}.crt", f"{side}.key", "rootCA.pem"):
+        path = kit.folder / "startup" / name
+        if not os.access(path, os.R_OK):
+            raise ConfigError(
+                f"{path}: is not there or cannot be read by this account; without it nobody lets {kit.name} in: unpack the "
+                "kit again, whole, as the account that starts it"
+            )
 
 
 def _refuse_second(kit: Kit) -> None:

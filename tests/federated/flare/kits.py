@@ -11,7 +11,9 @@ from tests.federated.networks import plan_of
 
 
 def kit_at(folder: Path, role: Role = Role.SITE, name: str = "north") -> Kit:
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "startup").mkdir(parents=True, exist_ok=True)
+    for one in ("client.crt", "client.key", "server.crt", "server.key", "rootCA.pem"):
+        (folder / "startup" / one).touch()
     return Kit(folder, role, name, name, "ab" * 32)
 
 

@@ -61,3 +61,14 @@ def test_what_dies_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pyte
 def test_the_operators_kit_starts_no_process(tmp_path: Path):
     with pytest.raises(ConfigError, match="starts the run, not a process"):
         starting.run(kit_at(tmp_path / "kit", Role.OPERATOR))
+
+
+@pytest.mark.parametrize(
+    ("role", "name"), [(Role.SITE, "client.key"), (Role.SITE, "rootCA.pem"), (Role.COORDINATOR, "server.crt")]
+)
+def test_a_kit_without_a_key_is_not_started(tmp_path: Path, role: Role, name: str):
+    kit = kit_at(tmp_path / "kit", role)
+    (kit.folder / "startup" / name).unlink()
+    for start in (starting.run, starting.run_in_background):
+        with pytest.raises(ConfigError, match=f"{name}: is not there or cannot be read by this account"):
+            start(kit)
