@@ -333,6 +333,12 @@ def _privacy_words(summary: Mapping[str, Any]) -> str:
     return f"differential, of each patient: epsilon {privacy['epsilon']:g} at delta {delta}"
 
 
+def _away(summary: Mapping[str, Any]) -> str:
+    """Name the hospitals whose patients are in the model, and which were away when these were counted."""
+    names = summary.get("sites_away")
+    return f"; besides, for a part of the training, those of {', '.join(names)}, away at the end" if names else ""
+
+
 def _card(package: Package) -> str:
     summary = package.summary
     features = "clinical table only"
@@ -345,6 +351,10 @@ def _card(package: Package) -> str:
         f"{fold}: {', '.join(f'{key} = {value}' for key, value in values.items()) or 'as configured'}"
         for fold, values in summary.get("tuned", {}).items()
     )
+    trained_on = (
+        f"{summary.get('patients')} patients, {summary.get('events')} events, {summary.get('sites')} hospital(s)"
+    )
+    trained_on += _away(summary)
     return f"""# Model card
 
 **{RESEARCH_USE_ONLY.capitalize()}.** Not a medical device; not for decisions about patients.
@@ -352,7 +362,7 @@ def _card(package: Package) -> str:
 | | |
 | --- | --- |
 | What it predicts | {summary.get("endpoint")} |
-| Trained on | {summary.get("patients")} patients, {summary.get("events")} events, {summary.get("sites")} hospital(s) |
+| Trained on | {trained_on} |
 | Members | {len(package.members)}, combined as the mean of their standardised risks |
 | Tile features | {features} |
 | Encoder's licence | {summary.get("encoder_licence")} |

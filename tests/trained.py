@@ -13,6 +13,6 @@ def as_if_trained(model: Model) -> Model:
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(("head.weight", "heads.weight", "instance.weight", "judge.6.weight", "factor")):
+            if name.endswith(("head.weight", "heads.weight", "instance.weight", "judge.6.weight")):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
     return model

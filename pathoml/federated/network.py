@@ -429,6 +429,7 @@ class Network:
             )  # fmt: skip
         summary: dict[str, Any] = {
             "endpoint": plan.endpoint, "plan": plan.digest, "network": plan.name, "sites": len(answers),
+            "sites_away": sorted(self._counted.keys() - answers.keys()),
             "patients": int(sum(one.numbers["patients"] for one in answers.values())), "events": events,
             "privacy": None if plan.privacy is None else plan.privacy.model_dump(mode="json"),
             "pathoml_version": pathoml_version(), "config_digest": plan.digest,

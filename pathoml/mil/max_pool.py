@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathoml.mil.aggregator import Aggregator
+from pathoml.mil.aggregator import Aggregator, start_with_a_draw
 from pathoml.mil.embedding import Embedding
 from pathoml.mil.packed import BagOutput, Packed
 from pathoml.mil.pieces import in_pieces
@@ -11,10 +11,7 @@ from pathoml.mil.settings import MaxPoolSettings
 
 
 class MaxPool(Aggregator):
-    """The tile with the highest score of a bag, in each column; its score times a factor is the logit.
-
-    Scores start at random and the factor at nought: slides say nothing at first, and yet which tile is taken is the tile's own
-    doing and not its place in the bag. The factor may become negative, where the highest score speaks against the event.
+    """The highest logit among a bag's tiles, in each column; while they are equal, or nearly so, a small random score decides.
 
     Parameters
     ----------
@@ -35,7 +32,8 @@ class MaxPool(Aggregator):
         super().__init__()
         self.embed = Embedding(tile_dim, settings.hidden_dim, settings.dropout)
         self.head = nn.Linear(settings.hidden_dim, out, bias=False)
-        self.factor = nn.Parameter(torch.zeros(out))
+        self.draw: Tensor
+        self.register_buffer("draw", start_with_a_draw(self.head))
 
     def forward(self, tiles: Packed) -> BagOutput:
         """Score bags; see `Aggregator.forward`.
@@ -50,13 +48,15 @@ class MaxPool(Aggregator):
         BagOutput
             Logits (bags, out), no attention, contributions (tiles, out): all of a logit comes from its tile.
         """
-        (scores,) = in_pieces(self._score, tiles.values, self, embed=self.embed)
+        scores, draws = in_pieces(self._score, tiles.values, self, embed=self.embed)
         chosen = torch.zeros_like(scores)
         for span in tiles.spans:
             if span.stop > span.start:
-                chosen[span.start + scores[span].detach().argmax(dim=0), torch.arange(scores.shape[1])] = 1
-        contributions = tiles.filled(scores * chosen * self.factor)
+                chosen[
+                    span.start + (scores[span].detach() + draws[span]).argmax(dim=0), torch.arange(scores.shape[1])
+                ] = 1
+        contributions = tiles.filled(scores * chosen)
         return BagOutput(contributions.sums(), None, contributions, {})
 
-    def _score(self, embedded: Tensor) -> tuple[Tensor]:
-        return (self.head(embedded),)
+    def _score(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(embedded), (embedded @ self.draw.T).detach()

@@ -156,6 +156,10 @@ def _write_page(plan: Plan, output: Path, scores: Mapping[str, Any], shown: _Sho
         facts.append(
             ("Declared public or drawn", f"the data of {', '.join(public)}: the plan's thresholds hold as they stand")
         )
+    trained = [int(row["sites"]) for row in scores["history"] if "sites" in row]
+    if trained:
+        few, many = min(trained), max(trained)
+        facts.append(("Sites that trained in each round", f"{few}" if few == many else f"{few} to {many}"))
     provenance = [("Plan", plan.digest), ("pathoml", str(scores["pathoml_version"]))]
     write_federation_page(path, FederationPage(plan.name, facts, scores, comparison, left, provenance, refusals))
     return path

@@ -50,7 +50,7 @@ def difference_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     with rc_context(STYLE):
         figure, (axis,) = new_figure(6.4, 0.55 + 0.3 * len(rows))
         _lines(axis, rows, reference=0.0)
-        axis.set_xlabel("difference in concordance (0 = none), 95 % interval")
+        axis.set_xlabel("difference in concordance, 95 % interval")
         return to_svg(figure, "Differences in concordance: " + _spoken(rows))
 
 

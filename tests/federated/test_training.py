@@ -25,6 +25,7 @@ from pathoml.federated.training import settings_of
 from pathoml.mil.batches import TrainingPatients
 from pathoml.mil.objective import Outcome
 from pathoml.mil.patients import select_patients
+from pathoml.pipeline.federation_pages import write_coordinators_page
 from pathoml.train import follow_up, local_update
 from pathoml.train_state import start_state
 from tests.federated.networks import FEATURES, SITES, Recorder, cohort_of, features_of, parts_of, plan_of
@@ -171,7 +172,25 @@ def test_a_site_that_is_away_for_a_round_is_taken_up_again(tmp_path: Path) -> No
     recorder.lost.add(("west", "train", 1))
     result = run_federation(plan, recorder, tmp_path / "out")
     assert [row["sites"] for row in result.history] == [3.0, 2.0, 3.0]
+    assert "away at the end" not in (tmp_path / "out" / "package" / "MODEL_CARD.md").read_text()
     assert '"west"' in (tmp_path / "out" / "coordinator.jsonl").read_text()
+
+
+def test_a_site_that_was_away_at_the_end_is_named_on_the_card_and_rounds_are_on_the_page(tmp_path: Path) -> None:
+    plan = plan_of(quorum=2)
+    recorder = Recorder(sites_of(plan, parts_of(plan), tmp_path))
+    recorder.lost |= {
+        ("west", kind, number) for kind in ("train", "setup", "calibrate", "evaluate") for number in range(1, 9)
+    }
+    recorder.lost |= {("west", "calibrate", 0), ("west", "evaluate", 0)}
+    kit = tmp_path / "kit" / "federation" / plan.digest[:16]
+    run_federation(plan, recorder, kit)
+    assert (
+        "for a part of the training, those of west, away at the end" in (kit / "package" / "MODEL_CARD.md").read_text()
+    )
+    page = write_coordinators_page(tmp_path / "kit").read_text()
+    assert "Sites that trained in each round" in page
+    assert "2 to 3" in page
 
 
 def test_a_site_that_stays_away_holds_up_the_others_for_a_tenth_of_the_time(
