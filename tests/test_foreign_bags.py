@@ -760,7 +760,8 @@ def bring(cohort: Trained, layout: str) -> str:
     return back
 
 
-@pytest.mark.parametrize("layout", [LAYOUTS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in LAYOUTS[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_imported_bags_train_to_the_same_risks(cohort: Trained, layout: str) -> None:
     encoder = f"{{kind: imported, name: imported-{layout}-toy, licence: MIT}}"
     config = load_config(study(cohort.folder, bring(cohort, layout), encoder, f"run-{layout}"))

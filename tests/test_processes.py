@@ -106,6 +106,7 @@ def children(process: int) -> list[int]:
     return [int(one) for one in text.split()]
 
 
+@pytest.mark.slow
 def test_decoding_processes_that_hang_end_when_the_extraction_is_killed(tmp_path: Path) -> None:
     slide = tmp_path / "slide.tif"
     slide.touch()

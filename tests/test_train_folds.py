@@ -206,6 +206,7 @@ def test_a_level_that_only_test_patients_have_is_scored_as_the_most_frequent_and
     assert "scored as G2." in message
 
 
+@pytest.mark.slow
 def test_folds_fitted_side_by_side_are_those_fitted_one_by_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,6 +232,7 @@ def test_folds_side_by_side_are_no_more_than_memory_allows(
     assert "1 of 3 folds are fitted side by side" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_fold_that_fails_side_by_side_says_what_it_says_alone(tmp_path: Path) -> None:
     everything = data(60)
     folds = make_folds(everything.cohort, SplitsSettings(schemes=(KFoldSettings(folds=2),)))

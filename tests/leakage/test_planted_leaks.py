@@ -596,6 +596,7 @@ def test_patients_measured_again_elsewhere_are_nearly_same_patient_where_they_ar
     assert named(examine_leakage(planted, [fold]).findings, "nearly_same_patient")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "correlated", "clustered", "rounded"])
 def test_strangers_with_few_markers_are_seldom_called_one_patient(kind: str) -> None:
     called = 0
@@ -684,6 +685,7 @@ def test_two_samples_of_one_patient_measured_apart_are_nearly_same_patient() -> 
     assert "follow-up to the day, age, sex, hospital" in found.message
 
 
+@pytest.mark.slow
 def test_strangers_with_rough_times_are_seldom_called_one_patient() -> None:
     called = 0
     for seed in range(NULL_TABLES):
@@ -785,6 +787,7 @@ def seldom(tables: list[Cohort], check: str) -> bool:
     return called <= 0.05 * len(tables)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_study_and_visits_make_nobody_one_patient() -> None:
     tables = []
     for seed in range(NULL_TABLES):
@@ -795,6 +798,7 @@ def test_the_end_of_a_study_and_visits_make_nobody_one_patient() -> None:
     assert seldom(tables, "nearly_same_patient")
 
 
+@pytest.mark.slow
 def test_markers_many_of_which_are_nought_make_nobody_one_patient() -> None:
     tables = []
     for seed in range(NULL_TABLES):
@@ -805,6 +809,7 @@ def test_markers_many_of_which_are_nought_make_nobody_one_patient() -> None:
     assert seldom(tables, "nearly_same_patient")
 
 
+@pytest.mark.slow
 def test_whole_years_of_age_and_follow_up_make_nobody_one_patient() -> None:
     tables = []
     for seed in range(NULL_TABLES):

@@ -231,6 +231,7 @@ def test_the_evaluation_of_a_run_holds_the_refitted_control_of_the_clinical_mode
     assert control["p_value"] == pytest.approx(1 / 21)
 
 
+@pytest.mark.slow
 def test_ridge_baselines_are_fitted_again_on_shuffled_outcomes_where_that_is_asked_for(tmp_path: Path) -> None:
     path = write_study(tmp_path, "home")
     table = pd.read_csv(tmp_path / "home.csv")
@@ -252,6 +253,7 @@ def test_ridge_baselines_are_fitted_again_on_shuffled_outcomes_where_that_is_ask
     assert [one["part"] for one in scheme["parts"]["parts"]] == ["clinical", "omics"]
 
 
+@pytest.mark.slow
 def test_models_are_trained_on_shuffled_outcomes_where_the_configuration_asks_for_it(tmp_path: Path) -> None:
     config = load_config(write_study(tmp_path, "home"), ["evaluate.permute_model=2", "train.max_epochs=2"])
     study = train_stage(open_study(config), StageContext())
