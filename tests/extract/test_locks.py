@@ -232,7 +232,7 @@ def test_a_lock_that_says_nothing_goes_by_its_age(locks: Locks, tmp_path: Path, 
 
 
 STRESS = f"""{FORKED}
-until, held, broken = time.monotonic() + 4, 0, 0
+until, held, broken = time.monotonic() + 2, 0, 0
 while time.monotonic() < until:
     if not locks.acquire("a"):
         continue

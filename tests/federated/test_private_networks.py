@@ -287,7 +287,7 @@ def test_numbers_of_a_plan_are_given_whole(tmp_path: Path) -> None:
     assert (fitted.mean, fitted.scale, fitted.fill) == (50, 10, 50)
 
 
-@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("private", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_each_site_looks_for_itself_at_what_the_model_tells(tmp_path: Path, private: bool) -> None:
     plan = private_plan(membership=True) if private else plan_of(membership=True)
     limits = LimitsSettings(reference_models=4)
