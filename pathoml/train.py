@@ -190,11 +190,12 @@ def local_update(
             group["lr"] = step_size(state.epoch, settings)
         losses, weights = [], []
         for parts in patients.steps(state.dealer):
-            if not objective.tells(parts.outcome):  # momentum and decay alone would move the model
+            outcome = parts.outcome
+            if not objective.tells(outcome):  # momentum and decay alone would move the model
                 continue
             state.optimizer.zero_grad()
             losses.append(step_gradient(state.model, parts, objective, settings))
-            weights.append(objective.denominator(parts.outcome))
+            weights.append(objective.denominator(outcome))
             if correct is not None:
                 correct(state.model)
             if settings.clip_norm is not None:

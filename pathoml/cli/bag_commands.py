@@ -1,5 +1,6 @@
 """Commands that look at feature bags, and exchange them with other tools."""
 
+import json
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,6 @@ app = typer.Typer(help="Look at feature bags, and exchange them with other tools
 @app.command("inspect")
 def bags_inspect(bags: Annotated[list[Path], typer.Argument(help="Bags (.h5).")]) -> None:
     """Show what bags say of themselves, and what a federated plan has to say to fit them."""
-    import json
     from dataclasses import asdict
 
     from pathoml.bags import read_bag, read_bag_header

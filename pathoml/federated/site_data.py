@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pathoml.cohort import Cohort, SlidesSettings, examine_cohort
+from pathoml.cohort import Cohort, examine_cohort
 from pathoml.covariates import CategoricalCovariate, Covariate, NumericCovariate
 from pathoml.errors import BagError, FederationError, Problem, RefusalCode, RefusedError
 from pathoml.federated.plan import FeaturesSettings, Plan, PlanBlock, TestColumn, TestShare
@@ -167,10 +167,9 @@ def examine_patients(settings: SiteSettings, plan: Plan) -> PatientsReading:
     unlisted, unknown = _unlisted_words(cohort, plan)
     problems += unknown
     warnings = (*cohort.warnings, *unlisted)
-    cohort, features, of_slides = _with_slides(replace(cohort, warnings=()), settings, plan)
+    cohort, features, of_slides, without_bags = _with_slides(replace(cohort, warnings=()), settings, plan)
     problems += of_slides
-    if features is not None and settings.slides is not None:
-        warnings = (*warnings, *_without_bags(cohort, settings.slides))
+    warnings = (*warnings, *without_bags)
     is_test = None
     try:
         is_test = _named_test(settings, plan, cohort)
@@ -265,24 +264,29 @@ def _covariates_of(plan: Plan, settings: SiteSettings) -> tuple[Covariate, ...]:
 
 def _with_slides(
     cohort: Cohort, settings: SiteSettings, plan: Plan
-) -> tuple[Cohort, PatientFeatures | None, list[tuple[RefusalCode, Problem]]]:  # fmt: skip
+) -> tuple[Cohort, PatientFeatures | None, list[tuple[RefusalCode, Problem]], list[Problem]]:  # fmt: skip
     if plan.features is None:
-        return cohort, None, []
+        return cohort, None, [], []
     if settings.slides is None:
         missing = Problem("slides", "the plan trains on tile features, and the site names no slides")
-        return cohort, None, [(RefusalCode.OTHER_FEATURES, missing)]
+        return cohort, None, [(RefusalCode.OTHER_FEATURES, missing)], []
     entries, found = examine_manifest(settings.slides)
     found = list(found) + unknown_patients(entries, set(cohort.patient_id), settings.slides.manifest.name)
     if found:
-        return cohort, None, [(RefusalCode.BAD_DATA, problem) for problem in found]
+        return cohort, None, [(RefusalCode.BAD_DATA, problem) for problem in found], []
     cohort = join_slides(cohort, entries, settings.slides.manifest.name)
     present = [entry.slide_id for entry in entries if (settings.slides.bags / f"{entry.slide_id}.h5").is_file()]
     try:
         features = load_features(cohort, settings.slides.bags, present)
     except BagError as error:
-        return cohort, None, [(RefusalCode.OTHER_FEATURES, Problem("slides.bags", str(error)))]
+        return cohort, None, [(RefusalCode.OTHER_FEATURES, Problem("slides.bags", str(error)))], []
     different = _other_features(features, plan.features)
-    return cohort, features, [(RefusalCode.OTHER_FEATURES, problem) for problem in different]
+    return (
+        cohort,
+        features,
+        [(RefusalCode.OTHER_FEATURES, problem) for problem in different],
+        _without_bags(cohort, set(present)),
+    )
 
 
 def _other_features(features: PatientFeatures, wanted: FeaturesSettings) -> list[Problem]:
@@ -299,10 +303,10 @@ def _other_features(features: PatientFeatures, wanted: FeaturesSettings) -> list
     ]
 
 
-def _without_bags(cohort: Cohort, slides: SlidesSettings) -> list[Problem]:
+def _without_bags(cohort: Cohort, present: set[str]) -> list[Problem]:
     """Name slides that have no bag: patients without any are not trained on as if they had slides."""
     lacking = {
-        patient: [one.slide_id for one in entries if not (slides.bags / f"{one.slide_id}.h5").is_file()]
+        patient: [one.slide_id for one in entries if one.slide_id not in present]
         for patient, entries in cohort.slides.items()
     }
     missing = [name for names in lacking.values() for name in names]

@@ -160,7 +160,7 @@ class TrainingPatients:
         ]
         self._counts = self._counts or [0] * len(patients.patient_id)
         self._needed = 0 if projection is None else sum(self._counts) * projection.out * _BYTES
-        self._whole = self._kept() if self._fits() else None
+        self._whole = self._packed(range(len(self._counts))) if self._fits() else None
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -299,33 +299,20 @@ class TrainingPatients:
         return Packed(whole.values[index], lengths.cumsum(0), places)
 
     def _packed(self, rows: Sequence[int], drawn: Sequence[IntArray | None] | None = None) -> Packed:
-        """Read and project patients."""
-        features, places = self._patients.features, self._patients.places
-        if features is None or self._projection is None:
+        """Read and project patients, each into its own rows, so that no tile is there twice."""
+        features, places, projection = self._patients.features, self._patients.places, self._projection
+        if features is None or projection is None:
             return pack([torch.zeros((0, 0))] * len(rows)).to(self._device)
         chosen = drawn or [None] * len(rows)
-        bags = [
-            torch.from_numpy(self._projection.apply(take_rows_of(features[row], one)))
-            for row, one in zip(rows, chosen, strict=True)
-        ]
-        where = None
-        if places is not None:
-            where = [torch.from_numpy(take_rows_of(places[row], one)) for row, one in zip(rows, chosen, strict=True)]
-        return pack(bags, where).to(self._device)
-
-    def _kept(self) -> Packed:
-        """Read and project all patients, each into its own rows, so that no tile is there twice."""
-        features, projection = self._patients.features, self._projection
-        if features is None or projection is None:
-            return self._packed(range(len(self)))
-        offsets = torch.tensor([0, *self._counts], device=self._device).cumsum(0)
-        whole = Packed(torch.empty((sum(self._counts), projection.out), device=self._device), offsets)
-        for bag, span in zip(features, whole.spans, strict=True):
-            whole.values[span] = torch.from_numpy(projection.apply(np.asarray(bag))).to(whole.values)
-        if self._patients.places is None:
-            return whole
-        places = torch.from_numpy(np.concatenate([np.asarray(one) for one in self._patients.places]))
-        return Packed(whole.values, offsets, places.to(self._device))
+        counts = [self._counts[row] if one is None else len(one) for row, one in zip(rows, chosen, strict=True)]
+        offsets = torch.tensor([0, *counts], device=self._device).cumsum(0)
+        packed = Packed(torch.empty((sum(counts), projection.out), device=self._device), offsets)
+        for row, one, span in zip(rows, chosen, packed.spans, strict=True):
+            packed.values[span] = torch.from_numpy(projection.apply(take_rows_of(features[row], one))).to(self._device)
+        if places is None:
+            return packed
+        where = np.concatenate([take_rows_of(places[row], one) for row, one in zip(rows, chosen, strict=True)])
+        return packed._replace(places=torch.from_numpy(where).to(self._device))
 
     def left_by(self) -> TrainSettings:
         """Return the settings with the memory that these patients leave to others of the same training.

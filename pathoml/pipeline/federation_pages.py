@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def write_page(
         The HTML file.
     """
     compared = None if comparison is None else comparison.to_json()
-    return _write_page(plan, output, result_to_json(plan, result), (compared, _left(logs), ()), public)
+    page = _page(plan, result_to_json(plan, result), public)
+    return _written(replace(page, comparison=compared, left=_left(logs)), output)
 
 
 def write_coordinators_page(kit: Path) -> Path:
@@ -69,7 +71,7 @@ def write_coordinators_page(kit: Path) -> Path:
         raise InputError(f"{kit}: no run has ended here; it is the coordinator's kit that keeps what comes out")
     scores = json.loads(ended.read_text(encoding="utf-8"))
     plan = Plan.model_validate_json((ended.parent / PLAN_COPY).read_text(encoding="utf-8"))
-    return _write_page(plan, ended.parent, scores, (None, [], _refusals(ended.parent)), ())
+    return _written(replace(_page(plan, scores), refusals=_refusals(ended.parent)), ended.parent)
 
 
 def newest_result(kit: Path) -> Path | None:
@@ -144,13 +146,8 @@ def _of_runs(kit: Path, name: str) -> list[Path]:
     return sorted((kit / "federation").glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
 
 
-_Shown = tuple[Mapping[str, Any] | None, Sequence[tuple[str, ...]], Sequence[tuple[str, ...]]]
-"""Comparison, what left, and who said no."""
-
-
-def _write_page(plan: Plan, output: Path, scores: Mapping[str, Any], shown: _Shown, public: Sequence[str]) -> Path:
-    comparison, left, refusals = shown
-    path = output / "federation.html"
+def _page(plan: Plan, scores: Mapping[str, Any], public: Sequence[str] = ()) -> FederationPage:
+    """Return what every page shows of a run."""
     facts = plan_facts(plan)
     if public:
         facts.append(
@@ -161,7 +158,12 @@ def _write_page(plan: Plan, output: Path, scores: Mapping[str, Any], shown: _Sho
         few, many = min(trained), max(trained)
         facts.append(("Sites that trained in each round", f"{few}" if few == many else f"{few} to {many}"))
     provenance = [("Plan", plan.digest), ("pathoml", str(scores["pathoml_version"]))]
-    write_federation_page(path, FederationPage(plan.name, facts, scores, comparison, left, provenance, refusals))
+    return FederationPage(plan.name, facts, scores, None, [], provenance)
+
+
+def _written(page: FederationPage, output: Path) -> Path:
+    path = output / "federation.html"
+    write_federation_page(path, page)
     return path
 
 

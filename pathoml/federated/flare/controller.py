@@ -182,9 +182,8 @@ class FlareTransport:
             Answers by site; those of dead, failed and overly slow sites are absent.
         """
         task = Task(name=TASK, data=enclose(to_bytes(request)))
-        number = (
-            self._said.get("round", 0) if request.kind == "setup" else request.round_number
-        )  # one who is back, amid the rounds
+        # A setup has no round of its own: it goes to who is back, amid the rounds of the others.
+        number = self._said.get("round", 0) if request.kind == "setup" else request.round_number
         self._said = {"asked for": request.kind, "round": number, "sites": list(sites), "refused": dict(self._refused)}
         self._controller.broadcast(task, self._fl_ctx, targets=list(sites), min_responses=0)
         try:
