@@ -15,7 +15,8 @@ from pathoml.infer import predict_logits
 from pathoml.losses import cox_loss
 from pathoml.mil.patients import select_patients
 from pathoml.mil.settings import ModelSettings
-from pathoml.survival.baselines import fit_cox, partial_likelihood
+from pathoml.survival.baselines import fit_cox
+from pathoml.survival.partial_likelihood import partial_likelihood
 from pathoml.train import TrainingData, fit_member
 from pathoml.train_settings import FixedRidgeSettings, SearchedRidgeSettings, TrainSettings
 from tests.planted import data, one_fold

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from pathoml.survival.curves import kaplan_meier
+from pathoml.survival.partial_likelihood import RiskSets, at_risk, derivatives, log_likelihood, risk_sets
 from pathoml.units import AnyArray, FloatArray, IntArray
 
 _CELLS = 500_000
@@ -16,8 +17,6 @@ _CELLS = 500_000
 _ITERATIONS = 40
 _TOLERANCE = 1e-6
 """A step no longer than this ends the climb: the error of Newton's method after it is about its square."""
-_VANISHED = 1e-290
-"""A risk set whose hazards add up to less has no inverse that could be counted with."""
 _FLAT = 1e-12
 """A curvature no larger than this, of a standardised column, says nothing."""
 _LARGEST = 30.0
@@ -48,23 +47,6 @@ class CoxFits(NamedTuple):
     def likelihood_ratio(self) -> FloatArray:
         """Twice the gain in log likelihood over no covariate."""
         return 2 * (self.log_likelihood - self.null_log_likelihood)
-
-
-class _Sorted(NamedTuple):
-    """Patients by stratum, then by falling time; only rows of events enter the likelihood."""
-
-    order: IntArray
-    events: IntArray
-    last: IntArray
-    """Of each event the last row whose time is at least its own, in its stratum."""
-    before: IntArray
-    """Of each event the row before its stratum's first; -1 for none."""
-    ends: IntArray
-    """The rows that are the last of some event, ascending."""
-    first_event: IntArray
-    """Of each of these the first event that ends there."""
-    beyond: IntArray
-    """Of each row the first row of the next stratum."""
 
 
 def fit_cox_draws(
@@ -100,7 +82,7 @@ def fit_cox_draws(
     own = design if design.ndim == 3 else design[None]
     draws = len(own) if counts is None else len(counts)
     weight = np.ones((1, len(time_days))) if counts is None else counts
-    rows = _sort(time_days, event, stratum)
+    rows = risk_sets(time_days, event, stratum)
     scale = np.where(own.std(axis=1, keepdims=True) > 0, own.std(axis=1, keepdims=True), 1.0)
     standard = ((own - own.mean(axis=1, keepdims=True)) / scale)[:, rows.order]
     weight = weight[:, rows.order]
@@ -125,47 +107,44 @@ def _part(values: FloatArray, block: slice) -> FloatArray:
     return values if len(values) == 1 else values[block]
 
 
-def _sort(time_days: FloatArray, event: IntArray, stratum: AnyArray | None) -> _Sorted:
-    group = np.zeros(len(time_days), dtype=np.int64)
-    if stratum is not None:
-        group = np.unique(stratum, return_inverse=True)[1]
-    order = np.lexsort((-time_days, group))
-    group, time_days = group[order], time_days[order]
-    events = np.flatnonzero(event[order] == 1)
-    rows = np.arange(len(order))
-    is_last = np.append((time_days[1:] != time_days[:-1]) | (group[1:] != group[:-1]), True)
-    last = np.minimum.accumulate(np.where(is_last, rows, len(rows))[::-1])[::-1]
-    first = np.searchsorted(group, group)
-    ends, first_event = np.unique(last[events], return_index=True)
-    beyond = np.searchsorted(group, group, side="right")
-    return _Sorted(order, events, last[events], first[events] - 1, ends, first_event, beyond)
-
-
 def _newton(
-    design: FloatArray, weight: FloatArray, rows: _Sorted, ridge: FloatArray, start_at: FloatArray
+    design: FloatArray, weight: FloatArray, rows: RiskSets, ridge: FloatArray, start_at: FloatArray
 ) -> CoxFits:  # fmt: skip
     """Climb the penalised log likelihood of a block of draws; a step that leads down is halved."""
     draws, columns = max(len(design), len(weight)), design.shape[2]
-    null = _derivatives(design, weight, rows, np.zeros((draws, columns)), ridge)[0]
+
+    def plain(beta: FloatArray) -> FloatArray:
+        return log_likelihood(_linear(design, beta), weight, rows)
+
+    def penalised(beta: FloatArray, value: FloatArray) -> FloatArray:
+        found: FloatArray = value - (ridge * beta**2).sum(axis=1) / 2
+        return found
+
+    def slope_and_information(beta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        slope, curvature = derivatives(design, _linear(design, beta), weight, rows)
+        return slope - ridge * beta, curvature + ridge[:, :, None] * np.eye(columns)
+
     best = np.tile(start_at, (draws, 1))
-    value, slope, information = _derivatives(design, weight, rows, best, ridge)
+    value = plain(best)
+    slope, information = slope_and_information(best)
     climbing = np.ones(draws, dtype=bool)
     for _ in range(_ITERATIONS if columns else 0):
         step = _solved(information, slope)
         trial = best + np.where(climbing[:, None], step, 0.0)
         for _ in range(10):
-            there = _derivatives(design, weight, rows, trial, ridge)
-            worse = ~(
-                _penalised(there[0], trial, ridge) >= _penalised(value, best, ridge) - 1e-9 * np.abs(value) - 1e-12
-            )
+            there = plain(trial)
+            least = penalised(best, value) - 1e-9 * np.abs(value) - 1e-12
+            worse = ~(penalised(trial, there) >= least)
             if not worse.any():
                 break
             trial = np.where(worse[:, None], (trial + best) / 2, trial)
         climbing = np.abs(trial - best).max(axis=1) > _TOLERANCE
-        best, (value, slope, information) = trial, there
+        best, value = trial, there
+        slope, information = slope_and_information(best)
         if not climbing.any():
             break
     lost = np.abs(best).max(axis=1, initial=0.0) > _LARGEST
+    null = plain(np.zeros((draws, columns)))
     return CoxFits(np.where(lost[:, None], np.nan, best), value, null, information)
 
 
@@ -178,73 +157,10 @@ def _solved(information: FloatArray, slope: FloatArray) -> FloatArray:
     return step
 
 
-def _penalised(log_likelihood: FloatArray, beta: FloatArray, ridge: FloatArray) -> FloatArray:
-    value: FloatArray = log_likelihood - (ridge * beta**2).sum(axis=1) / 2
-    return value
-
-
-def _derivatives(
-    design: FloatArray, weight: FloatArray, rows: _Sorted, beta: FloatArray, ridge: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the log likelihood, and slope and negative curvature of the penalised one, of each draw."""
-    columns = design.shape[2]
-    linear = beta @ design[0].T if len(design) == 1 else (design @ beta[:, :, None])[:, :, 0]
-    linear = linear - linear.max(axis=1, keepdims=True)
-    share = weight * np.exp(linear)
-    drawn = np.broadcast_to(weight, share.shape)[:, rows.events]
-    total = _risk_set(share, rows)
-    counted = (drawn > 0) & (total > _VANISHED)
-    safe = np.where(counted, total, 1.0)
-    value = np.where(counted, drawn * (linear[:, rows.events] - np.log(safe)), 0.0).sum(axis=1)
-    value[((drawn > 0) & ~counted).any(axis=1)] = -np.inf  # so far apart that a risk set vanishes: too long a step
-    # Sums over events of sums over risk sets are sums over patients of their cumulative hazards: one product in place of a
-    # cumulative sum for each pair of columns.
-    inverse = np.where(counted, 1 / safe, 0.0)
-    spent = share * _cumulative_hazard(np.where(counted, drawn / safe, 0.0), rows, share.shape[1])
-    observed = np.zeros_like(share)
-    observed[:, rows.events] = np.where(counted, drawn, 0.0)
-    means = np.empty((len(share), columns, len(rows.events)))
-    for one in range(columns):
-        means[:, one] = _risk_set(share * design[:, :, one], rows) * inverse
-    slope = _products(observed - spent, design) - ridge * beta
-    information = _second_moments(spent, design) - (means * drawn[:, None]) @ means.transpose(0, 2, 1)
-    information += ridge[:, :, None] * np.eye(columns)
-    return value, slope, information
-
-
-def _cumulative_hazard(steps: FloatArray, rows: _Sorted, patients: int) -> FloatArray:
-    """Sum over the events at which each row is still at risk."""
-    total = np.zeros((len(steps), patients + 1))
-    if len(rows.ends):
-        total[:, rows.ends] = np.add.reduceat(steps, rows.first_event, axis=1)
-    total = np.cumsum(total[:, ::-1], axis=1)[:, ::-1]
-    hazard: FloatArray = total[:, :-1] - total[:, rows.beyond]
-    return hazard
-
-
-def _products(weight: FloatArray, design: FloatArray) -> FloatArray:
-    """Sum columns with the weights of each draw."""
-    found: FloatArray = weight @ design[0] if len(design) == 1 else (weight[:, None] @ design)[:, 0]
+def _linear(design: FloatArray, beta: FloatArray) -> FloatArray:
+    """Return the log hazards of each draw."""
+    found: FloatArray = beta @ design[0].T if len(design) == 1 else (design @ beta[:, :, None])[:, :, 0]
     return found
-
-
-def _second_moments(weight: FloatArray, design: FloatArray) -> FloatArray:
-    """Sum products of all pairs of columns with the weights of each draw."""
-    columns = design.shape[2]
-    if len(design) > 1:
-        found: FloatArray = (design.transpose(0, 2, 1) * weight[:, None]) @ design
-        return found
-    pairs = (design[0, :, :, None] * design[0, :, None, :]).reshape(design.shape[1], columns**2)
-    return (weight @ pairs).reshape(len(weight), columns, columns)
-
-
-def _risk_set(values: FloatArray, rows: _Sorted) -> FloatArray:
-    """Sum over those still at risk at each event."""
-    total = np.cumsum(values, axis=1)
-    sums: FloatArray = total[:, rows.last]
-    if (rows.before >= 0).any():
-        sums = sums - np.where(rows.before >= 0, total[:, rows.before], 0.0)
-    return sums
 
 
 class ProportionalHazards(NamedTuple):
@@ -293,14 +209,14 @@ def proportional_hazards_test(
     """
     columns = design.shape[1]
     fit = fit_cox_draws(design, time_days, event, stratum=stratum)
-    rows = _sort(time_days, event, stratum)
+    rows = risk_sets(time_days, event, stratum)
     if len(rows.events) < 3 or np.isnan(fit.coefficients).any():
         return ProportionalHazards(*(np.full(columns, np.nan) for _ in range(3)))
     own = (design - design.mean(axis=0))[rows.order]
     linear = own @ fit.coefficients[0]
     share = np.exp(linear - linear.max())[None]
-    total = _risk_set(share, rows)
-    means = np.stack([_risk_set(share * own[None, :, one], rows)[0] / total[0] for one in range(columns)], axis=1)
+    total = at_risk(share, rows)
+    means = np.stack([at_risk(share * own[None, :, one], rows)[0] / total[0] for one in range(columns)], axis=1)
     residuals = own[rows.events] - means
     variance = np.linalg.pinv(fit.information[0], hermitian=True)
     scaled = len(rows.events) * residuals @ variance

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from pathoml.survival.baselines import fit_cox, partial_likelihood
+from pathoml.survival.baselines import fit_cox
+from pathoml.survival.partial_likelihood import partial_likelihood
 from pathoml.units import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)

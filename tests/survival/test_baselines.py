@@ -8,7 +8,8 @@ from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
 from pathoml.losses import cox_loss
-from pathoml.survival.baselines import fit_cox, partial_likelihood
+from pathoml.survival.baselines import fit_cox
+from pathoml.survival.partial_likelihood import partial_likelihood
 
 
 def untied(everyone):

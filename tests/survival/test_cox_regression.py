@@ -10,8 +10,9 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 from pathoml.losses import cox_loss
-from pathoml.survival.baselines import fit_cox, partial_likelihood
+from pathoml.survival.baselines import fit_cox
 from pathoml.survival.cox_regression import fit_cox_draws, proportional_hazards_test
+from pathoml.survival.partial_likelihood import partial_likelihood
 
 
 def untied(time: np.ndarray) -> np.ndarray:

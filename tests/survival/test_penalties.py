@@ -7,9 +7,10 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 from pathoml.survival import concordance
-from pathoml.survival.baselines import fit_cox, partial_likelihood
+from pathoml.survival.baselines import fit_cox
 from pathoml.survival.forest import ask_forest, fit_forest
 from pathoml.survival.inner_folds import InnerFolds
+from pathoml.survival.partial_likelihood import partial_likelihood
 from pathoml.survival.penalties import fit_elastic_net, fit_ridge
 from pathoml.units import FloatArray, IntArray
 
