@@ -204,7 +204,7 @@ def audit_show(
     shown = found[-lines:] if lines else found
     rows = [
         (
-            str(line.get("time", ""))[:19], str(line.get("direction", "")), f"{line.get('kind')} {line.get('round')}",
+            str(line.get("time", ""))[:19].replace("T", " "), str(line.get("direction", "")), f"{line.get('kind')} {line.get('round')}",
             ": ".join(word for word in (line.get("code"), line.get("why")) if word)
             or ", ".join(name for name, _, _ in line.get("arrays", [])),
             "\n".join(f"{name} {value:.6g}" for name, value in line.get("numbers", {}).items()), str(line.get("bytes", "")),

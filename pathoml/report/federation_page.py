@@ -200,11 +200,10 @@ def _section(
     single, pairs = _singles(models, words), _pairs(models, words)
     figures = []
     if single:
-        figures.append(
-            Picture(concordance_figure(single), f"Concordance within hospitals; {count}. Lines: 95 % intervals.")
-        )
+        caption = f"Concordance within hospitals; {count}.{_lines_words(single)}"
+        figures.append(Picture(concordance_figure(single), caption))
     if pairs:
-        caption = f"Differences in concordance on the same draws of patients; {count}. Lines: 95 % intervals."
+        caption = f"Differences in concordance on the same draws of patients; {count}.{_lines_words(pairs)}"
         figures.append(Picture(difference_figure(pairs), caption))
     rows = named_estimates(models, over_all=over_all)
     table = Table(f"Concordance, {title}", ("model", "value (95 % interval)"), rows)
@@ -215,6 +214,10 @@ def _section(
             "and would call a difference shown that is none."
         )
     return Section(title, text, figures, [table] if rows else [])
+
+
+def _lines_words(estimates: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    return " Lines: 95 % intervals." if any(value["low"] is not None for _, value in estimates) else ""
 
 
 def named_estimates(models: Mapping[str, Any], *, over_all: bool = False) -> list[tuple[str, str]]:

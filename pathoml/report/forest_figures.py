@@ -30,7 +30,7 @@ def concordance_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     with rc_context(STYLE):
         figure, (axis,) = new_figure(6.4, 0.55 + 0.3 * len(rows))
         _lines(axis, rows, reference=0.5)
-        axis.set_xlabel("concordance on test patients (0.5 = guessing), 95 % interval")
+        axis.set_xlabel("concordance on test patients (0.5 = guessing)" + _with_intervals(rows))
         return to_svg(figure, "Concordance of each model: " + _spoken(rows))
 
 
@@ -50,8 +50,12 @@ def difference_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     with rc_context(STYLE):
         figure, (axis,) = new_figure(6.4, 0.55 + 0.3 * len(rows))
         _lines(axis, rows, reference=0.0)
-        axis.set_xlabel("difference in concordance, 95 % interval")
+        axis.set_xlabel("difference in concordance" + _with_intervals(rows))
         return to_svg(figure, "Differences in concordance: " + _spoken(rows))
+
+
+def _with_intervals(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    return ", 95 % interval" if any(value["low"] is not None for _, value in rows) else ""
 
 
 def contribution_figure(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

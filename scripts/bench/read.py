@@ -42,9 +42,10 @@ COLUMNS = -(-SIDE // NATIVE)
 TILES = 236
 PAGE = 16
 """Tiles of a page of extraction, which are read and judged while a processor's cache holds them; by every reader here."""
-TURNS = 5
-ROUNDS, ROUNDS_WITH_PEERS = 6, 2
-"""Every round opens its readers anew: the same codec is up to a tenth faster or slower by where its memory happens to lie."""
+TURNS = 3
+ROUNDS, ROUNDS_WITH_PEERS = 12, 4
+"""Every round opens its readers anew, after the heap was moved by chance: the same codec is up to a fifth faster or slower by
+where its working memory lies beside its output (the last bits of both addresses decide), which no reader chooses."""
 MPPS = (0.5, 0.499, 0.25, 0.2527)
 OWN_THREADS = ("fastslide",)
 """Readers that decode the stored tiles of one region with threads of their own."""
@@ -249,7 +250,9 @@ Seconds = dict[str, list[float]]
 def in_turns(rounds: int, opened: Callable[[], dict[str, Callable[[], None]]]) -> Seconds:
     """Take the time of every reader in each turn, forwards and backwards by turns, so that none always follows the same other."""
     spent: Seconds = {}
+    rng = np.random.default_rng(0)
     for _ in range(rounds):
+        moved = [bytes(size) for size in rng.integers(1, 4096, 200).tolist()]
         readers = opened()
         for turn in range(TURNS):
             for name in list(readers)[:: 1 if turn % 2 else -1]:
@@ -257,6 +260,7 @@ def in_turns(rounds: int, opened: Callable[[], dict[str, Callable[[], None]]]) -
                     started = time.perf_counter()
                     readers[name]()
                     spent.setdefault(name, []).append(time.perf_counter() - started)
+        del moved
     return spent
 
 
