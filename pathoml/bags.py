@@ -191,18 +191,20 @@ def write_bag(path: Path, bag: Bag) -> None:
         If the file cannot be written.
     """
     arrays = {name: np.ascontiguousarray(getattr(bag, name)) for name in _DATASETS}
+    name = bag.header.slide_id
+    _check_shapes(name, arrays)
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-        digests = {name: pool.submit(array_digest, array) for name, array in arrays.items()}
-        look = FiniteLook()
-        look.see(arrays["features"].reshape(-1))
-        _check_arrays(bag.header.slide_id, arrays, look)
+        digests = {key: pool.submit(array_digest, array) for key, array in arrays.items()}
+        finite = pool.submit(_is_finite, arrays["features"])  # last: digests take longest
 
         def attributes() -> dict[str, Any]:
+            if not finite.result():
+                raise _not_finite(name, arrays["features"])
             return {
                 "format": np.bytes_(BAG_FORMAT),
                 "format_version": BAG_VERSION,
                 "header": np.bytes_(json.dumps(asdict(bag.header))),
-                "digests": np.bytes_(json.dumps({name: one.result() for name, one in digests.items()})),
+                "digests": np.bytes_(json.dumps({key: one.result() for key, one in digests.items()})),
                 "complete": True,
             }
 
@@ -238,7 +240,9 @@ def read_bag(path: Path, *, verify: bool = True, mapped: bool = False) -> Bag:
         arrays = {"features": features, **{name: audited.array(name) for name in _DATASETS if name != "features"}}
     if mapped:
         look.see(features.reshape(-1))
-    _check_arrays(path.name, arrays, look)
+    _check_shapes(path.name, arrays)
+    if not look.all_finite:
+        raise _not_finite(path.name, features)
     if verify:
         altered = [name for name, array in arrays.items() if array_digest(array) != digests.get(name)]
         if altered:
@@ -367,7 +371,7 @@ def _is_size(value: float | tuple[float, float]) -> bool:
     return all(math.isfinite(one) and one > 0 for one in (value if isinstance(value, tuple) else (value,)))
 
 
-def _check_arrays(name: str, arrays: dict[str, AnyArray], look: FiniteLook) -> None:
+def _check_shapes(name: str, arrays: dict[str, AnyArray]) -> None:
     for key, (dtypes, columns) in _DATASETS.items():
         array = arrays[key]
         fits = array.dtype.name in dtypes and array.ndim == (1 if columns == 1 else 2)
@@ -377,6 +381,14 @@ def _check_arrays(name: str, arrays: dict[str, AnyArray], look: FiniteLook) -> N
     lengths = {key: len(array) for key, array in arrays.items()}
     if lengths["features"] == 0 or len(set(lengths.values())) != 1:
         raise BagFormatError(f"{name}: arrays of different or zero length {lengths}")
-    if not look.all_finite:
-        remedy = "set extract.feature_dtype: float32" if arrays["features"].dtype == np.float16 else "check the encoder"
-        raise BagFormatError(f"{name}: features hold NaN or infinity; {remedy}")
+
+
+def _is_finite(features: AnyArray) -> bool:
+    look = FiniteLook()
+    look.see(features.reshape(-1))
+    return look.all_finite
+
+
+def _not_finite(name: str, features: AnyArray) -> BagFormatError:
+    remedy = "set extract.feature_dtype: float32" if features.dtype == np.float16 else "check the encoder"
+    return BagFormatError(f"{name}: features hold NaN or infinity; {remedy}")

@@ -1,8 +1,8 @@
 """HDF5 files that others may have made: what a file claims is judged before anything of it is read."""
 
-import io
 import math
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,12 +39,15 @@ class AuditedFile:
         Open for reading.
     path : Path
         Where it lies.
+    descriptor : int
+        The same file, open for reading past HDF5.
     remedy : str
         What to do about a file that is refused; ends every message.
     """
 
     file: h5py.File
     path: Path
+    descriptor: int
     remedy: str
 
     def array(self, name: str, *, see: Seer | None = None) -> AnyArray:
@@ -100,8 +103,7 @@ class AuditedFile:
         if offset is None:
             return self.array(name)
         before = offset % mmap.ALLOCATIONGRANULARITY
-        with self.path.open("rb") as stream:
-            pages = mmap.mmap(stream.fileno(), before + dataset.nbytes, access=mmap.ACCESS_READ, offset=offset - before)
+        pages = mmap.mmap(self.descriptor, before + dataset.nbytes, access=mmap.ACCESS_READ, offset=offset - before)
         array: AnyArray = np.frombuffer(pages, dataset.dtype, dataset.size, before).reshape(dataset.shape)
         return array
 
@@ -250,15 +252,13 @@ class AuditedFile:
     def _fill(self, flat: AnyArray, offset: int, see: Seer) -> int:
         """Fill an array with what lies at a place of the file, and return how many bytes there were."""
         filled, piece = 0, _PIECE_BYTES // flat.itemsize
-        with self.path.open("rb", buffering=0) as stream:
-            stream.seek(offset)
-            for start in range(0, len(flat), piece):
-                part = flat[start : start + piece]
-                count = _read_all(stream, part.view(np.uint8).data)
-                filled += count
-                if count < part.nbytes:
-                    break
-                see(part)
+        for start in range(0, len(flat), piece):
+            part = flat[start : start + piece]
+            count = _read_all(self.descriptor, part.view(np.uint8).data, offset + filled)
+            filled += count
+            if count < part.nbytes:
+                break
+            see(part)
         return filled
 
     def _holder(self, of: str) -> Any:
@@ -294,8 +294,8 @@ def open_audited(path: Path, what: str, remedy: str) -> Iterator[AuditedFile]:
         If it cannot be read as HDF5.
     """
     try:
-        with h5py.File(path, "r") as file:
-            yield AuditedFile(file, path, remedy)
+        with h5py.File(path, "r") as file, path.open("rb", buffering=0) as past_hdf5:
+            yield AuditedFile(file, path, past_hdf5.fileno(), remedy)
     except PathomlError:
         raise
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
@@ -306,11 +306,11 @@ def _look_away(numbers: AnyArray) -> None:
     """See nothing."""
 
 
-def _read_all(stream: io.FileIO, buffer: memoryview) -> int:
+def _read_all(descriptor: int, buffer: memoryview, offset: int) -> int:
     """Read until a buffer is full or the file ends; one call may give less, and at most 2 GB."""
     filled = 0
     while filled < len(buffer):
-        count = stream.readinto(buffer[filled:])
+        count = os.preadv(descriptor, [buffer[filled:]], offset + filled)
         if not count:
             break
         filled += count

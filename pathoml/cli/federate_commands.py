@@ -204,13 +204,16 @@ def audit_show(
     shown = found[-lines:] if lines else found
     rows = [
         (
-            str(line.get("time", ""))[:19].replace("T", " "), str(line.get("direction", "")), f"{line.get('kind')} {line.get('round')}",
+            str(line.get("time", ""))[:19].replace("T", " "),
+            str(line.get("direction", "")),
+            f"{line.get('kind')} {line.get('round')}",
             ": ".join(word for word in (line.get("code"), line.get("why")) if word)
             or ", ".join(name for name, _, _ in line.get("arrays", [])),
-            "\n".join(f"{name} {value:.6g}" for name, value in line.get("numbers", {}).items()), str(line.get("bytes", "")),
+            "\n".join(f"{name} {value:.6g}" for name, value in line.get("numbers", {}).items()),
+            str(line.get("bytes", "")),
         )
         for line in shown
-    ]  # fmt: skip
+    ]
     show_table(str(log.name), rows, header=("Time", "Way", "What", "Arrays, or why not", "Numbers", "Bytes"))
     if len(shown) < len(found):
         say(f"the last {len(shown)} of {len(found)} lines; --lines 0 shows all")

@@ -160,7 +160,7 @@ def read_around_damage(slide: Slide, box: Box, size_px: tuple[int, int]) -> Over
     columns, rows = size_px
     seen = Overview(np.full((rows, columns, 3), 255, dtype=np.uint8), np.zeros((rows, columns), dtype=bool))
     wanted = min((box[2] - box[0]) / columns, (box[3] - box[1]) / rows)
-    _fill(slide, box, _sources(slide.geometry, wanted), seen, [])
+    _AroundDamage(slide).fill(box, _sources(slide.geometry, wanted), seen)
     if seen.unread.any():
         logger.warning("%s: %.2g %% of a part cannot be read at any level", slide.path.name, 100 * seen.unread.mean())
     return seen
@@ -178,40 +178,55 @@ def _sources(geometry: SlideGeometry, wanted: float) -> list[Source]:
     return [coarsest, *((level, _reduction(geometry, level, wanted)) for level in finer)]
 
 
-def _fill(slide: Slide, box: Box, sources: Sequence[Source], out: Overview, failed: list[DamagedSlideError]) -> None:
-    """Fill a part from the first source, stored tile by stored tile, and where one is damaged from the next source."""
-    (level, reduction), *finer = sources
-    rows, columns = out.unread.shape
-    downsample = slide.geometry.level_downsamples[level] * reduction
-    left, top = round(box[0] / downsample), round(box[1] / downsample)
-    width, height = max(1, round(box[2] / downsample) - left), max(1, round(box[3] / downsample) - top)
-    if width * height > _STRIP_PIXELS and max(rows, columns) > 1:
-        for part, inner in _quarters(box, rows, columns):
-            _fill(slide, inner, sources, Overview(out.pixels[part], out.unread[part]), failed)
-        return
-    near = Overview(np.empty((height, width, 3), dtype=np.uint8), np.zeros((height, width), dtype=bool))
-    side = tuple(max(1, pixels // reduction) for pixels in slide.stored_tile_px(level))
-    for y, below in _steps(top, top + height, side[1]):
-        for x, beyond in _steps(left, left + width, side[0]):
-            part = np.s_[y - top : below - top, x - left : beyond - left]
-            corner = (round(x * downsample), round(y * downsample))
-            try:
-                near.pixels[part] = slide.read_region(
-                    corner, level, (beyond - x, below - y), reduction=reduction
-                ).pixels
-            except DamagedSlideError as error:
-                failed.append(error)
-                if len(failed) > _MOST_FAILURES:
-                    message = f"{slide.path.name}: {_MOST_FAILURES} stored tiles of its overview and of finer levels cannot be read"
-                    raise DamagedSlideError(f"{message}, the last since: {error}") from error
-                if not finer:
-                    near.unread[part] = True
-                    continue
-                inner = (x * downsample, y * downsample, beyond * downsample, below * downsample)
-                _fill(slide, inner, finer, Overview(near.pixels[part], near.unread[part]), failed)
-    out.pixels[...] = cv2.resize(near.pixels, (columns, rows), interpolation=cv2.INTER_AREA)
-    out.unread[...] = cv2.resize(near.unread.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > 0
-    out.pixels[out.unread] = 255
+class _AroundDamage:
+    """Reads a slide stored tile by stored tile, each once, and where one is damaged from the next source."""
+
+    def __init__(self, slide: Slide) -> None:
+        self._slide, self._failures = slide, 0
+
+    def fill(self, box: Box, sources: Sequence[Source], out: Overview) -> None:
+        """Fill a picture of a box (left, top, right, bottom in level-0 pixels) from the first source that can be read."""
+        level, reduction = sources[0]
+        rows, columns = out.unread.shape
+        downsample = self._slide.geometry.level_downsamples[level] * reduction
+        left, top = round(box[0] / downsample), round(box[1] / downsample)
+        width, height = max(1, round(box[2] / downsample) - left), max(1, round(box[3] / downsample) - top)
+        if width * height > _STRIP_PIXELS and max(rows, columns) > 1:
+            for part, inner in _quarters(box, rows, columns):
+                self.fill(inner, sources, Overview(out.pixels[part], out.unread[part]))
+            return
+        near = Overview(np.empty((height, width, 3), dtype=np.uint8), np.zeros((height, width), dtype=bool))
+        across, down = (max(1, pixels // reduction) for pixels in self._slide.stored_tile_px(level))
+        for y, below in _steps(top, top + height, down):
+            for x, beyond in _steps(left, left + width, across):
+                part = np.s_[y - top : below - top, x - left : beyond - left]
+                self._fill_stored_tile((x, y, beyond, below), sources, Overview(near.pixels[part], near.unread[part]))
+        out.pixels[...] = cv2.resize(near.pixels, (columns, rows), interpolation=cv2.INTER_AREA)
+        out.unread[...] = cv2.resize(near.unread.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > 0
+        out.pixels[out.unread] = 255
+
+    def _fill_stored_tile(self, sides: tuple[int, int, int, int], sources: Sequence[Source], out: Overview) -> None:
+        """Fill the picture of one stored tile, whose sides are given in pixels of the first source."""
+        (level, reduction), *finer = sources
+        downsample = self._slide.geometry.level_downsamples[level] * reduction
+        left, top, right, bottom = (side * downsample for side in sides)
+        size = (sides[2] - sides[0], sides[3] - sides[1])
+        try:
+            region = self._slide.read_region((round(left), round(top)), level, size, reduction=reduction)
+        except DamagedSlideError as error:
+            self._note(error)
+            if finer:
+                self.fill((left, top, right, bottom), finer, out)
+            else:
+                out.unread[...] = True
+        else:
+            out.pixels[...] = region.pixels
+
+    def _note(self, error: DamagedSlideError) -> None:
+        self._failures += 1
+        if self._failures > _MOST_FAILURES:
+            message = f"{self._slide.path.name}: {_MOST_FAILURES} stored tiles of its overview and of finer levels cannot be read"
+            raise DamagedSlideError(f"{message}, the last since: {error}") from error
 
 
 def _steps(start: int, stop: int, side: int) -> Iterator[tuple[int, int]]:
