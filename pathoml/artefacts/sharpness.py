@@ -111,7 +111,10 @@ def _mean_squares(second: NDArray[np.int16]) -> NDArray[np.float64]:
     squared *= squared
     rows, columns = squared.shape[1] // _CELLS, squared.shape[2] // _CELLS
     squared = squared[:, : rows * _CELLS, : columns * _CELLS]
-    # Rows first: whole rows are added up, which is several times as fast as adding in both directions at once.
-    of_rows = squared.reshape(len(second), _CELLS, rows, -1).sum(axis=2)
-    sums = of_rows.reshape(len(second), _CELLS, _CELLS, columns).sum(axis=3)
+    # Rows first, and halves of them as long as there are two: adding up long lines is several times as fast as many short ones.
+    of_rows = squared.reshape(len(second), _CELLS, rows, -1)
+    while of_rows.shape[2] % 2 == 0:
+        half = of_rows.shape[2] // 2
+        of_rows = of_rows[:, :, :half] + of_rows[:, :, half:]
+    sums = of_rows.sum(axis=2).reshape(len(second), _CELLS, _CELLS, columns).sum(axis=3)
     return np.asarray(sums / (rows * columns), dtype=np.float64)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import cv2
 import numpy as np
@@ -57,6 +57,8 @@ class NativeTileReader(TileReader):
     ) -> None:  # fmt: skip
         self._level, self._plan, self._background, self._name = level, plan, background, name
         self._threads = threads
+        # Its threads begin with the first read and end when the reader is gone.
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="decode")
         self._corners = np.rint(coords / (level.downsample * plan.reduction)).astype(np.int64)
         self._first, self._last = self._spans()
         self._uses = self._count_uses()
@@ -82,11 +84,7 @@ class NativeTileReader(TileReader):
             `TileState` of each.
         """
         states = np.zeros(stop - start, dtype=np.uint8)
-        if self._threads == 1:
-            self._read_all(start, stop, out, states, _one_after_the_other)
-            return states
-        with ThreadPoolExecutor(self._threads - 1) as pool:
-            self._read_all(start, stop, out, states, lambda work, items: _shared_out(pool, self._threads, work, items))
+        self._read_all(start, stop, out, states, self._shared_out if self._threads > 1 else _one_after_the_other)
         return states
 
     def _read_all(self, start: int, stop: int, out: RgbImage, states: NDArray[np.uint8], share: Share) -> None:
@@ -100,6 +98,17 @@ class NativeTileReader(TileReader):
             share(self._decode, needed)
             share(lambda part: self._piece_together(part, start, out, states), rows)
             self._let_go(rows)
+
+    def _shared_out(self, work: Work, items: Sequence[int]) -> None:
+        """Let each thread, this one too, take the next item whenever it is free."""
+        left = iter(items)
+        others = [self._pool.submit(work, left) for _ in range(min(self._threads, len(items)) - 1)]
+        try:
+            work(left)
+        finally:
+            wait(others)  # they write into the same arrays
+        for other in others:
+            other.result()
 
     def _spans(self) -> tuple[IntArray, IntArray]:
         """Return the first and last (column, row) of native tiles under every tile; last < first where there is none."""
@@ -285,12 +294,3 @@ def paste(
 
 def _one_after_the_other(work: Work, items: Sequence[int]) -> None:
     work(items)
-
-
-def _shared_out(pool: ThreadPoolExecutor, threads: int, work: Work, items: Sequence[int]) -> None:
-    """Let each thread, this one too, take the next item whenever it is free."""
-    left = iter(items)
-    others = [pool.submit(work, left) for _ in range(min(threads, len(items)) - 1)]
-    work(left)
-    for other in others:
-        other.result()
