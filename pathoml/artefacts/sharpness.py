@@ -41,10 +41,11 @@ def sharp_share(tiles: RgbImage, mpp: float, settings: QualitySettings) -> Float
     part = (tiles.shape[1] - 2 * coarse) // _CELLS
     if mpp > _COARSEST_MPP or part < _EVERY:
         return np.ones(len(tiles))
-    few = [_details(tiles[start : start + _AT_ONCE], mpp) for start in range(0, len(tiles), _AT_ONCE)]
+    # From the last to the first: what was read last is still in the cache.
+    few = [_details(tiles[start : start + _AT_ONCE], mpp) for start in reversed(range(0, len(tiles), _AT_ONCE))]
     if not few:
         return np.ones(0)
-    finely, coarsely = (np.concatenate(parts) for parts in zip(*few, strict=True))
+    finely, coarsely = (np.concatenate(parts) for parts in zip(*reversed(few), strict=True))
     sharp = (coarsely < _LEAST_DETAIL) | (finely > settings.min_sharpness * coarsely)
     return np.asarray(sharp.mean(axis=(1, 2)), dtype=np.float64)
 
