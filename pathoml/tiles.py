@@ -325,7 +325,8 @@ def filled_grid(laid: LaidTiles, slide: Slide, tiling: TilingSettings) -> TileGr
     if len(laid.grid) == 0:
         raise NoTissueError(
             f"{slide.path.name}: no tile holds {tiling.min_tissue_share:.0%} tissue; look at its contact sheet, and if there "
-            "is some, lower tissue.min_saturation"
+            "is some: lower tissue.min_saturation (kind classical), look at the regions that were outlined (geojson), or at "
+            "tissue.tissue_classes and tissue.mpp (model)"
         )
     return laid.grid
 

@@ -197,8 +197,8 @@ def test_tiles_kept_in_spite_of_ink_are_told_from_those_dropped_for_it() -> None
     kept, dropped = (common(drop=drop).sheet()[:550] for drop in (False, True))
     tile = np.s_[4:50, 114:162]
     for sheet in (kept, dropped):
-        assert coloured(sheet, BLACK)[tile].mean() > 0.1
-    between = {name: np.median(sheet[tile][~coloured(sheet, BLACK)[tile]]) for name, sheet in
+        assert coloured(sheet, MARKS[Fate.PEN].colour)[tile].mean() > 0.1
+    between = {name: np.median(sheet[tile][~coloured(sheet, MARKS[Fate.PEN].colour)[tile]]) for name, sheet in
                (("kept", kept), ("dropped", dropped))}  # fmt: skip
     assert between["kept"] == GLASS
     assert between["dropped"] < GLASS - 15, "tinted"
@@ -308,8 +308,8 @@ def test_a_nice_length_is_at_least_two_fifths_of_what_may_be(at_most: float) -> 
 def test_sizes_of_slide_and_tiles_are_said() -> None:
     one = common(TilingSettings(overlap=0.25))
     assert say_sizes(one.slide.geometry, one.laid.grid, "S1") == [
-        "S1", "slide: 2.24 x 1.12 mm, 4,480 x 2,240 px of 0.5 microns",
-        "tiles: 224 px of 0.5 microns = 112 microns, overlapping by 25%: each place shows the nearest",
+        "S1", "slide: 2.24 x 1.12 mm, 4,480 x 2,240 px at 0.5 microns per pixel",
+        "tiles: 224 px at 0.5 microns per pixel = 112 microns, overlapping by 25%: each place shows the nearest",
     ]  # fmt: skip
 
 
@@ -373,11 +373,13 @@ def test_the_table_of_the_page_counts_the_tiles_of_each_slide_and_of_all(tmp_pat
     assert head == [
         "slide", "site", "outcome", "tiles of the grid", "kept", "no tissue", "dropped", "of the kept, flagged"
     ]  # fmt: skip
-    assert groups == ["little tissue", "pen", "over the edge"]
+    assert groups == ["little tissue", "pen", "over the slide&#x27;s edge"]
     assert rows == [
         ["S2", "", "NO_TISSUE", "S2: no tile &lt;here&gt;"],
         ["S&lt;1&gt;", "05", "bag", "200", "98", "90", "10", "2", "7"],
         ["S3", "07", "bag", "", "5,000", "", "3", "", "1"],
+        ["1 slide", "05", "1 with a bag", "200", "98 (49%)", "90 (45%)", "10 (5%)", "2 (1%)", "7 (4%)"],
+        ["1 slide", "07", "1 with a bag", "", "5,000", "", "3", "", "1"],
         ["3 slides", "2 sites", "2 with a bag", "200", "5,098", "90", "13", "2", "8"],
     ]
 

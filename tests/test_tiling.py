@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pathoml.errors import BadMppError, MissingMppError
 from pathoml.slides import SlideGeometry
-from pathoml.tiling import TileFlag, TileGrid, TilingSettings, make_grid, plan_reading
+from pathoml.tiling import Rejection, TileFlag, TileGrid, TilingSettings, make_grid, plan_reading
 from pathoml.tissue import TissueMask
 
 CASES = settings(max_examples=60, deadline=None, derandomize=True)
@@ -248,18 +248,30 @@ def test_a_grid_may_snap_to_the_tiles_of_the_slide_within_the_tolerance() -> Non
     )
 
 
-@pytest.mark.parametrize(("mpp", "reduction"), [(0.25, 2), (0.2527, 1), (0.125, 4), (0.0625, 8), (0.24, 2), (0.5, 1)])
-def test_the_codec_shrinks_only_as_far_as_the_resolution_asked_for(mpp: float, reduction: int) -> None:
+@pytest.mark.parametrize(
+    ("mpp", "reduction"),
+    [(0.25, 2), (0.2527, 2), (0.125, 4), (0.0625, 8), (0.24, 1), (0.2425, 1), (0.1, 1), (0.5, 1), (0.495, 1)],
+)
+def test_the_codec_shrinks_only_to_the_resolution_asked_for(mpp: float, reduction: int) -> None:
     one = dataclasses.replace(geometry(30_000, 30_000, (mpp, mpp)), reductions=(1, 2, 4, 8))
     scaled = plan_reading(one, TilingSettings(decode="scaled"))
     assert scaled.reduction == reduction
     assert plan_reading(one, TilingSettings()).reduction == 1
-    assert scaled.mpp_read == plan_reading(one, TilingSettings()).mpp_read
-    assert scaled.scale[0] <= 1
-    grid = make_grid(one, mask_of(np.ones((100, 100), dtype=bool)), TilingSettings(decode="scaled"))
+    if reduction == 1:
+        assert scaled == plan_reading(one, TilingSettings())
+        return
+    assert not scaled.resized
+    assert scaled.mpp_read == pytest.approx((mpp * reduction,) * 2)
+    grid = make_grid(one, mask_of(np.ones((100, 100), dtype=bool)), TilingSettings(decode="scaled", overlap=0.3))
     assert (grid.coords % reduction == 0).all(), "corners lie on the pixels that the codec can give"
     exact = grid.grid[:, ::-1] * np.array(grid.stride_level0_px)
     assert np.abs(grid.coords - exact).max() <= (reduction + 1) / 2, "at most half of such a pixel away, and rounded"
+
+
+def test_the_coarsest_level_is_shrunk_that_can_be() -> None:
+    one = dataclasses.replace(geometry(32_768, 32_768, (0.25, 0.25), (1.0, 4.0)), reductions=(1, 2, 4, 8))
+    plan = plan_reading(one, TilingSettings(decode="scaled", target_mpp=2.0))
+    assert (plan.level, plan.reduction) == (1, 2)
 
 
 def test_at_most_so_many_tiles_are_kept_drawn_by_the_seed_and_in_order() -> None:
@@ -297,3 +309,18 @@ def test_a_tile_covers_its_pixels_at_the_resolution_that_results(mpp: float, cha
     grid = make_grid(geometry, TissueMask(np.ones((20, 30), dtype=bool)), settings)
     assert grid.footprint_level0_px == (width, height)
     assert len(grid) + len(grid.rejected) == grid.shape[0] * grid.shape[1]
+
+
+def test_a_tile_without_a_pixel_of_tissue_is_not_said_to_hold_a_little() -> None:
+    """Differences of sums over a whole slide leave rounding behind, which is no tissue."""
+    rng = np.random.default_rng(0)
+    tissue = np.zeros((700, 900), dtype=bool)
+    tissue[40:330, 60:480] = rng.random((290, 420)) < 0.7
+    one = geometry(29_873, 23_311, (0.2527, 0.2527))
+    grid = make_grid(one, mask_of(tissue), TilingSettings(tile_px=128))
+    sides = [grid.footprint_level0_px[0] * 900 / 29_873, grid.footprint_level0_px[1] * 700 / 23_311]
+    for (row, column), reason in zip(grid.rejected.tolist(), grid.reasons.tolist(), strict=True):
+        top, left = row * sides[1], column * sides[0]
+        part = tissue[int(top) : int(np.ceil(top + sides[1])), int(left) : int(np.ceil(left + sides[0]))]
+        if not part.any():
+            assert reason == Rejection.NO_TISSUE, (row, column)

@@ -8,13 +8,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pathoml.contact_sheets.fates import GridFates
-from pathoml.contact_sheets.marks import FLAG_MARKS, MARKS, Fate, Mark, swatch
+from pathoml.contact_sheets.marks import FLAG_MARKS, MARKS, SWATCH_PX, TISSUE_LINE, Fate, Mark, swatch
 from pathoml.slides import SlideGeometry
 from pathoml.tiling import TileGrid
 from pathoml.units import IntArray, RgbImage
 
 _TEXT_PX, _LINE_PX, _LETTER_PX, _MARGIN_PX, _GAP_PX = 15, 24, 11, 10, 24
 _BAR_SHARE = 0.25
+_LEAST_CELL_PX = _LETTER_PX + 5
+"""Side of a tile on the sheet from which a letter fits into it."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -114,7 +116,7 @@ def draw_footer(width: int, bar: ScaleBar, lines: Sequence[str], entries: Sequen
     return np.array(image)
 
 
-def legend_of(fates: GridFates, *, lettered: bool) -> list[Entry]:
+def legend_of(fates: GridFates, *, lettered: bool, outlined: Sequence[Mark] = ()) -> list[Entry]:
     """Return a legend of every mark that occurs.
 
     Parameters
@@ -123,6 +125,8 @@ def legend_of(fates: GridFates, *, lettered: bool) -> list[Entry]:
         Each tile counts in one fate, and if it was kept in each of its flags.
     lettered : bool
         Whether letters are written into the tiles.
+    outlined : sequence of Mark, optional
+        Artefacts around which there are lines, also where they are too small to mark a tile.
 
     Returns
     -------
@@ -139,8 +143,8 @@ def legend_of(fates: GridFates, *, lettered: bool) -> list[Entry]:
         count = fates.flagged(flag)
         if count:
             entries.append(_entry(mark, f"{count:,} of the kept: {mark.text}", dropped=False, lettered=lettered))
-    entries.append(Entry(_line_sample(entries[0].sample), "", "edge of the tissue"))
-    return entries
+    entries.append(Entry(_line_sample(TISSUE_LINE), "", "line around tissue"))
+    return entries + [Entry(_line_sample(mark.colour), "", f"line around {mark.text}") for mark in outlined]
 
 
 def say_sizes(geometry: SlideGeometry, grid: TileGrid, title: str) -> list[str]:
@@ -165,11 +169,11 @@ def say_sizes(geometry: SlideGeometry, grid: TileGrid, title: str) -> list[str]:
     resolution = f"{mpp[0]:.4g}" if abs(mpp[0] / mpp[1] - 1) < 1e-3 else f"{mpp[0]:.4g} x {mpp[1]:.4g}"
     side_um = grid.footprint_level0_px[0] * mpp[0]
     overlap = 1 - grid.stride_level0_px[0] / grid.footprint_level0_px[0]
-    tiles = f"tiles: {grid.plan.tile_px} px of {max(grid.plan.mpp_read):.4g} microns = {side_um:.4g} microns"
+    tiles = f"tiles: {grid.plan.tile_px} px at {max(grid.plan.mpp_read):.4g} microns per pixel = {side_um:.4g} microns"
     return [
         title,
-        f"slide: {width_mm:.3g} x {height_mm:.3g} mm, {geometry.width_px:,} x {geometry.height_px:,} px of "
-        f"{resolution} microns",
+        f"slide: {width_mm:.3g} x {height_mm:.3g} mm, {geometry.width_px:,} x {geometry.height_px:,} px at "
+        f"{resolution} microns per pixel",
         f"{tiles}, overlapping by {overlap:.0%}: each place shows the nearest" if overlap > 1e-6 else tiles,
     ]
 
@@ -215,7 +219,12 @@ def write_letters(sheet: RgbImage, fates: GridFates, cells: tuple[IntArray, IntA
     image = Image.fromarray(sheet)
     pen = ImageDraw.Draw(image)
     shown = np.zeros(fates.fate.shape, dtype=bool)
-    shown[: len(tops), : len(lefts)] = True
+    # A last row or column may be too narrow for a letter.
+    high, wide = (
+        np.diff(np.append(starts, len(index))) >= _LEAST_CELL_PX
+        for starts, index in zip((tops, lefts), cells, strict=True)
+    )
+    shown[: len(tops), : len(lefts)] = high[:, None] & wide
     for row, column in np.argwhere(shown & ((fates.fate != Fate.KEPT) | (fates.flags > 0))).tolist():
         text = MARKS[Fate(int(fates.fate[row, column]))].letter or fates.letters(row, column)
         _write_letter(pen, (int(lefts[column]) + 2, int(tops[row]) + 2), text)
@@ -265,9 +274,9 @@ def _entry(mark: Mark, text: str, *, dropped: bool, lettered: bool) -> Entry:
     return Entry(swatch(mark, dropped=dropped), mark.letter if lettered else "", text)
 
 
-def _line_sample(beside: RgbImage) -> RgbImage:
-    sample = np.full_like(beside, 255)
-    sample[len(sample) // 2, 2:-2] = 0
+def _line_sample(colour: tuple[int, int, int]) -> RgbImage:
+    sample = np.full((SWATCH_PX[1], SWATCH_PX[0], 3), 255, dtype=np.uint8)
+    sample[len(sample) // 2, 2:-2] = colour
     return sample
 
 

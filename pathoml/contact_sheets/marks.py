@@ -9,6 +9,10 @@ from pathoml.artefacts import TileFlag
 from pathoml.tiling import Rejection
 from pathoml.units import BoolArray, RgbImage
 
+TISSUE_LINE = (0, 0, 0)
+"""Colour of the line around tissue; lines around artefacts have those of their marks, within white."""
+SWATCH_PX = (36, 18)
+"""Width and height of a sample of a mark in a legend."""
 TINT = 0.12
 """Share of its colour that is laid over a tile that was dropped."""
 
@@ -69,14 +73,14 @@ MARKS = {
     Fate.KEPT: Mark("kept", (0, 90, 181)),
     Fate.NO_TISSUE: Mark("no tissue", (200, 200, 200)),
     Fate.LITTLE_TISSUE: Mark("little tissue", (230, 159, 0), _RISING, "L"),
-    Fate.EDGE: Mark("too far over the edge", (90, 90, 90), _UPRIGHT, "E"),
-    Fate.PEN: Mark("pen", (0, 0, 0), _CROSSED, "P"),
+    Fate.EDGE: Mark("too far over the slide's edge", (90, 90, 90), _UPRIGHT, "E"),
+    Fate.PEN: Mark("pen", (90, 0, 110), _CROSSED, "P"),
     Fate.FOLD: Mark("fold", (0, 140, 100), _FALLING, "F"),
     Fate.BUBBLE: Mark("bubble", (20, 130, 210), _RINGS, "B"),
     Fate.BLOOD_OR_PIGMENT: Mark("blood or pigment", (200, 60, 0), _BLOTS, "H"),
     Fate.OUT_OF_FOCUS: Mark("out of focus", (130, 110, 0), _LEVEL, "D"),
     Fate.LOST: Mark("damaged, cannot be read", (136, 34, 85), _CHEQUERED, "X"),
-    Fate.NOT_DRAWN: Mark("not drawn (max_tiles)", (130, 130, 130), _DOTS, "S"),
+    Fate.NOT_DRAWN: Mark("left out by chance (max_tiles)", (130, 130, 130), _DOTS, "S"),
 }
 """Of each fate, in the order of legends."""
 
@@ -87,7 +91,7 @@ FLAG_MARKS = {
     TileFlag.BLOOD_OR_PIGMENT: MARKS[Fate.BLOOD_OR_PIGMENT],
     TileFlag.OUT_OF_FOCUS: MARKS[Fate.OUT_OF_FOCUS],
     TileFlag.ABSENT_PART: Mark("part never scanned", (17, 119, 51), _BROKEN_UPRIGHT, "A"),
-    TileFlag.OVERHANG: Mark("over the edge", (90, 90, 90), _BROKEN_LEVEL, "O"),
+    TileFlag.OVERHANG: Mark("over the slide's edge", (90, 90, 90), _BROKEN_LEVEL, "O"),
 }
 """Of each flag; where a kept tile has several, the first is hatched and all letters are written."""
 
@@ -114,7 +118,7 @@ def hatched(mark: Mark, rows: int, columns: int) -> BoolArray:
     return np.tile(one, repeats)[:rows, :columns]
 
 
-def swatch(mark: Mark, *, dropped: bool, height: int = 18, width: int = 36) -> RgbImage:
+def swatch(mark: Mark, *, dropped: bool) -> RgbImage:
     """Return a sample of a mark as it looks on a white slide.
 
     Parameters
@@ -123,14 +127,13 @@ def swatch(mark: Mark, *, dropped: bool, height: int = 18, width: int = 36) -> R
         The mark.
     dropped : bool
         Whether it stands for tiles that were dropped, which are tinted; those that were kept have the frame of kept ones.
-    height, width : int, optional
-        Pixels.
 
     Returns
     -------
     ndarray of uint8, shape (height, width, 3)
-        RGB.
+        RGB, of `SWATCH_PX`.
     """
+    width, height = SWATCH_PX
     sample = np.full((height, width, 3), 255, dtype=np.uint8)
     if dropped:
         tint(sample, np.ones((height, width), dtype=bool), mark)

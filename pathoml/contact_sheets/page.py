@@ -25,6 +25,7 @@ th { background: #f0f0f0; font-weight: 600; max-width: 6.5rem }
 td.word, th.word { text-align: left; max-width: 24rem }
 th.group { text-align: center; max-width: none }
 td.name { min-width: 9rem; overflow-wrap: anywhere }
+tr.site td { background: #f6f6f6; white-space: nowrap } tr.site td.word { white-space: normal }
 tr.total td { font-weight: 600; background: #f0f0f0 }
 tr.failed td { background: #fbeaea }
 ul.legend { list-style: none; padding: 0; columns: 19rem; margin: .4rem 0 }
@@ -90,7 +91,7 @@ class _Column:
         return sum(count or 0 for count in self.counts)
 
 
-def write_archive_page(path: Path, name: str, rows: Sequence[SlideRow], *, table: str) -> None:
+def write_archive_page(path: Path, name: str, rows: Sequence[SlideRow], *, table: str, site_table: str = "") -> None:
     """Write one page with the counts and the sheets of all slides; those without a bag come first.
 
     Parameters
@@ -103,6 +104,8 @@ def write_archive_page(path: Path, name: str, rows: Sequence[SlideRow], *, table
         The slides.
     table : str
         Name of the CSV of all measures, beside the page.
+    site_table : str, optional
+        Name of that by hospital, where there is one.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def write_archive_page(path: Path, name: str, rows: Sequence[SlideRow], *, table
 <title>{escape(name)}: quality of slides</title>
 <style>{_STYLE}</style></head><body>
 <h1>{escape(name)}: what was kept of {len(rows)} slides</h1>
-<p>{first} All measures of each slide are in <a href="{quote(table)}">{escape(table)}</a>. {RESEARCH_USE_ONLY.capitalize()}.</p>
+<p>{first} All measures of each slide are in {_link(table)}{_and_sites(site_table)}. {RESEARCH_USE_ONLY.capitalize()}.</p>
 <h2>Tiles of each slide</h2>
 {_explained(ordered)}
 <div class="scroll"><table>
@@ -131,6 +134,7 @@ def write_archive_page(path: Path, name: str, rows: Sequence[SlideRow], *, table
 <h2>Legend of the pictures</h2>
 {_legend(columns)}
 <h2>Pictures</h2>
+<p>Click on a picture to see it in full size, with its counts and its scale.</p>
 <main>
 {figures}
 </main></body></html>
@@ -195,7 +199,34 @@ def _body(rows: Sequence[SlideRow], columns: Sequence[_Column]) -> str:
     sites = f"{len({row.site for row in rows} - {''})} sites" if with_site else None
     total = _words(f"{len(rows)} slides", sites, f"{sum(not row.failed for row in rows)} with a bag")
     total += "".join(f"<td>{column.total:,}</td>" for column in columns)
-    return "<tbody>\n" + "\n".join(lines) + f'\n<tr class="total">{total}</tr>\n</tbody>'
+    by_site = _site_lines(rows, columns) if with_site else []
+    return "<tbody>\n" + "\n".join([*lines, *by_site]) + f'\n<tr class="total">{total}</tr>\n</tbody>'
+
+
+def _site_lines(rows: Sequence[SlideRow], columns: Sequence[_Column]) -> list[str]:
+    """Return a row of sums for each hospital, with the share of the grid that each is."""
+    lines = []
+    for site in sorted({row.site for row in rows if row.site}):
+        own = [number for number, row in enumerate(rows) if row.site == site]
+        known = [[count for number in own if (count := column.counts[number]) is not None] for column in columns]
+        whole, *sums = (sum(counts) if counts else None for counts in known)
+        failed = sum(rows[number].failed for number in own)
+        cells = _words(f"{len(own)} slide{'s' if len(own) > 1 else ''}", site, f"{len(own) - failed} with a bag")
+        cells += f"<td>{_shown(whole)}</td>" + "".join(f"<td>{_with_share(one, whole)}</td>" for one in sums)
+        lines.append(f'<tr class="site">{cells}</tr>')
+    return lines
+
+
+def _with_share(count: int | None, whole: int | None) -> str:
+    return f"{count:,} ({count / whole:.0%})" if whole and count is not None else _shown(count)
+
+
+def _link(table: str) -> str:
+    return f'<a href="{quote(table)}">{escape(table)}</a>'
+
+
+def _and_sites(table: str) -> str:
+    return f", and by hospital in {_link(table)}" if table else ""
 
 
 def _words(name: str, site: str | None, outcome: str) -> str:
@@ -216,7 +247,10 @@ def _legend(columns: Sequence[_Column]) -> str:
         for column in columns
         if column.mark is not None
     ]
-    lines = "<li><span>Black line: edge of the tissue. Coloured line within white: edge of an artefact.</span></li>"
+    lines = (
+        "<li><span>Black line: around tissue. Coloured line within white: around an artefact, in the colour of its mark."
+        "</span></li>"
+    )
     letters = "Letters are written into tiles that are large enough on the picture."
     return f'<ul class="legend">{"".join(items)}{lines}</ul><p>{letters}</p>'
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pathoml.contact_sheets.fates import GridFates, fates_of
 from pathoml.contact_sheets.footer import ScaleBar, draw_footer, legend_of, say_sizes, say_sum, write_letters
-from pathoml.contact_sheets.marks import FLAG_MARKS, MARKS, Fate, hatched, tint
+from pathoml.contact_sheets.marks import FLAG_MARKS, MARKS, TISSUE_LINE, Fate, hatched, tint
 from pathoml.files import atomic_path, make_folder
 from pathoml.slides import Slide, SlideGeometry, whole_slide_image
 from pathoml.tiles import LaidTiles, ReadTiles
@@ -48,14 +48,16 @@ def draw_contact_sheet(slide: Slide, laid: LaidTiles, title: str, *, read: ReadT
     cells = _cells(laid.grid, slide.geometry, sheet)
     _mark_tiles(sheet, fates, cells)
     _outline_artefacts(sheet, laid.mask)
-    _outline(sheet, laid.mask.tissue, (0, 0, 0))
+    _outline(sheet, laid.mask.tissue, TISSUE_LINE)
     lettered = min(laid.grid.stride_level0_px) * sheet.shape[1] / slide.geometry.width_px >= _LETTERED_FROM_PX
     if lettered:
         write_letters(sheet, fates, cells)
     width = max(sheet.shape[1], _LEAST_WIDTH_PX)
     beside = ((0, 0), (0, width - sheet.shape[1]), (0, 0))
     lines = [*say_sizes(slide.geometry, laid.grid, title), say_sum(fates, judged=read is not None)]
-    footer = draw_footer(width, ScaleBar.of(slide.geometry, sheet.shape[1]), lines, legend_of(fates, lettered=lettered))
+    outlined = [mark for flag, mark in FLAG_MARKS.items() if laid.mask.of(flag).any()]
+    legend = legend_of(fates, lettered=lettered, outlined=outlined)
+    footer = draw_footer(width, ScaleBar.of(slide.geometry, sheet.shape[1]), lines, legend)
     return np.vstack([np.pad(sheet, beside, constant_values=255), footer])
 
 

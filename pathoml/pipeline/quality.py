@@ -19,6 +19,9 @@ WARNED_FLAGS = (TileFlag.PEN, TileFlag.OUT_OF_FOCUS, TileFlag.FOLD, TileFlag.BUB
 """Flags that a report has to mention where most tiles of a slide carry them."""
 
 
+_BY_SITE = "quality_sites.csv"
+
+
 def quality_path(bags: Path) -> Path:
     """Return where the table of quality measures lies.
 
@@ -72,8 +75,11 @@ def write_quality(
         "Int64"
     )  # a slide without a bag has no count, which is not a reason for fractions
     write_text(quality_path(bags), table.to_csv(index=False))
-    write_text(bags / "quality_sites.csv", _by_site(table).to_csv(index=False))
-    write_archive_page(bags / "contact_sheets.html", name, rows, table=quality_path(bags).name)
+    write_text(bags / _BY_SITE, _by_site(table).to_csv(index=False))
+    write_archive_page(
+        bags / "contact_sheets.html", name, rows, table=quality_path(bags).name,
+        site_table=_BY_SITE if any(row.site for row in rows) else "",
+    )  # fmt: skip
 
 
 def _is_count(column: str) -> bool:

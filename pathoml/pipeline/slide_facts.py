@@ -2,15 +2,16 @@
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pathoml.contact_sheets import draw_contact_sheet, write_contact_sheet
-from pathoml.errors import BadMppError, MissingMppError, SlideError
+from pathoml.errors import BadMppError, DamagedSlideError, MissingMppError, SlideError
 from pathoml.extract_settings import Recipe
 from pathoml.geojson import laid_features, write_features
 from pathoml.looks import look_at
-from pathoml.slides import ReadPlan, Slide, open_slide, stored_codec
+from pathoml.slides import ReadPlan, Slide, TileState, open_slide, stored_codec
 from pathoml.tiles import Look, TissueFinder, judge_tiles, lay_tiles, require_brightfield
 from pathoml.tiling import TilingSettings, plan_reading
 from pathoml.tissue import ModelTissueSettings
@@ -54,14 +55,8 @@ def slide_facts(path: Path, *, mpp: float | None = None) -> list[tuple[str, str]
         if metadata["codec"] == "unknown":
             metadata["codec"] = stored_codec(path)
         facts += metadata.items()
-        try:
-            geometry.checked_mpp(path.name)
-            require_brightfield(slide)
-        except SlideError as error:
-            facts.append(("usable", f"no, {error.code}: {error}"))
-        else:
-            facts.append(("usable", "yes"))
-        return [*facts, ("reading speed", _speed(slide))]
+        trial = _tried(slide)
+        return [*facts, ("usable", _usable(slide, trial)), ("reading speed", trial.words)]
 
 
 def write_sheet_of(path: Path, output: Path, *, mpp: float | None = None, recipe: Recipe | None = None) -> None:
@@ -134,7 +129,14 @@ def _network_finder(settings: ModelTissueSettings) -> TissueFinder:
     return model_finder(cached_segmenter(settings))
 
 
-def _speed(slide: Slide) -> str:
+class _Trial(NamedTuple):
+    """What reading some tiles came to."""
+
+    states: list[int]  # `TileState` of each
+    words: str  # how fast it was
+
+
+def _tried(slide: Slide) -> _Trial:
     """Read tiles around the middle for half a second at most, on one thread."""
     plan, resolution = _measured_plan(slide)
     lattice = slide.geometry.level_downsamples[plan.level]
@@ -144,12 +146,30 @@ def _speed(slide: Slide) -> str:
     reader = slide.tile_reader([(column * step, y) for column in range(columns)], plan)
     buffer = np.empty((1, plan.tile_px, plan.tile_px, 3), dtype=np.uint8)
     started = time.perf_counter()
-    read = 0
-    while read < columns and time.perf_counter() - started < _MEASURED_S:
-        reader.read(read, read + 1, buffer)
-        read += 1
-    rate = read / (time.perf_counter() - started)
-    return f"about {rate:.0f} tiles/s of {plan.tile_px} px at {resolution} on one thread"
+    states: list[int] = []
+    while len(states) < columns and time.perf_counter() - started < _MEASURED_S:
+        states += reader.read(len(states), len(states) + 1, buffer).tolist()
+    rate = len(states) / (time.perf_counter() - started)
+    return _Trial(states, f"about {rate:.0f} tiles/s of {plan.tile_px} px at {resolution} on one thread")
+
+
+def _usable(slide: Slide, trial: _Trial) -> str:
+    """Say whether a slide's resolution and light can be used, and whether the tiles that were tried can be read."""
+    lost, tried = trial.states.count(TileState.LOST), len(trial.states)
+    if lost == tried:
+        return f"no, {DamagedSlideError.code}: none of {tried} tiles across its middle can be read; copy it again from its source"
+    try:
+        slide.geometry.checked_mpp(slide.path.name)
+        require_brightfield(slide)
+    except SlideError as error:
+        return f"no, {error.code}: {error}"
+    if lost:
+        return (
+            f"yes, but {lost} of {tried} tiles across its middle are damaged; copy it again from its source if you can"
+        )
+    if trial.states.count(TileState.ABSENT_PART) == tried:
+        return f"yes, but none of {tried} tiles across its middle was scanned whole"
+    return "yes"
 
 
 def _measured_plan(slide: Slide) -> tuple[ReadPlan, str]:

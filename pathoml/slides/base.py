@@ -157,7 +157,6 @@ class TileState(IntEnum):
 class TileReader(ABC):
     """Reads the tiles of one slide in the order of their rows. Close the slide, not the reader."""
 
-    @abstractmethod
     def read(self, start: int, stop: int, out: RgbImage) -> NDArray[np.uint8]:
         """Read the next tiles.
 
@@ -172,7 +171,21 @@ class TileReader(ABC):
         -------
         ndarray of uint8, shape (stop - start,)
             `TileState` of each.
+
+        Raises
+        ------
+        ValueError
+            If the pixels cannot be put there.
         """
+        if out.dtype != np.uint8 or out.ndim != 4 or out.shape[-1] != 3 or not out.flags.c_contiguous:
+            raise ValueError(f"tiles are read into a C-contiguous uint8 array, not {out.dtype} of shape {out.shape}")
+        if len(out) < stop - start:
+            raise ValueError(f"{stop - start} tiles are asked for, and there is room for {len(out)}")
+        return self._read(start, stop, out)
+
+    @abstractmethod
+    def _read(self, start: int, stop: int, out: RgbImage) -> NDArray[np.uint8]:
+        """Read the next tiles into memory that is fit for them; see `read`."""
 
 
 class Slide(ABC):

@@ -16,6 +16,7 @@ _STORED_AS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 _START = b"\xff\xd8"
 _PHOTOMETRIC_RGB = 2
 _JPEG_REDUCTIONS = (1, 2, 4, 8)
+_COLOURS = ("YCbCr", "RGB")
 _STRAY_BYTES, _MOST_PADDING = re.compile(r"(\d+) extraneous bytes before marker 0xd9"), 16
 """Of bits flipped at random 1 % leave so few bytes over, and 12 % more; the others are silent or another error."""
 
@@ -99,10 +100,11 @@ class JpegCodec(TileCodec):
         Raises
         ------
         TileDecodeError
-            If libjpeg finds the stream corrupt, or of another size.
+            If libjpeg finds the stream corrupt, or it is of another size, or grey.
         """
         # Where nothing has to be put in front of it, the stream is taken as it is, without a copy.
         stream = data if data.startswith(self._head) else self._head + data[2:]
+        _check_jpeg(stream, (out.shape[1] * reduction, out.shape[0] * reduction))
         try:
             # Strict: libjpeg repairs a broken stream with invented pixels and calls that a warning.
             pixels = simplejpeg.decode_jpeg(
@@ -118,6 +120,18 @@ class JpegCodec(TileCodec):
             )  # fmt: skip
         if pixels.shape != out.shape:
             raise TileDecodeError(f"a tile of {pixels.shape[1]} x {pixels.shape[0]} px where {out.shape} was promised")
+
+
+def _check_jpeg(stream: bytes, size_px: tuple[int, int]) -> None:
+    """Compare a stream's own header with the tile's: the decoder would shrink a larger picture until it fits."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(stream)
+    except ValueError as error:
+        raise TileDecodeError(str(error)) from error
+    if (width, height) != size_px:
+        raise TileDecodeError(f"a tile of {width} x {height} px where {size_px[0]} x {size_px[1]} were promised")
+    if colours not in _COLOURS:
+        raise TileDecodeError(f"a tile of kind {colours!r} where three colours were promised")
 
 
 def _only_padded(warning: str) -> bool:

@@ -1,11 +1,12 @@
 """Images that OpenSlide refuses: OME-TIFF by its tiles, ordinary pictures as a whole."""
 
 import logging
-import os
 import re
 import warnings
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
@@ -20,7 +21,7 @@ from pathoml.slides.region_reader import RegionTileReader
 from pathoml.slides.stored_codec import tiff_codec
 from pathoml.slides.tiff_layout import opened_tiff, tiled_images
 from pathoml.slides.tiled_slide import TiledSlide
-from pathoml.units import RgbImage
+from pathoml.units import BoolArray, RgbImage
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,9 @@ class PictureSlide(Slide):
 
     def __init__(self, path: Path, *, mpp: float | None = None) -> None:
         super().__init__(path)
-        self._pixels, self._codec = _read_picture(path)
-        height, width = self._pixels.shape[:2]
+        self._picture: _Picture | None = _read_picture(path)
+        self._codec = self._picture.codec
+        height, width = self._picture.pixels.shape[:2]
         self._geometry = SlideGeometry(width, height, (1.0,), None if mpp is None else (mpp, mpp))
 
     @property
@@ -92,16 +94,18 @@ class PictureSlide(Slide):
         """
         if level != 0 or reduction != 1:
             raise ValueError(f"a picture has one level, decoded whole; level {level}, reduction {reduction} asked for")
+        if self._picture is None:
+            raise ValueError(f"{self.path.name} is closed")
         (x, y), (width, height) = xy_level0_px, size_px
         left, top = max(0, x), max(0, y)
-        inside = self._pixels[top : max(top, y + height), left : max(left, x + width)]
-        if inside.shape[:2] == (height, width):
-            return Region(inside.copy(), None)
+        seen = (slice(top, max(top, y + height)), slice(left, max(left, x + width)))
+        inside = self._picture.pixels[seen]
         pixels = np.full((height, width, 3), _WHITE, dtype=np.uint8)
         present = np.zeros((height, width), dtype=bool)
         place = (slice(top - y, top - y + inside.shape[0]), slice(left - x, left - x + inside.shape[1]))
-        pixels[place], present[place] = inside, True
-        return Region(pixels, present)
+        pixels[place] = inside
+        present[place] = True if self._picture.present is None else self._picture.present[seen]
+        return Region(pixels, None if present.all() else present)
 
     def tile_reader(
         self, coords: NDArray[np.int32] | Sequence[Sequence[int]], plan: ReadPlan, *, threads: int = 1
@@ -126,7 +130,7 @@ class PictureSlide(Slide):
 
     def close(self) -> None:
         """Forget the pixels."""
-        self._pixels = np.empty((0, 0, 3), dtype=np.uint8)
+        self._picture = None
 
 
 class _TifffileCodec(TileCodec):
@@ -195,17 +199,15 @@ def open_tiled_image(path: Path, *, mpp: float | None = None) -> TiledSlide:
     with opened_tiff(path) as tiff:
         codecs = [_TifffileCodec(_page(tiff, image.directory)) for image in levels]
         own_mpp = _ome_mpp(tiff.ome_metadata or "")
-    descriptor = os.open(path, os.O_RDONLY)
+    file = FileIO(path)
     downsamples = tuple(first.width_px / image.width_px for image in levels)
     natives = [
-        NativeLevel(image, codec, downsample, descriptor, _nothing_there)
+        NativeLevel(image, codec, downsample, file, _nothing_there)
         for image, codec, downsample in zip(levels, codecs, downsamples, strict=True)
     ]
     geometry = SlideGeometry(first.width_px, first.height_px, downsamples, own_mpp if mpp is None else (mpp, mpp))
     metadata = {"vendor": "ome" if own_mpp else "tiff", "objective_power": "unknown"}
-    return TiledSlide(
-        path, geometry, metadata, natives, background=_WHITE, on_close=lambda: os.close(descriptor)
-    )  # fmt: skip
+    return TiledSlide(path, geometry, metadata, natives, background=_WHITE, on_close=file.close)
 
 
 def _page(tiff: tifffile.TiffFile, directory: int) -> tifffile.TiffPage:
@@ -239,7 +241,15 @@ def _ome_mpp(xml: str) -> tuple[float, float] | None:
     return values[0], values[1]
 
 
-def _read_picture(path: Path) -> tuple[RgbImage, str]:
+class _Picture(NamedTuple):
+    """Pixels on white, where there are any (None: everywhere), and what they were stored as."""
+
+    pixels: RgbImage
+    present: BoolArray | None
+    codec: str
+
+
+def _read_picture(path: Path) -> _Picture:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -257,7 +267,7 @@ def _read_picture(path: Path) -> tuple[RgbImage, str]:
     return found
 
 
-def _decoded(path: Path) -> tuple[RgbImage, str]:
+def _decoded(path: Path) -> _Picture:
     with Image.open(path, formats=_FORMATS) as picture:
         if picture.width * picture.height > MAX_PICTURE_PIXELS:
             raise TooLargeSlideError(_too_large(path, f"{picture.width:,} x {picture.height:,} px"))
@@ -266,11 +276,12 @@ def _decoded(path: Path) -> tuple[RgbImage, str]:
                 f"{path.name}: pixels of kind {picture.mode!r} where 8-bit colours are needed; export it as 8-bit RGB"
             )
         if not picture.has_transparency_data:
-            return np.array(picture.convert("RGB")), str(picture.format)
+            return _Picture(np.array(picture.convert("RGB")), None, str(picture.format))
         layers = picture.convert("RGBA")
         white = Image.new("RGBA", layers.size, (*_WHITE, 255))
         white.alpha_composite(layers)
-        return np.array(white.convert("RGB")), str(picture.format)
+        present = np.array(layers.getchannel("A")) > 0
+        return _Picture(np.array(white.convert("RGB")), present, str(picture.format))
 
 
 def _too_large(path: Path, found: str) -> str:

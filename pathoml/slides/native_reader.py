@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 32
 """Tiles put together from native ones at a time: bounds what is held decoded, and is enough for threads to share."""
 
+_MOST_HELD_BYTES = 200 << 20
+"""Decoded native tiles that are kept for the next row of the grid; what a very wide slide has beyond that is decoded again."""
+
 _WHOLE, _ABSENT_PART, _LOST = int(TileState.WHOLE), int(TileState.ABSENT_PART), int(TileState.LOST)
 """Plain numbers: looking a member of an enumeration up shows at thousands of tiles a second."""
 
@@ -67,22 +70,10 @@ class NativeTileReader(TileReader):
         self._held: dict[int, RgbImage | None] = {}
         self._absent: set[int] = set()
         self._free: list[RgbImage] = []
+        width, height = level.tile_px(plan.reduction)
+        self._most_held = max(1, _MOST_HELD_BYTES // (3 * width * height))
 
-    def read(self, start: int, stop: int, out: RgbImage) -> NDArray[np.uint8]:
-        """Read the next tiles; see `TileReader.read`.
-
-        Parameters
-        ----------
-        start, stop : int
-            Rows.
-        out : ndarray of uint8
-            Receives the pixels.
-
-        Returns
-        -------
-        ndarray of uint8
-            `TileState` of each.
-        """
+    def _read(self, start: int, stop: int, out: RgbImage) -> NDArray[np.uint8]:
         states = np.zeros(stop - start, dtype=np.uint8)
         self._read_all(start, stop, out, states, self._shared_out if self._threads > 1 else _one_after_the_other)
         return states
@@ -242,15 +233,21 @@ class NativeTileReader(TileReader):
                 resample(mosaic, self._plan, out[row - start])
 
     def _let_go(self, rows: list[int]) -> None:
-        """Drop the native tiles that no later tile needs, and keep their memory for the next."""
+        """Drop the native tiles that no later tile needs, and those beyond the room; keep their memory for the next."""
         for row in rows:
             for index in self._natives_of(row):
                 self._uses[index] -= 1
                 if self._uses[index] == 0:
-                    buffer = self._held.pop(index)
-                    self._absent.discard(index)
-                    if buffer is not None:
-                        self._free.append(buffer)
+                    self._forget(index)
+        # What was decoded last is needed last: the next row of the grid begins on the other side.
+        for index in list(reversed(self._held))[: max(0, len(self._held) - self._most_held)]:
+            self._forget(index)
+
+    def _forget(self, index: int) -> None:
+        buffer = self._held.pop(index, None)
+        self._absent.discard(index)
+        if buffer is not None and len(self._free) < self._most_held:
+            self._free.append(buffer)
 
 
 def paste(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import FileIO
 
 from pathoml.errors import DamagedSlideError
 from pathoml.slides.base import Region
@@ -23,8 +24,8 @@ class NativeLevel:
         Decodes them.
     downsample : float
         Against level 0.
-    descriptor : int
-        The open file.
+    file : file
+        Open for reading, unbuffered. Closed, it can read nothing, where a number could by then be another file's.
     never_written : callable
         Gives the region (x, y, width, height at this level) of a tile that has no bytes.
     """
@@ -32,7 +33,7 @@ class NativeLevel:
     image: TiledImage
     codec: TileCodec
     downsample: float
-    descriptor: int
+    file: FileIO
     never_written: Callable[[int, int, int, int], Region]
 
     def tile_px(self, reduction: int) -> tuple[int, int]:
@@ -92,8 +93,8 @@ class NativeLevel:
         count = int(self.image.counts[index])
         if count > 0:
             try:
-                data = os.pread(self.descriptor, count, int(self.image.offsets[index]))
-            except (OSError, MemoryError, OverflowError) as error:
+                data = os.pread(self.file.fileno(), count, int(self.image.offsets[index]))
+            except (OSError, ValueError, MemoryError, OverflowError) as error:
                 raise DamagedSlideError(f"stored tile {index} cannot be read from the file: {error}") from error
             self.codec.decode(data, out, reduction)
             return True

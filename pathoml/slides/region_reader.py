@@ -37,21 +37,7 @@ class RegionTileReader(TileReader):
             raise ValueError(f"this slide is decoded whole; a reduction of {plan.reduction} was asked for")
         self._read_region, self._geometry, self._coords, self._plan = read_region, geometry, coords, plan
 
-    def read(self, start: int, stop: int, out: RgbImage) -> NDArray[np.uint8]:
-        """Read the next tiles; see `TileReader.read`.
-
-        Parameters
-        ----------
-        start, stop : int
-            Rows.
-        out : ndarray of uint8
-            Receives the pixels.
-
-        Returns
-        -------
-        ndarray of uint8
-            `TileState` of each.
-        """
+    def _read(self, start: int, stop: int, out: RgbImage) -> NDArray[np.uint8]:
         states = np.zeros(stop - start, dtype=np.uint8)
         for place, (x, y) in enumerate(self._coords[start:stop].tolist()):
             try:

@@ -1,9 +1,9 @@
 """The fast tier: slides whose compressed tiles are read from the file directly."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -187,10 +187,10 @@ def open_tiled(reference: OpenSlideSlide, images: Sequence[TiledImage]) -> tuple
         if codec is None:
             return None, f"compression {matching[0].compression} has no fast codec"
         matched.append((matching[0], codec))
-    descriptor = os.open(reference.path, os.O_RDONLY)
+    file = FileIO(reference.path)
     lock = threading.Lock()
     levels = [
-        NativeLevel(image, codec, downsample, descriptor, _read_beside(reference, level, lock))
+        NativeLevel(image, codec, downsample, file, _read_beside(reference, level, lock))
         for level, ((image, codec), downsample) in enumerate(
             zip(matched, reference.geometry.level_downsamples, strict=True)
         )
@@ -198,14 +198,14 @@ def open_tiled(reference: OpenSlideSlide, images: Sequence[TiledImage]) -> tuple
     try:
         difference = _difference(levels)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
     if difference:
-        os.close(descriptor)
+        file.close()
         return None, difference
 
     def release() -> None:
-        os.close(descriptor)
+        file.close()
         reference.close()
 
     slide = TiledSlide(

@@ -169,11 +169,9 @@ def derivatives(
     spent = share * _cumulative_hazard(drawn * inverse, rows, share.shape[1])
     observed = np.zeros_like(share)
     observed[:, rows.events] = np.where(counted, drawn, 0.0)
-    means = np.empty((len(share), design.shape[2], len(rows.events)))
-    for column in range(design.shape[2]):
-        means[:, column] = at_risk(share * design[:, :, column], rows) * inverse
+    means = at_risk(share[:, :, None] * design, rows) * inverse[:, :, None]
     slope = _products(observed - spent, design)
-    return slope, _second_moments(spent, design) - (means * drawn[:, None]) @ means.transpose(0, 2, 1)
+    return slope, _second_moments(spent, design) - (means * drawn[:, :, None]).transpose(0, 2, 1) @ means
 
 
 def at_risk(values: FloatArray, rows: RiskSets) -> FloatArray:
@@ -181,14 +179,14 @@ def at_risk(values: FloatArray, rows: RiskSets) -> FloatArray:
 
     Parameters
     ----------
-    values : ndarray of float64, shape (draws, patients)
+    values : ndarray of float64, shape (draws, patients) or (draws, patients, columns)
         In the order of the risk sets.
     rows : RiskSets
         Of the patients.
 
     Returns
     -------
-    ndarray of float64, shape (draws, events)
+    ndarray of float64, shape (draws, events) or (draws, events, columns)
         The sums.
     """
     total = np.empty_like(values)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
+import simplejpeg
 import tifffile
 
 from pathoml.errors import SlideError
-from pathoml.slides import ReadPlan, SlideGeometry, TileState, open_slide
+from pathoml.slides import ReadPlan, SlideGeometry, TileState, native_reader, open_slide
 from pathoml.slides.codecs import TileDecodeError, codec_for
 from pathoml.slides.native_tiles import NativeLevel
 from pathoml.slides.openslide_backend import OpenSlideSlide
@@ -260,6 +261,89 @@ def test_closing_twice_is_allowed_and_frees_the_file(drawn: Path) -> None:
     slide.close()
     with pytest.raises(SlideError, match=r"drawn\.tif: stored tile 0 .* cannot be read from the file"):
         slide.read_region((0, 0), 0, (64, 64))
+
+
+def test_a_closed_slide_does_not_read_another_file_that_got_its_number(drawn: Path, tmp_path: Path) -> None:
+    slide = open_slide(drawn)
+    reader = slide.tile_reader(np.array([[0, 0]]), ReadPlan(0, (256, 256), 256, (0.25, 0.25)))
+    slide.close()
+    with open_slide(drawn), open_slide(drawn):  # one of them has the number that the closed one had
+        assert reader.read(0, 1, np.empty((1, 256, 256, 3), dtype=np.uint8)).tolist() == [TileState.LOST]
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((2, 256, 256, 3), dtype=np.float32), np.empty((2, 256, 256), dtype=np.uint8),
+        np.empty((2, 256, 256, 4), dtype=np.uint8)[..., :3], np.empty((1, 256, 256, 3), dtype=np.uint8),
+    ],
+)  # fmt: skip
+def test_tiles_are_not_read_into_memory_that_does_not_fit(drawn: Path, out: np.ndarray) -> None:
+    with open_slide(drawn) as slide, OpenSlideSlide(drawn) as other:
+        for one in (slide, other):
+            reader = one.tile_reader(np.array([[0, 0], [256, 0]]), ReadPlan(0, (256, 256), 256, (0.25, 0.25)))
+            with pytest.raises(ValueError, match="tiles are"):
+                reader.read(0, 2, out)
+
+
+def rewritten(source: Path, target: Path, number: int, tile: bytes) -> None:
+    """Copy a slide with another JPEG, appended, in place of one stored tile of level 0."""
+    data = bytearray(source.read_bytes())
+    with tifffile.TiffFile(source) as tiff:
+        page = tiff.pages[0]
+        for name, value in (("TileOffsets", len(data)), ("TileByteCounts", len(tile))):
+            tag = page.tags[name]
+            size = {3: 2, 4: 4, 16: 8}[int(tag.dtype)]
+            place = tag.valueoffset + number * size
+            data[place : place + size] = value.to_bytes(size, "little")
+    target.write_bytes(bytes(data) + tile)
+
+
+@pytest.mark.parametrize("side", [64, 128, 255, 511, 512])
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+def test_a_stored_tile_of_another_size_is_lost_and_not_shrunk_to_fit(
+    drawn: Path, tmp_path: Path, side: int, reduction: int
+) -> None:
+    number = 7
+    tile = simplejpeg.encode_jpeg(np.full((side, side, 3), 90, dtype=np.uint8), quality=20)
+    rewritten(drawn, tmp_path / "odd.tif", number, tile)
+    with open_slide(tmp_path / "odd.tif") as slide:
+        assert slide.metadata["tier"] == "native tiles"
+        px = TILE_PX // reduction
+        columns = -(-1300 // TILE_PX)
+        corner = np.array([[number % columns, number // columns]]) * TILE_PX
+        plan = ReadPlan(0, (px, px), px, (0.25 * reduction,) * 2, reduction=reduction)
+        out = np.empty((2, px, px, 3), dtype=np.uint8)
+        states = slide.tile_reader(np.vstack([corner, [[0, 0]]]), plan).read(0, 2, out)
+    assert states.tolist() == [TileState.LOST, TileState.WHOLE]
+
+
+def test_a_grey_tile_among_coloured_ones_is_lost(drawn: Path, tmp_path: Path) -> None:
+    grey = simplejpeg.encode_jpeg(np.full((TILE_PX, TILE_PX, 1), 90, dtype=np.uint8), colorspace="GRAY", quality=20)
+    rewritten(drawn, tmp_path / "grey.tif", 7, grey)
+    with open_slide(tmp_path / "grey.tif") as slide:
+        plan = ReadPlan(0, (TILE_PX, TILE_PX), TILE_PX, (0.25, 0.25))
+        corner = np.array([[7 % 6, 7 // 6]]) * TILE_PX
+        states = slide.tile_reader(corner, plan).read(0, 1, np.empty((1, TILE_PX, TILE_PX, 3), dtype=np.uint8))
+    assert states.tolist() == [TileState.LOST]
+
+
+@pytest.mark.parametrize("tiles", [1, 3])
+def test_little_room_for_decoded_tiles_changes_no_pixel(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch, tiles: int
+) -> None:
+    coords = lattice(1300, 1100, 200, 30)
+    plan = ReadPlan(0, (300, 300), 256, (0.3, 0.3), (256 / 300, 256 / 300))
+    expected, states = read_all(drawn, coords, plan)
+    monkeypatch.setattr(native_reader, "_MOST_HELD_BYTES", tiles * 3 * TILE_PX**2)
+    found, again = read_all(drawn, coords, plan, threads=2)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(again, states)
+    with open_slide(drawn) as slide:
+        reader = slide.tile_reader(coords, plan)
+        for row in range(len(coords)):
+            reader.read(row, row + 1, np.empty((1, 256, 256, 3), dtype=np.uint8))
+            assert len(reader._held) + len(reader._free) <= 2 * tiles + 4, "those of one tile beside"
 
 
 @pytest.mark.parametrize("mpp", [0.2503, 0.2497, 0.2527])

@@ -240,7 +240,10 @@ def test_transparent_parts_of_a_picture_become_white(tmp_path: Path) -> None:
     rgba[:50, :, 3] = 0
     Image.fromarray(rgba).save(tmp_path / "clear.png")
     with open_slide(tmp_path / "clear.png", mpp=0.5) as slide:
-        pixels = slide.read_region((0, 0), 0, (400, 300)).pixels
+        region = slide.read_region((0, 0), 0, (400, 300))
+        pixels = region.pixels
+    assert region.present is not None
+    np.testing.assert_array_equal(region.present, rgba[..., 3] > 0)
     assert (pixels[:50] == 255).all()
     np.testing.assert_array_equal(pixels[50:], picture()[50:])
 
