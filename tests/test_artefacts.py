@@ -21,7 +21,8 @@ from pathoml.artefacts import (
 from pathoml.slides import open_slide, overview_of
 from pathoml.testing import SlideSpec, TissuePlan, draw_slide
 from pathoml.testing.design import HOSPITALS
-from pathoml.tiles import Look, see_slide
+from pathoml.tiles import Look, judge_tiles, lay_tiles, see_slide
+from pathoml.tiling import TilingSettings
 from tests.physical_artefacts import INKS, Specimen, bubble, disc_blur, fold, light, pen, shown
 
 SETTINGS = QualitySettings()
@@ -242,3 +243,17 @@ def test_violet_ink_is_found_on_a_real_slide_whose_tissue_is_as_violet_and_pale(
         ]
         assert found[shares[0] > 0.9].mean() > 0.95
         assert found[shares[1] == 0].mean() < 0.02
+
+
+@pytest.mark.parametrize("tile_px", [96, 128, 224])
+def test_small_tiles_of_a_sharp_slide_are_not_called_blurred(tmp_path: Path, tile_px: int) -> None:
+    plan = TissuePlan(
+        seed=(20260, 11), width_um=1100.0, height_um=1100.0, tissue_area_mm2=0.8, necrosis=0.15, lymphocytes=0.2,
+        tumour=0.5, glands=0.4,
+    )  # fmt: skip
+    draw_slide(tmp_path / "sharp.tif", SlideSpec("sharp", plan, 0.5, HOSPITALS[3].stain))
+    with open_slide(tmp_path / "sharp.tif") as slide:
+        laid = lay_tiles(slide, Look(), TilingSettings(tile_px=tile_px))
+        read = judge_tiles(slide, laid.grid, QualitySettings())
+    assert len(laid.grid) > 50
+    assert ((read.flags & TileFlag.OUT_OF_FOCUS) > 0).mean() <= 0.02

@@ -1,5 +1,6 @@
 """Slides through OpenSlide: every vendor it knows."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,14 @@ from pathoml.slides.base import LEAST_PART_PX, ReadPlan, Region, Slide, SlideGeo
 from pathoml.slides.region_reader import RegionTileReader
 from pathoml.units import BoolArray, RgbImage
 
+logger = logging.getLogger(__name__)
+
 _WHITE = (255, 255, 255)
 _LARGEST_PART_PX = 1_024
+
+
+_ROUNDED_PX, _MOST_STRETCHED = 2, 0.01
+"""Pixels by which writers round the sides of a level, and by how much else one may be longer than the other."""
 
 
 class OpenSlideSlide(Slide):
@@ -38,14 +45,15 @@ class OpenSlideSlide(Slide):
         self._handle = _open_handle(path)
         properties = self._handle.properties
         width, height = self._handle.dimensions
+        levels = _levels_of_one_shape(self._handle.level_dimensions, path.name)
         self._geometry = SlideGeometry(
             width_px=width,
             height_px=height,
-            level_downsamples=tuple(float(value) for value in self._handle.level_downsamples),
+            level_downsamples=tuple(float(value) for value in self._handle.level_downsamples[:levels]),
             mpp=(mpp, mpp) if mpp is not None else _metadata_mpp(properties),
         )
-        self._level_sizes = tuple(self._handle.level_dimensions)
-        self._stored_tiles = tuple(_stored_tile(properties, level) for level in range(self._handle.level_count))
+        self._level_sizes = tuple(self._handle.level_dimensions[:levels])
+        self._stored_tiles = tuple(_stored_tile(properties, level) for level in range(levels))
         self._background = _background(properties)
         self._metadata = {
             "vendor": properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
@@ -150,6 +158,21 @@ class OpenSlideSlide(Slide):
     def close(self) -> None:
         """Release the file."""
         self._handle.close()
+
+
+def _levels_of_one_shape(sizes_px: Sequence[tuple[int, int]], name: str) -> int:
+    """Return how many levels, finest first, have the shape of the first but for rounding; another shows something else."""
+    width, height = sizes_px[0]
+    for level, (columns, rows) in enumerate(sizes_px):
+        across, down = width / columns, height / rows
+        rounding = across * _ROUNDED_PX / columns + down * _ROUNDED_PX / rows
+        if abs(across - down) > rounding + _MOST_STRETCHED * across:
+            logger.warning(
+                "%s: level %d of %d x %d px has another shape than the slide of %d x %d px; it and those after it are not used",
+                name, level, columns, rows, width, height,
+            )  # fmt: skip
+            return level
+    return len(sizes_px)
 
 
 def _open_handle(path: Path) -> openslide.OpenSlide:

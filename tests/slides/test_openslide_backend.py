@@ -234,3 +234,16 @@ def test_no_identifying_property_reaches_the_bag_or_the_ledger(
     assert set(files) == {"canary.h5", "ledger.jsonl", "metrics.jsonl", "canary.png"}
     for value in [*values, "CMU-1", "Filename"]:
         assert not [name for name, content in files.items() if value.encode() in content], value
+
+
+def test_a_level_of_another_shape_is_not_taken_for_the_slide(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    sizes = ((1024, 1536), (512, 768), (256, 256), (128, 192))
+    with tifffile.TiffWriter(tmp_path / "odd.tif") as tiff:
+        for number, size in enumerate(sizes):
+            pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+            tiff.write(pixels, tile=(128, 128), photometric="rgb", compression="jpeg", subfiletype=int(number > 0))
+    for opened in (OpenSlideSlide(tmp_path / "odd.tif", mpp=0.5), open_slide(tmp_path / "odd.tif", mpp=0.5)):
+        with opened as slide:
+            assert slide.geometry.level_downsamples == (1.0, 2.0)
+    assert "level 2 of 256 x 256 px has another shape" in caplog.text
