@@ -132,7 +132,7 @@ def write_archive_page(path: Path, name: str, rows: Sequence[SlideRow], *, table
 {_body(ordered, columns)}
 </table></div>
 <h2>Legend of the pictures</h2>
-{_legend(columns)}
+{_legend(columns, whole=any(row.failed and row.sheet for row in ordered))}
 <h2>Pictures</h2>
 <p>Click on a picture to see it in full size, with its counts and its scale.</p>
 <main>
@@ -239,13 +239,16 @@ def _shown(count: int | None) -> str:
     return "" if count is None else f"{count:,}"
 
 
-def _legend(columns: Sequence[_Column]) -> str:
-    """Explain every mark that occurs, each beside a sample of itself as the pictures show it."""
+def _legend(columns: Sequence[_Column], *, whole: bool) -> str:
+    """Explain every mark that occurs, each beside a sample of itself; all marks where pictures show slides without counts."""
+    dropped = [(mark, True, _DROPPED) for fate, mark in MARKS.items() if fate not in (Fate.KEPT, Fate.NO_TISSUE)]
+    every = [(MARKS[Fate.KEPT], False, ""), (MARKS[Fate.NO_TISSUE], True, ""), *dropped]
+    every += [(mark, False, _FLAGGED) for mark in FLAG_MARKS.values()]
+    counted = [(column.mark, column.dropped, column.group) for column in columns if column.mark is not None]
     items = [
-        f'<li><img alt="" src="{_inline(column.mark, dropped=column.dropped)}"><b>{column.mark.letter}</b> '
-        f"<span>{escape(': '.join(word for word in (column.group, column.heading) if word))}</span></li>"
-        for column in columns
-        if column.mark is not None
+        f'<li><img alt="" src="{_inline(mark, dropped=is_dropped)}"><b>{mark.letter}</b> '
+        f"<span>{escape(': '.join(word for word in (group, mark.text) if word))}</span></li>"
+        for mark, is_dropped, group in (every if whole else counted)
     ]
     lines = (
         "<li><span>Black line: around tissue. Coloured line within white: around an artefact, in the colour of its mark."

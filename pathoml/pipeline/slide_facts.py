@@ -17,7 +17,7 @@ from pathoml.tiling import TilingSettings, plan_reading
 from pathoml.tissue import ModelTissueSettings
 
 _MEASURED_TILES, _MEASURED_PX = 64, 256
-_MEASURED_S = 0.5
+_MEASURED_S, _MEASURED_AT = 0.5, (0.25, 0.5, 0.75)
 _UNKNOWN = "unknown; give it in the manifest's column mpp"
 
 
@@ -137,19 +137,24 @@ class _Trial(NamedTuple):
 
 
 def _tried(slide: Slide) -> _Trial:
-    """Read tiles around the middle for half a second at most, on one thread."""
+    """Read rows of tiles at a quarter, the half and three quarters of the height, for half a second at most, on one thread."""
     plan, resolution = _measured_plan(slide)
-    lattice = slide.geometry.level_downsamples[plan.level]
-    step = round(plan.read_px[0] * lattice)
-    y = slide.geometry.height_px // 2 // step * step
-    columns = min(_MEASURED_TILES, max(1, slide.geometry.width_px // step))
-    reader = slide.tile_reader([(column * step, y) for column in range(columns)], plan)
+    step = round(plan.read_px[0] * slide.geometry.level_downsamples[plan.level])
+    columns = min(_MEASURED_TILES // len(_MEASURED_AT), max(1, slide.geometry.width_px // step))
     buffer = np.empty((1, plan.tile_px, plan.tile_px, 3), dtype=np.uint8)
-    started = time.perf_counter()
     states: list[int] = []
-    while len(states) < columns and time.perf_counter() - started < _MEASURED_S:
-        states += reader.read(len(states), len(states) + 1, buffer).tolist()
+    started = time.perf_counter()
+    for number, share in enumerate(_MEASURED_AT, start=1):
+        y = int(slide.geometry.height_px * share) // step * step
+        reader = slide.tile_reader([(column * step, y) for column in range(columns)], plan)
+        until = started + _MEASURED_S * number / len(_MEASURED_AT)
+        for row in range(columns):
+            states += reader.read(row, row + 1, buffer).tolist()
+            if time.perf_counter() > until:
+                break
     rate = len(states) / (time.perf_counter() - started)
+    if states.count(TileState.LOST) == len(states):
+        return _Trial(states, "unknown: none of the tiles that were tried can be read")
     return _Trial(states, f"about {rate:.0f} tiles/s of {plan.tile_px} px at {resolution} on one thread")
 
 
@@ -157,18 +162,16 @@ def _usable(slide: Slide, trial: _Trial) -> str:
     """Say whether a slide's resolution and light can be used, and whether the tiles that were tried can be read."""
     lost, tried = trial.states.count(TileState.LOST), len(trial.states)
     if lost == tried:
-        return f"no, {DamagedSlideError.code}: none of {tried} tiles across its middle can be read; copy it again from its source"
+        return f"no, {DamagedSlideError.code}: none of {tried} tiles that were tried can be read; copy it again from its source"
     try:
         slide.geometry.checked_mpp(slide.path.name)
         require_brightfield(slide)
     except SlideError as error:
         return f"no, {error.code}: {error}"
     if lost:
-        return (
-            f"yes, but {lost} of {tried} tiles across its middle are damaged; copy it again from its source if you can"
-        )
+        return f"yes, but {lost} of {tried} tiles that were tried are damaged; copy it again from its source if you can"
     if trial.states.count(TileState.ABSENT_PART) == tried:
-        return f"yes, but none of {tried} tiles across its middle was scanned whole"
+        return f"yes, but none of {tried} tiles that were tried was scanned whole"
     return "yes"
 
 

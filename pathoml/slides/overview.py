@@ -162,7 +162,7 @@ def read_around_damage(slide: Slide, box: Box, size_px: tuple[int, int]) -> Over
     wanted = min((box[2] - box[0]) / columns, (box[3] - box[1]) / rows)
     _AroundDamage(slide).fill(box, _sources(slide.geometry, wanted), seen)
     if seen.unread.any():
-        logger.warning("%s: %.2g %% of a part cannot be read at any level", slide.path.name, 100 * seen.unread.mean())
+        logger.warning("%s: %s of a part cannot be read at any level", slide.path.name, f"{seen.unread.mean():.2%}")
     return seen
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from typer.testing import CliRunner
 
 from pathoml.artefacts import QualitySettings
@@ -16,6 +17,7 @@ from pathoml.geojson import mask_of_features, read_features
 from pathoml.looks import look_at
 from pathoml.pipeline.slide_facts import slide_facts, write_regions_of, write_sheet_of
 from pathoml.slides import open_slide, whole_slide_image
+from pathoml.testing.pyramid import write_pyramid
 from pathoml.tiles import Look, TissueFinder, lay_tiles
 from pathoml.tiling import TilingSettings
 from pathoml.tissue import ClassicalTissueSettings, GeojsonTissueSettings, ModelTissueSettings
@@ -116,3 +118,22 @@ def test_regions_that_the_command_wrote_are_read_as_the_tissue_of_the_same_tiles
 
 def _no_network(settings: ModelTissueSettings) -> TissueFinder:
     raise AssertionError("no network is asked for")
+
+
+def test_a_slide_whose_tiles_cannot_be_read_is_not_called_usable(tmp_path: Path) -> None:
+    """Its directory is whole, so that it opens: all tiles zeroed, and all below the first third."""
+    path = tmp_path / "slide.tif"
+    write_pyramid(
+        path, np.random.default_rng(0).integers(90, 250, (1800, 900, 3), dtype=np.uint8), mpp=0.5, downsamples=()
+    )
+    with tifffile.TiffFile(path) as tiff:
+        places = list(zip(tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts, strict=True))
+    whole = path.read_bytes()
+    for first, told in ((0, "no, DAMAGED: none of"), (len(places) // 3, "yes, but ")):
+        data = bytearray(whole)
+        for offset, count in places[first:]:
+            data[offset + 2 : offset + count] = bytes(count - 2)
+        path.write_bytes(bytes(data))
+        facts = dict(slide_facts(path))
+        assert facts["usable"].startswith(told), facts["usable"]
+        assert ("unknown" in facts["reading speed"]) == (first == 0)
