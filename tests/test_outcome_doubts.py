@@ -92,3 +92,15 @@ def test_the_advice_turns_the_codes_of_the_table_itself(tmp_path: Path) -> None:
     table["censored"] = np.where(table["censored"] == 1, "1", "x")
     found = warnings(tmp_path, table, event="censored", event_codes={"x": 0, "1": 1})
     assert "set cohort.event_codes: {'x': 1, '1': 0}" in found
+
+
+@pytest.mark.parametrize("unit", ["days", "months"])
+def test_a_length_of_follow_up_that_no_study_has_is_doubted(tmp_path: Path, unit: str) -> None:
+    """Months taken for days, and days taken for months, in a column whose name says nothing."""
+    table = follow_up().rename(columns={"time": "t"})
+    found = warnings(tmp_path, table, time="t", time_unit=unit)
+    assert ("the right time_unit" in found) is (unit == "days")
+    in_days = table.assign(t=(table["t"] * 30.4).round())
+    found = warnings(tmp_path, in_days, time="t", time_unit=unit)
+    assert ("the right time_unit" in found) is (unit != "days")
+    assert (" years; is " in found) is (unit != "days")

@@ -7,12 +7,15 @@ import numpy as np
 from pathoml.cohort.endpoints import EndpointSettings
 from pathoml.cohort.records import Cohort
 from pathoml.errors import Problem
+from pathoml.units import DAYS_PER_UNIT
 
 _UNITS = {
     unit: re.compile(rf"(?<![a-z])(?<!\d)(?<!\d[ _.-]){unit[:-1]}s?(?![a-z])(?![ _.-]?\d)")
     for unit in ("days", "weeks", "months", "years")
 }
 """With a number beside it a unit says when, as in pfs_2year, and not what is counted."""
+_SHORT_DAYS, _LONG_DAYS = 30, 30 * DAYS_PER_UNIT["years"]
+"""Outside of these no cohort is followed up in the median."""
 _MANY_EVENTS = 0.6
 _NEARLY_ALL = 0.9
 _TENTH = 0.1
@@ -39,8 +42,9 @@ def outcome_doubts(cohort: Cohort, outcome: EndpointSettings) -> list[Problem]:
     """
     doubts = [*_coding(cohort, outcome), *_unit_in_the_name(outcome)]
     median = float(np.median(cohort.time_days))
-    if median < 30:
-        message = f"median follow-up is {median:.0f} days; is {outcome.time_unit} the right time_unit?"
+    if not _SHORT_DAYS <= median <= _LONG_DAYS:
+        length = f"{median:.0f} days" if median < _SHORT_DAYS else f"{median / DAYS_PER_UNIT['years']:.0f} years"
+        message = f"median follow-up is {length}; is {outcome.time_unit} the right time_unit?"
         doubts.append(Problem(f"column {outcome.time}", message))
     return doubts
 

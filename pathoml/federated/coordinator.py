@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pathoml.federated.checkpoint import Progress, arrays_below, read_checkpoint
 from pathoml.federated.guard import REPLICATES, models_of
 from pathoml.federated.messages import Message
 from pathoml.federated.method_settings import EvaluationSettings, NewtonSettings, RoundsSettings, ScaffoldSettings
-from pathoml.federated.network import Network, named
+from pathoml.federated.network import COORDINATOR_LOG, Network, named
 from pathoml.federated.plan import Plan
 from pathoml.federated.scores import SiteScore, score_of, scores_to_json
 from pathoml.federated.scoring import arrays_of_files, problems_with
@@ -90,6 +91,7 @@ def run_federation(
     checkpoint = output / "checkpoint.safetensors"
     setup, progress = read_checkpoint(checkpoint, plan)
     if setup is None:
+        _set_aside(output)
         setup = network.prepare()
         write_checkpoint(checkpoint, plan, setup, Progress({}))
     network.use(setup)
@@ -139,11 +141,20 @@ def run_evaluation(plan: Plan, files: PackageFiles, transport: Transport, output
     require_package(plan, files)
     make_folder(output)
     write_text(output / PLAN_COPY, plan.model_dump_json(indent=1))
+    _set_aside(output)
     network = Network(plan, transport, output)
     answers = network.need(network.message("score", arrays_of_files(files)))
     scores = {name: score_of(one) for name, one in answers.items()}
     write_json(output / RESULT, evaluation_to_json(plan, scores))
     return scores
+
+
+def _set_aside(output: Path) -> None:
+    """Keep log and scores of an earlier run of the same plan under another name: its refusals are not those of this run."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    for name in (COORDINATOR_LOG, RESULT):
+        if (output / name).is_file():
+            (output / name).rename(output / f"{stamp}-{name}")
 
 
 def require_package(plan: Plan, files: PackageFiles) -> None:

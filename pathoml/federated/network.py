@@ -50,6 +50,10 @@ _SHORTEST, _LOSS_TOLERANCE = 1e-3, 1e-12
 """Part of a Newton step that is tried at least, and by what part a loss may rise for rounding."""
 
 
+COORDINATOR_LOG = "coordinator.jsonl"
+"""In the folder of a run: who said no, or nothing that could be used."""
+
+
 class _SiteLeftError(FederationError):
     """Sums of several requests would be of different sites."""
 
@@ -72,7 +76,7 @@ class Network:
     """
 
     def __init__(self, plan: Plan, transport: Transport, output: Path) -> None:
-        self.plan, self._transport, self._log = plan, transport, output / "coordinator.jsonl"
+        self.plan, self._transport, self._log = plan, transport, output / COORDINATOR_LOG
         self._setup: dict[str, AnyArray] = {}
         self._set_up: set[str] = set()
         self._too_few: set[str] = set()

@@ -11,6 +11,7 @@ from pathoml.federated.audit import read_log
 from pathoml.federated.compare import Comparison
 from pathoml.federated.coordinator import PLAN_COPY, RESULT, FederationResult, result_to_json
 from pathoml.federated.method_settings import EvaluationSettings, RoundsSettings
+from pathoml.federated.network import COORDINATOR_LOG
 from pathoml.federated.plan import Plan, TestShare
 from pathoml.federated.site_settings import FEWEST_EVENTS, FEWEST_PATIENTS
 from pathoml.files import read_lines
@@ -131,7 +132,7 @@ def newest_refusals(kit: Path) -> tuple[str, dict[str, str]]:
 
 def _refusals(run: Path) -> list[tuple[str, ...]]:
     """Return a row for each site that said no, or nothing that could be used: the last time, and how often."""
-    log = run / "coordinator.jsonl"
+    log = run / COORDINATOR_LOG
     by_site: dict[str, list[Mapping[str, Any]]] = {}
     for row in read_lines(log) if log.is_file() else ():
         by_site.setdefault(str(row["site"]), []).append(row)

@@ -67,7 +67,10 @@ class SlideGeometry:
         BadMppError
             If it is outside 0.05-10.
         """
-        remedy = "give the right value in the manifest's column mpp, or with --slide-mpp for one slide"
+        remedy = (
+            "give the right value in the manifest's column mpp, or on the command line (pathoml slide --slide-mpp, "
+            "scripts/extract_archive.py --mpp)"
+        )
         if self.mpp is None:
             raise MissingMppError(f"{slide_name}: no microns-per-pixel in the metadata; {remedy}")
         low, high = MPP_RANGE

@@ -252,6 +252,10 @@ def test_the_page_of_an_evaluation_says_how_many_events_were_expected(tmp_path: 
     page = write_coordinators_page(tmp_path / "kit").read_text()
     assert "Who said no, or nothing that could be used" in page
     assert "NOT_APPROVED" in page
+    run_evaluation(plan, read_package_files(path), sites_of(plan, parts, tmp_path), out)
+    assert newest_refusals(tmp_path / "kit")[1] == {}, "a refusal of an earlier run of the same plan"
+    assert len(list(out.glob("*-coordinator.jsonl"))) == 1
+    assert len(list(out.glob("*-federation.json"))) == 1
     later = tmp_path / "kit" / "federation" / "0123456789abcdef"
     later.mkdir()
     (later / PLAN_COPY).write_text("{}")
