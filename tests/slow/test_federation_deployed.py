@@ -245,21 +245,26 @@ def small_network(
         yield network, files, folder
 
 
-def test_an_undisturbed_run_ends_in_the_weights_of_the_simulation(small_network: Any) -> None:
-    network, files, folder = small_network
+@pytest.fixture(scope="module")
+def undisturbed(small_network: Any) -> Any:
+    """Return the small network after a run; a second one was refused while it was under way."""
+    network = small_network[0]
     submit(network.operator, wait_s=60)
     with pytest.raises(ConfigError, match="a run is under way"):
         submit(network.operator)
     assert network.wait_for_end(300).run == "FINISHED:COMPLETED"
+    return small_network
+
+
+def test_an_undisturbed_run_ends_in_the_weights_of_the_simulation(undisturbed: Any) -> None:
+    network, files, folder = undisturbed
     (network.output / "coordinator.jsonl").touch()
     _assert_same_weights(network.output / "package", replayed(network, files, folder / "replay"))
     _assert_no_canary(network)
 
 
-def test_a_site_behind_a_proxy_dials_out_through_it_and_the_proxy_reads_nothing(
-    small_network: Any, proxy: Proxy
-) -> None:
-    network, _, _ = small_network
+def test_a_site_behind_a_proxy_dials_out_through_it_and_the_proxy_reads_nothing(undisturbed: Any, proxy: Proxy) -> None:
+    network, _, _ = undisturbed
     assert len(proxy.asked) >= 2, "the site's own process, and that of the run"
     port = network.plan.network.port
     assert {line for line in proxy.asked if not line.startswith(f"CONNECT localhost:{port} ".encode())} == set()
