@@ -154,13 +154,13 @@ class NativeTileReader(TileReader):
 
     def _buffer(self) -> RgbImage:
         width, height = self._level.tile_px(self._plan.reduction)
-        return self._free.pop() if self._free else np.empty((height, width, 3), dtype=np.uint8)
+        return self._free.pop() if self._free else _memory_for_pixels(width, height)
 
     def _read_direct(self, rows: Iterable[int], start: int, out: RgbImage, states: NDArray[np.uint8]) -> None:
         """Decode whole native tiles into their place, shrinking each on the way where the plan says so."""
         width, height = self._level.tile_px(self._plan.reduction)
         steps = self._steps or (1, 1)
-        scratch = np.empty((height, width, 3), dtype=np.uint8)
+        scratch = _memory_for_pixels(width, height)
         straight = (width, height, *steps) == (self._plan.tile_px, self._plan.tile_px, 1, 1)
         places = self._places_in_a_tile(width // steps[0], height // steps[1])
         for row in rows:
@@ -287,6 +287,18 @@ def paste(
         c, d = max(top, y0, 0), min(top + tile_height, y1)
         if a < b and c < d:
             out[c - y0 : d - y0, a - x0 : b - x0] = pixels[c - top : d - top, a - left : b - left]
+
+
+def _memory_for_pixels(width: int, height: int) -> RgbImage:
+    """Return memory to decode into that begins 16 bytes behind a multiple of 32.
+
+    Pixels that begin on a multiple of 32 libjpeg-turbo writes past the cache, and they are read again at once: a tenth of the
+    time of decoding.
+    """
+    size = 3 * width * height
+    raw = np.empty(size + 32, dtype=np.uint8)
+    start = (16 - raw.ctypes.data) % 32
+    return raw[start : start + size].reshape(height, width, 3)
 
 
 def _one_after_the_other(work: Work, items: Sequence[int]) -> None:
