@@ -148,8 +148,7 @@ def _columns(rows: Sequence[SlideRow]) -> list[_Column]:
     columns = [_Column("tiles of the grid", whole)]
     for fate, mark in MARKS.items():
         counts = tuple(row.fates.get(fate) for row in rows)
-        group = "" if fate in (Fate.KEPT, Fate.NO_TISSUE) else _DROPPED
-        column = _Column(mark.text, counts, mark, dropped=fate != Fate.KEPT, group=group)
+        column = _Column(mark.text, counts, mark, dropped=fate != Fate.KEPT, group=_group_of(fate))
         if column.total or fate == Fate.KEPT:
             columns.append(column)
     for flag, mark in FLAG_MARKS.items():
@@ -157,6 +156,10 @@ def _columns(rows: Sequence[SlideRow]) -> list[_Column]:
         if column.total:
             columns.append(column)
     return columns
+
+
+def _group_of(fate: Fate) -> str:
+    return "" if fate in (Fate.KEPT, Fate.NO_TISSUE) else _DROPPED
 
 
 def _explained(rows: Sequence[SlideRow]) -> str:
@@ -241,8 +244,7 @@ def _shown(count: int | None) -> str:
 
 def _legend(columns: Sequence[_Column], *, whole: bool) -> str:
     """Explain every mark that occurs, each beside a sample of itself; all marks where pictures show slides without counts."""
-    dropped = [(mark, True, _DROPPED) for fate, mark in MARKS.items() if fate not in (Fate.KEPT, Fate.NO_TISSUE)]
-    every = [(MARKS[Fate.KEPT], False, ""), (MARKS[Fate.NO_TISSUE], True, ""), *dropped]
+    every = [(mark, fate != Fate.KEPT, _group_of(fate)) for fate, mark in MARKS.items()]
     every += [(mark, False, _FLAGGED) for mark in FLAG_MARKS.values()]
     counted = [(column.mark, column.dropped, column.group) for column in columns if column.mark is not None]
     items = [

@@ -100,6 +100,8 @@ class PictureSlide(Slide):
         left, top = max(0, x), max(0, y)
         seen = (slice(top, max(top, y + height)), slice(left, max(left, x + width)))
         inside = self._picture.pixels[seen]
+        if inside.shape[:2] == (height, width) and self._picture.present is None:
+            return Region(inside.copy(), None)
         pixels = np.full((height, width, 3), _WHITE, dtype=np.uint8)
         present = np.zeros((height, width), dtype=bool)
         place = (slice(top - y, top - y + inside.shape[0]), slice(left - x, left - x + inside.shape[1]))

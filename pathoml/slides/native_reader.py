@@ -240,8 +240,8 @@ class NativeTileReader(TileReader):
                 if self._uses[index] == 0:
                     self._forget(index)
         # What was decoded last is needed last: the next row of the grid begins on the other side.
-        for index in list(reversed(self._held))[: max(0, len(self._held) - self._most_held)]:
-            self._forget(index)
+        while len(self._held) > self._most_held:
+            self._forget(next(reversed(self._held)))
 
     def _forget(self, index: int) -> None:
         buffer = self._held.pop(index, None)

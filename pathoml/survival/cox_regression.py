@@ -216,7 +216,7 @@ def proportional_hazards_test(
     linear = own @ fit.coefficients[0]
     share = np.exp(linear - linear.max())[None]
     total = at_risk(share, rows)
-    means = np.stack([at_risk(share * own[None, :, one], rows)[0] / total[0] for one in range(columns)], axis=1)
+    means = at_risk(share[:, :, None] * own, rows)[0] / total[0][:, None]
     residuals = own[rows.events] - means
     variance = np.linalg.pinv(fit.information[0], hermitian=True)
     scaled = len(rows.events) * residuals @ variance
